@@ -1,0 +1,2 @@
+//! The verifier command line.
+fn main() {}
