@@ -1,1 +1,5 @@
-//! keys
+//! All that touches secret bytes.
+pub mod envelope;
+pub mod key_encryption;
+pub mod sealing;
+pub mod secret_file;
