@@ -1,0 +1,421 @@
+//! Starting the server, watching it, stopping it.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use sqlx::{ConnectOptions, Connection};
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::account::Account;
+use super::binaries::{self, Binaries, Wanted};
+use super::directory::{self, Locked};
+use super::postmaster::{self, PidFile};
+use super::{
+    Cluster, During, Error, Options, RESTART_GRACE, SUPERUSER, Status, configuration, connect_options,
+    download, initialise, socket,
+};
+
+/// How often a file or a process is looked at while something is expected of it.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How often an adopted postmaster is looked at: it is no child of ours, so its end is not announced.
+const WATCH: Duration = Duration::from_millis(200);
+
+/// How long an adopted server that says it is ready may leave a connection unanswered before it is replaced.
+const ADOPTION_ANSWER: Duration = Duration::from_secs(20);
+
+/// How long an immediate shutdown may take.
+const IMMEDIATE_STOP: Duration = Duration::from_secs(10);
+
+/// The wait after a failed restart: doubled from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The size of the log, in bytes, at which it becomes `postgres.log.1`, and how often that is looked at.
+const LOG_LIMIT: u64 = 8 << 20;
+const LOG_CHECK: Duration = Duration::from_secs(60);
+
+/// How much of the log's end an error shows, in bytes.
+const LOG_TAIL: usize = 2048;
+
+/// What a [`Cluster`] asks of its supervisor.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Stop the server and say how that went.
+    Stop(oneshot::Sender<Result<(), Error>>),
+    /// Leave it running, and say when the lock is free.
+    Detach(oneshot::Sender<()>),
+}
+
+/// The postmaster that serves the cluster.
+#[derive(Debug)]
+enum Process {
+    /// Started by us.
+    Child(Child),
+    /// Found running.
+    Adopted(PidFile),
+}
+
+/// The cluster as its supervisor holds it. Holds the directory's lock.
+#[derive(Debug)]
+struct Server {
+    locked: Locked,
+    data: PathBuf,
+    log: PathBuf,
+    socket_directory: PathBuf,
+    binaries: Binaries,
+    account: Account,
+    start_timeout: Duration,
+    stop_timeout: Duration,
+    /// None between the end of one and the start of the next.
+    process: Option<Process>,
+}
+
+pub(super) async fn start(options: Options) -> Result<Cluster, Error> {
+    let account = Account::choose(options.account.as_deref())?;
+    let locked = Locked::open(&options.directory, &account)?;
+    let data = locked.path.join("data");
+    if data.exists() && !directory::is_private(&data, &account) {
+        let who = account.name().unwrap_or("us");
+        let reason =
+            format!("the cluster has to be a directory of {who} that is closed to everyone else (0700)");
+        return Err(Error::Unsafe { path: data, reason });
+    }
+    let major = initialise::major(&data);
+    if data.exists() && major.is_none() {
+        return Err(Error::Unsafe { path: data, reason: "it exists but has no PG_VERSION".to_owned() });
+    }
+    let binaries = find(&options, &locked.path, Wanted { major }, &account).await?;
+    let socket_directory = match postmaster::live(&data).and_then(|live| live.socket_directory) {
+        Some(running) if directory::is_private(&running, &account) => running,
+        _ => socket::choose(&locked.path, &account)?,
+    };
+    if major.is_none() {
+        let parent = &locked.path;
+        initialise::initialise(parent, &data, &socket_directory, &options.settings, &binaries, &account)
+            .await?;
+    } else if postmaster::live(&data).is_none() {
+        configuration::write(&data, &socket_directory, &options.settings, &account)?;
+    }
+    let mut server = Server {
+        log: locked.path.join("postgres.log"),
+        locked,
+        data,
+        socket_directory,
+        binaries,
+        account,
+        start_timeout: options.start_timeout,
+        stop_timeout: options.stop_timeout,
+        process: None,
+    };
+    let pid = match server.bring_up().await {
+        Ok(pid) => pid,
+        Err(error) => {
+            server.stop().await?;
+            return Err(error);
+        }
+    };
+    let (status, observer) = watch::channel(Status::Running { pid });
+    let (commands, requests) = mpsc::channel(1);
+    let cluster = Cluster {
+        data: server.data.clone(),
+        log: server.log.clone(),
+        socket_directory: server.socket_directory.clone(),
+        version: server.binaries.version,
+        adopted: matches!(server.process, Some(Process::Adopted(_))),
+        account: server.account.name().map(str::to_owned),
+        status: observer,
+        commands: Some(commands),
+    };
+    tokio::spawn(supervise(server, status, requests));
+    Ok(cluster)
+}
+
+async fn find(
+    options: &Options,
+    parent: &Path,
+    wanted: Wanted,
+    account: &Account,
+) -> Result<Binaries, Error> {
+    if let Some(directory) = &options.binaries {
+        return binaries::named(directory, wanted, account).await;
+    }
+    let found = match binaries::installed(wanted, account).await {
+        Ok(binaries) => return Ok(binaries),
+        Err(found) => found,
+    };
+    if let Some(download) = &options.download
+        && wanted.accepts(download.version()?)
+    {
+        tracing::info!(version = download.version, "no suitable PostgreSQL is installed; downloading one");
+        let directory = download::provide(download, &parent.join("binaries")).await?;
+        return binaries::named(&directory, wanted, account).await;
+    }
+    Err(Error::NoBinaries { wanted: wanted.to_string(), found })
+}
+
+/// Runs until the cluster is stopped, detached or dropped.
+async fn supervise(mut server: Server, status: watch::Sender<Status>, mut requests: mpsc::Receiver<Command>) {
+    let mut log_check = interval(LOG_CHECK);
+    log_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            request = requests.recv() => return finish(server, &status, request).await,
+            reason = server.ended() => {
+                tracing::warn!(reason, "Postgres went away; bringing it back");
+                status.send_replace(Status::Restarting { reason });
+                tokio::select! {
+                    request = requests.recv() => return finish(server, &status, request).await,
+                    pid = server.bring_back() => {
+                        tracing::info!(pid, "Postgres is back");
+                        status.send_replace(Status::Running { pid });
+                    }
+                }
+            }
+            _ = log_check.tick() => {
+                if let Err(error) = shorten_log(&server.log) {
+                    tracing::warn!(%error, "cannot shorten the log of Postgres");
+                }
+            }
+        }
+    }
+}
+
+async fn finish(mut server: Server, status: &watch::Sender<Status>, request: Option<Command>) {
+    match request {
+        Some(Command::Stop(answer)) => {
+            let result = server.stop().await;
+            if result.is_ok() {
+                socket::clean_up(&server.locked.path, &server.socket_directory);
+            }
+            status.send_replace(Status::Stopped);
+            // The lock is free before the caller goes on.
+            drop(server);
+            answer.send(result).ok();
+        }
+        Some(Command::Detach(answer)) => {
+            status.send_replace(Status::Stopped);
+            drop(server);
+            answer.send(()).ok();
+        }
+        // The cluster was dropped, and has told the server.
+        None => {
+            status.send_replace(Status::Stopped);
+        }
+    }
+}
+
+impl Server {
+    /// Brings the server to where it accepts connections, by adoption or by a start; answers its process id.
+    async fn bring_up(&mut self) -> Result<u32, Error> {
+        let deadline = Instant::now() + self.start_timeout;
+        while let Some(live) = postmaster::live(&self.data) {
+            if Instant::now() > deadline {
+                let reason =
+                    format!("the server that already runs (process {}) does not become ready", live.pid);
+                return Err(self.start_error(reason));
+            }
+            if live.state == "stopping" {
+                sleep(POLL).await;
+                continue;
+            }
+            let pid = live.pid;
+            self.process = Some(Process::Adopted(live));
+            match self.ready(deadline.min(Instant::now() + ADOPTION_ANSWER)).await {
+                Ok(()) => {
+                    tracing::info!(pid, "adopted the Postgres that already runs on this data directory");
+                    return Ok(pid);
+                }
+                Err(Unready::Gone(_)) => self.process = None,
+                Err(Unready::Silent) => {
+                    tracing::warn!(pid, "the Postgres that already runs does not answer; replacing it");
+                    self.stop().await?;
+                }
+            }
+        }
+        postmaster::disown_stale(&self.data, &self.account)?;
+        shorten_log(&self.log).during("shorten", &self.log)?;
+        let child = self.launch()?;
+        let pid = child.id().unwrap_or(0);
+        self.process = Some(Process::Child(child));
+        match self.ready(deadline).await {
+            Ok(()) => Ok(pid),
+            Err(Unready::Gone(reason)) => {
+                self.process = None;
+                Err(self.start_error(reason))
+            }
+            Err(Unready::Silent) => {
+                let waited = self.start_timeout.as_secs();
+                Err(self.start_error(format!("it did not accept connections within {waited} s")))
+            }
+        }
+    }
+
+    fn launch(&self) -> Result<Child, Error> {
+        let log = open_log(&self.log).during("open", &self.log)?;
+        let also = log.try_clone().during("open", &self.log)?;
+        let program = self.binaries.program("postgres");
+        self.account
+            .command(&program)
+            .arg("-D")
+            .arg(&self.data)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(also)
+            // A Ctrl-C at the terminal goes to the foreground process group; the service first finishes what
+            // it does, then stops the server itself.
+            .process_group(0)
+            .spawn()
+            .during("run", &program)
+    }
+
+    /// Waits until the process at hand accepts connections.
+    async fn ready(&mut self, deadline: Instant) -> Result<(), Unready> {
+        loop {
+            let pid = match &mut self.process {
+                Some(Process::Child(child)) => match child.try_wait() {
+                    Ok(None) => child.id(),
+                    Ok(Some(status)) => return Err(Unready::Gone(format!("it ended with {status}"))),
+                    Err(error) => return Err(Unready::Gone(error.to_string())),
+                },
+                Some(Process::Adopted(file)) if postmaster::is_alive(file.pid, &self.data) => Some(file.pid),
+                _ => return Err(Unready::Gone("it ended".to_owned())),
+            };
+            let file = postmaster::read(&self.data);
+            if file.is_some_and(|file| Some(file.pid) == pid && file.state == "ready") && self.answers().await
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Unready::Silent);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        // `cannot_connect_now`: it starts or stops. Any other refusal is an answer.
+        const NOT_NOW: &str = "57P03";
+        let options =
+            connect_options(&self.socket_directory, SUPERUSER, "postgres").disable_statement_logging();
+        match timeout(Duration::from_secs(5), options.connect()).await {
+            Ok(Ok(connection)) => connection.close().await.is_ok(),
+            Ok(Err(sqlx::Error::Database(error))) => error.code().is_none_or(|code| code != NOT_NOW),
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Waits for the process to end; says how.
+    async fn ended(&mut self) -> String {
+        let reason = match &mut self.process {
+            Some(Process::Child(child)) => match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            },
+            Some(Process::Adopted(file)) => {
+                while postmaster::is_alive(file.pid, &self.data) {
+                    sleep(WATCH).await;
+                }
+                "it ended".to_owned()
+            }
+            None => "it is not there".to_owned(),
+        };
+        self.process = None;
+        reason
+    }
+
+    /// Brings the server back after it ended, for as long as that takes.
+    async fn bring_back(&mut self) -> u32 {
+        if !postmaster::left_pid_file(&self.data) {
+            let grace = Instant::now() + RESTART_GRACE;
+            while Instant::now() < grace && postmaster::live(&self.data).is_none() {
+                sleep(POLL).await;
+            }
+        }
+        let mut wait = BACKOFF.0;
+        loop {
+            match self.bring_up().await {
+                Ok(pid) => return pid,
+                // Expected once or twice after a kill: backends that have not noticed yet hold the memory.
+                Err(error) => tracing::warn!(%error, retry_ms = wait.as_millis(), "Postgres does not start"),
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Stops whatever postmaster serves the directory: fast, then immediately.
+    async fn stop(&mut self) -> Result<(), Error> {
+        let mut pid = 0;
+        for (signal, patience) in [(Signal::SIGINT, self.stop_timeout), (Signal::SIGQUIT, IMMEDIATE_STOP)] {
+            match &self.process {
+                Some(Process::Child(child)) => pid = child.id().unwrap_or(0),
+                _ => match postmaster::live(&self.data) {
+                    Some(live) => pid = live.pid,
+                    None => return Ok(()),
+                },
+            }
+            if pid != 0 {
+                postmaster::signal(pid, signal);
+            }
+            let gone = async {
+                if let Some(Process::Child(child)) = &mut self.process {
+                    child.wait().await.ok();
+                    self.process = None;
+                }
+                // Also one that somebody else has started meanwhile.
+                while postmaster::live(&self.data).is_some() {
+                    sleep(POLL).await;
+                }
+                self.process = None;
+            };
+            if timeout(patience, gone).await.is_ok() {
+                return Ok(());
+            }
+            tracing::warn!(pid, %signal, "Postgres does not stop in time");
+        }
+        Err(Error::WillNotStop { pid })
+    }
+
+    fn start_error(&self, reason: String) -> Error {
+        Error::Start { reason, log: self.log.clone(), tail: tail(&self.log) }
+    }
+}
+
+/// Why a server does not accept connections.
+enum Unready {
+    /// Its process ended, so.
+    Gone(String),
+    /// It is there but does not answer in time.
+    Silent,
+}
+
+/// Open for appending, so that shortening the file under a running server is sound.
+fn open_log(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
+}
+
+/// Moves a log over the limit aside; lines written between the copy and the cut are lost.
+fn shorten_log(path: &Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.len() > LOG_LIMIT => {
+            std::fs::copy(path, path.with_extension("log.1"))?;
+            open_log(path)?.set_len(0)
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn tail(path: &Path) -> String {
+    let text = std::fs::read(path).unwrap_or_default();
+    let from = text.len().saturating_sub(LOG_TAIL);
+    String::from_utf8_lossy(&text[from..]).trim().to_owned()
+}
