@@ -114,6 +114,11 @@ impl DataKey {
         self.with_parts(cell, |parts| self.key.open(SealPurpose::Cell, parts, ciphertext))
     }
 
+    #[cfg(test)]
+    pub(crate) fn secret(&self) -> &[u8; 32] {
+        self.key.bytes()
+    }
+
     /// Workspace, table, column, then the row's parts: only the last may differ in number.
     fn with_parts<T>(&self, cell: &Cell<'_>, then: impl FnOnce(&[&[u8]]) -> T) -> T {
         let mut parts = Vec::with_capacity(3 + cell.row.len());

@@ -140,13 +140,14 @@ impl KeyEncryptionKey {
     /// As [`KeyEncryptionKey::load`], and what goes wrong in creating the file.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyEncryptionError> {
         match Self::load(path) {
-            Err(KeyEncryptionError::File(SecretFileError::Io { source, .. }))
-                if source.kind() == std::io::ErrorKind::NotFound => {}
-            loaded => {
+            Ok(key) => {
                 // Whoever made the file may not have come as far as syncing its name.
                 secret_file::sync_directory(path)?;
-                return loaded;
+                return Ok(key);
             }
+            Err(KeyEncryptionError::File(SecretFileError::Io { source, .. }))
+                if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let secret = random_secret().map_err(KeyEncryptionError::Random)?;
         let mut line = Zeroizing::new([b'\n'; BASE64_BYTES + 1]);

@@ -11,7 +11,7 @@
 //! limit is 2^80 messages, so no counter has to be kept and none can be lost.
 //!
 //! The key's id lets a reader say "another key" instead of "altered", and lets a rotation find what still
-//! stands under an old one. The additional data binds a ciphertext to what it is for:
+//! stands under an old one (in SQL, `substring(column from 2 for 8)`). The additional data binds a ciphertext to what it is for:
 //!
 //! ```text
 //! "statusledger/v1/" purpose 0x0A | version | id of the key | each part: length as 8 bytes, big endian | part
@@ -152,7 +152,7 @@ impl SealingKey {
     pub(crate) fn new(bytes: Box<Zeroizing<[u8; 32]>>, id_label: &[u8]) -> Self {
         let key: &Key = (&**bytes).into();
         let cipher = Box::new(Xaes256Gcm::new(key));
-        let digest = Sha256::new().chain_update(id_label).chain_update(&**bytes).finalize();
+        let digest = Sha256::new().chain_update(id_label).chain_update(bytes.as_slice()).finalize();
         let mut id = [0; ID_BYTES];
         id.copy_from_slice(&digest[..ID_BYTES]);
         Self { bytes, cipher, id: SealingKeyId(id) }
