@@ -13,6 +13,8 @@ pub mod check;
 pub mod checkpoint;
 pub mod encoding;
 pub mod json;
+pub mod manifest;
+mod members;
 pub mod proof;
 pub mod signature;
 pub mod time;
