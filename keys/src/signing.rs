@@ -64,7 +64,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::str::FromStr;
 
 use ed25519_dalek::Signer as _;
 use statusledger_verify::checkpoint::{self, Checkpoint as TreeCheckpoint};
@@ -74,48 +73,23 @@ use zeroize::Zeroizing;
 use crate::key_id::KeyId;
 use crate::sealing::{SealError, random_secret};
 
-/// What a key of the ring is for; never two things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum KeyPurpose {
-    /// Key manifests and endorsements of roots.
-    Root,
-    /// Receipts and exports.
-    Receipt,
-    /// Checkpoints.
-    Checkpoint,
-}
-
-impl KeyPurpose {
-    /// The name in the key manifest.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Root => "root",
-            Self::Receipt => "receipt",
-            Self::Checkpoint => "checkpoint",
-        }
-    }
-}
-
-impl fmt::Display for KeyPurpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+/// What a key of the ring is for, as a value; never two things.
+pub use statusledger_verify::manifest::Purpose as KeyPurpose;
 
 /// A text that names no purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key's purpose is root, receipt or checkpoint")]
 pub struct UnknownPurpose;
 
-impl FromStr for KeyPurpose {
-    type Err = UnknownPurpose;
-
-    fn from_str(text: &str) -> Result<Self, UnknownPurpose> {
-        [Self::Root, Self::Receipt, Self::Checkpoint]
-            .into_iter()
-            .find(|purpose| purpose.as_str() == text)
-            .ok_or(UnknownPurpose)
-    }
+/// Reads a purpose by its name in the key manifest, as a database column has it.
+///
+/// # Errors
+/// [`UnknownPurpose`].
+pub fn parse_purpose(name: &str) -> Result<KeyPurpose, UnknownPurpose> {
+    [KeyPurpose::Root, KeyPurpose::Receipt, KeyPurpose::Checkpoint]
+        .into_iter()
+        .find(|purpose| purpose.name() == name)
+        .ok_or(UnknownPurpose)
 }
 
 /// The purpose of a [`SigningKey`], as a type. Implemented by [`Root`], [`Receipt`] and [`Checkpoint`] only.
@@ -329,8 +303,8 @@ mod tests {
     #[test]
     fn purposes_are_read_back_from_their_names() {
         for purpose in [KeyPurpose::Root, KeyPurpose::Receipt, KeyPurpose::Checkpoint] {
-            assert_eq!(purpose.to_string().parse(), Ok(purpose));
+            assert_eq!(parse_purpose(purpose.name()), Ok(purpose));
         }
-        assert_eq!("Root".parse::<KeyPurpose>(), Err(UnknownPurpose));
+        assert_eq!(parse_purpose("Root"), Err(UnknownPurpose));
     }
 }

@@ -1,0 +1,389 @@
+//! The changes of a ring. Each takes the time, and gives a [`Change`] or leaves everything as it was.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use statusledger_verify::manifest::Pin;
+use statusledger_verify::time::Timestamp;
+
+use super::document::{Document, Endorsement, KeyRecord, endorsement_statement};
+use super::event::KeyEvent;
+use super::{MANIFEST_DAYS, Ring, RingError, RootFile, RootKey, VERIFY_DAYS};
+use crate::key_id::KeyId;
+use crate::signing::{KeyPurpose, Purpose, Root, SigningKey};
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// Which keys a rotation replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The receipt key.
+    Receipt,
+    /// The checkpoint key.
+    Checkpoint,
+    /// Both, in one manifest.
+    Both,
+}
+
+impl Rotation {
+    fn purposes(self) -> &'static [KeyPurpose] {
+        match self {
+            Self::Receipt => &[KeyPurpose::Receipt],
+            Self::Checkpoint => &[KeyPurpose::Checkpoint],
+            Self::Both => &[KeyPurpose::Receipt, KeyPurpose::Checkpoint],
+        }
+    }
+}
+
+/// A new ring, and everything that has to happen for it to be the instance's:
+///
+/// 1. write `root_file`, if there is one, and make sure that it lasts: it is the only copy;
+/// 2. in one transaction, write [`Change::to_stored`] and append `events` to the instance's ledger;
+/// 3. use `ring`, and serve its manifest.
+///
+/// A crash before the end of 2 leaves the old ring in force (and at most a root file of a root that never
+/// came to be).
+#[derive(Debug)]
+#[must_use]
+pub struct Change {
+    /// The ring from now on.
+    pub ring: Ring,
+    /// The entries for the instance's ledger, in order.
+    pub events: Vec<KeyEvent>,
+    /// A root that leaves the ring, to be written to a file first.
+    pub root_file: Option<RootFile>,
+    /// Pins that verified the manifest before and do not any more: only where a root was revoked.
+    pub broken_pins: Vec<Pin>,
+    /// Whether there is a new manifest.
+    pub(super) published: bool,
+    pub(super) added: Vec<(KeyId, KeyPurpose)>,
+    pub(super) erased: Vec<KeyId>,
+}
+
+/// A change being made: the next manifest's keys, and what came of the private ones.
+struct Draft {
+    ring: Ring,
+    now: Timestamp,
+    /// The serial of the manifest to come.
+    serial: u64,
+    events: Vec<KeyEvent>,
+    added: Vec<(KeyId, KeyPurpose)>,
+    erased: Vec<KeyId>,
+}
+
+impl Ring {
+    /// A new instance's ring: a root that endorses itself, a receipt key, a checkpoint key, and the manifest
+    /// with serial 1.
+    ///
+    /// # Errors
+    /// [`RingError::Manifest`] where `instance` is not a host name or `ledger` not a UUID of the format;
+    /// [`RingError::Time`], [`RingError::Seal`], [`RingError::Sign`].
+    pub fn create(instance: &str, ledger: &str, now: Timestamp) -> Result<Change, RingError> {
+        let root = Arc::new(SigningKey::<Root>::generate()?);
+        let empty = Self {
+            document: Document::unsigned(instance, ledger, now),
+            root: RootKey::Kept(root.clone()),
+            receipt: BTreeMap::new(),
+            checkpoint: BTreeMap::new(),
+        };
+        let mut draft = Draft::new(empty, now);
+        draft.add_root(&root, &root)?;
+        draft.add(KeyPurpose::Receipt)?;
+        draft.add(KeyPurpose::Checkpoint)?;
+        draft.publish(None, &root, None)
+    }
+
+    /// Replaces the receipt key, the checkpoint key, or both. The old key's `not_after` is `now`, its
+    /// `verify_until` 90 days later.
+    ///
+    /// No body that names the old key may get an `issued_at` after `now`: the service appends under a lock
+    /// that it also takes to write this change.
+    ///
+    /// # Errors
+    /// [`RingError::RootOffline`], [`RingError::ClockBehind`], [`RingError::Time`], [`RingError::Seal`],
+    /// [`RingError::Sign`], [`RingError::Manifest`] (the manifest has no room for more keys).
+    pub fn rotate(&self, rotation: Rotation, now: Timestamp) -> Result<Change, RingError> {
+        let (mut draft, root) = self.draft(now)?;
+        for &purpose in rotation.purposes() {
+            draft.retire(self.current(purpose).key_id)?;
+            draft.add(purpose)?;
+        }
+        draft.publish(Some(self), &root, None)
+    }
+
+    /// Replaces the root by a new one that the old one endorses. Every pin that verified before goes on
+    /// verifying. The old private root is erased here; where it was lent, the new one leaves as a file as
+    /// well, and the operator destroys the old file.
+    ///
+    /// # Errors
+    /// As [`Ring::rotate`].
+    pub fn rotate_root(&self, now: Timestamp) -> Result<Change, RingError> {
+        let (mut draft, old) = self.draft(now)?;
+        let new = Arc::new(SigningKey::<Root>::generate()?);
+        draft.retire(old.key_id())?;
+        draft.add_root(&new, &old)?;
+        let root_file = if self.root_is_offline() {
+            draft.events.push(KeyEvent::root_exported(new.key_id()));
+            Some(RootFile { instance: self.instance().to_owned(), key: new.clone() })
+        } else {
+            draft.erase(old.key_id(), KeyPurpose::Root);
+            draft.ring.root = RootKey::Kept(new.clone());
+            None
+        };
+        draft.publish(Some(self), &new, root_file)
+    }
+
+    /// Declares a key compromised: nothing by it counts from now on, whatever its date. A current receipt or
+    /// checkpoint key is replaced at once. The private part is erased.
+    ///
+    /// A current root is refused: [`Ring::rotate_root`] first, then revoke the old one; see the module's
+    /// text for what that means to customers. [`Change::broken_pins`] names the pins that end here.
+    ///
+    /// # Errors
+    /// [`RingError::UnknownKey`], [`RingError::Revoked`] (already), [`RingError::Current`] (a current root),
+    /// and as [`Ring::rotate`].
+    pub fn revoke(&self, key_id: KeyId, now: Timestamp) -> Result<Change, RingError> {
+        let key = self.key(key_id)?;
+        let purpose = key.purpose;
+        if let Some(revoked_at) = key.revoked_at {
+            return Err(RingError::Revoked { key_id, revoked_at });
+        }
+        let is_current = key.not_after.is_none();
+        if is_current && purpose == KeyPurpose::Root {
+            return Err(RingError::Current { key_id, purpose });
+        }
+        let (mut draft, root) = self.draft(now)?;
+        if is_current {
+            draft.retire(key_id)?;
+        }
+        draft.revoke(key_id)?;
+        if self.holds_private(key_id) {
+            draft.erase(key_id, purpose);
+        }
+        if is_current {
+            draft.add(purpose)?;
+        }
+        draft.publish(Some(self), &root, None)
+    }
+
+    /// Signs the same keys again: a new serial and 100 more days.
+    ///
+    /// # Errors
+    /// As [`Ring::rotate`].
+    pub fn republish(&self, now: Timestamp) -> Result<Change, RingError> {
+        let (draft, root) = self.draft(now)?;
+        draft.publish(Some(self), &root, None)
+    }
+
+    /// Destroys the private part of a retired key, once every delivery that names it is settled or has its
+    /// signature stored. Does nothing, and has no events, where it is gone already. The manifest stays as it
+    /// is, since it says nothing of private parts.
+    ///
+    /// # Errors
+    /// [`RingError::UnknownKey`], [`RingError::Current`].
+    pub fn destroy(&self, key_id: KeyId) -> Result<Change, RingError> {
+        let key = self.key(key_id)?;
+        let purpose = key.purpose;
+        if key.not_after.is_none() {
+            return Err(RingError::Current { key_id, purpose });
+        }
+        let mut draft = Draft::new(self.clone(), self.issued_at());
+        if self.holds_private(key_id) {
+            draft.erase(key_id, purpose);
+        }
+        Ok(draft.unpublished(None))
+    }
+
+    /// Takes the private root out of the ring, into [`Change::root_file`].
+    ///
+    /// # Errors
+    /// [`RingError::RootOffline`]: it is already out.
+    pub fn export_root(&self) -> Result<Change, RingError> {
+        let RootKey::Kept(root) = &self.root else {
+            return Err(RingError::RootOffline { key_id: self.current(KeyPurpose::Root).key_id });
+        };
+        let root_file = RootFile { instance: self.instance().to_owned(), key: root.clone() };
+        let mut draft = Draft::new(self.clone(), self.issued_at());
+        draft.events.push(KeyEvent::root_exported(root.key_id()));
+        draft.erased.push(root.key_id());
+        draft.ring.root = RootKey::Offline;
+        Ok(draft.unpublished(Some(root_file)))
+    }
+
+    /// The same ring with the root of a file lent to it, for one operation: the ring that the operation gives
+    /// has it no more, and it is never stored. A ring that holds its root stays as it is.
+    ///
+    /// # Errors
+    /// [`RingError::OtherInstance`], [`RingError::OtherRoot`].
+    pub fn with_root(&self, file: &RootFile) -> Result<Self, RingError> {
+        if file.instance() != self.instance() {
+            return Err(RingError::OtherInstance {
+                instance: self.instance().to_owned(),
+                found: file.instance().to_owned(),
+            });
+        }
+        let key_id = self.current(KeyPurpose::Root).key_id;
+        if file.key_id() != key_id {
+            return Err(RingError::OtherRoot { key_id, found: file.key_id() });
+        }
+        let mut ring = self.clone();
+        if self.root_is_offline() {
+            ring.root = RootKey::Lent(file.key.clone());
+        }
+        Ok(ring)
+    }
+
+    /// The start of a change that signs a manifest, and the root that signs for it.
+    fn draft(&self, now: Timestamp) -> Result<(Draft, Arc<SigningKey<Root>>), RingError> {
+        let issued_at = self.issued_at();
+        if now < issued_at {
+            return Err(RingError::ClockBehind { now, issued_at });
+        }
+        match &self.root {
+            RootKey::Kept(root) | RootKey::Lent(root) => Ok((Draft::new(self.clone(), now), root.clone())),
+            RootKey::Offline => Err(RingError::RootOffline { key_id: self.current(KeyPurpose::Root).key_id }),
+        }
+    }
+}
+
+impl Draft {
+    fn new(mut ring: Ring, now: Timestamp) -> Self {
+        if let RootKey::Lent(_) = ring.root {
+            ring.root = RootKey::Offline;
+        }
+        let serial = ring.serial() + 1;
+        Self { ring, now, serial, events: Vec::new(), added: Vec::new(), erased: Vec::new() }
+    }
+
+    fn days_later(&self, days: i64) -> Result<Timestamp, RingError> {
+        self.now.plus_seconds(days * DAY_SECONDS).ok_or(RingError::Time { now: self.now })
+    }
+
+    fn key_mut(&mut self, key_id: KeyId) -> Result<&mut KeyRecord, RingError> {
+        let found = self.ring.document.keys.iter_mut().find(|key| key.key_id == key_id);
+        found.ok_or(RingError::UnknownKey { key_id })
+    }
+
+    fn retire(&mut self, key_id: KeyId) -> Result<(), RingError> {
+        let (now, verify_until, serial) = (self.now, self.days_later(VERIFY_DAYS)?, self.serial);
+        let key = self.key_mut(key_id)?;
+        key.not_after = Some(now);
+        key.verify_until = (key.purpose != KeyPurpose::Root).then_some(verify_until);
+        let event = KeyEvent::retired(key, serial);
+        self.events.push(event);
+        Ok(())
+    }
+
+    fn revoke(&mut self, key_id: KeyId) -> Result<(), RingError> {
+        let (now, serial) = (self.now, self.serial);
+        let key = self.key_mut(key_id)?;
+        key.revoked_at = Some(now);
+        let event = KeyEvent::revoked(key, serial);
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// Takes a private part out of the ring.
+    fn erase(&mut self, key_id: KeyId, purpose: KeyPurpose) {
+        match purpose {
+            KeyPurpose::Root => self.ring.root = RootKey::Offline,
+            KeyPurpose::Receipt => {
+                self.ring.receipt.remove(&key_id);
+            }
+            KeyPurpose::Checkpoint => {
+                self.ring.checkpoint.remove(&key_id);
+            }
+        }
+        self.erased.push(key_id);
+        self.events.push(KeyEvent::destroyed(key_id, purpose));
+    }
+
+    /// A new current receipt or checkpoint key.
+    fn add(&mut self, purpose: KeyPurpose) -> Result<(), RingError> {
+        match purpose {
+            KeyPurpose::Root => unreachable!("roots are added with their endorsement"),
+            KeyPurpose::Receipt => {
+                let key = Arc::new(SigningKey::generate()?);
+                self.record(&key, None);
+                self.ring.receipt.insert(key.key_id(), key);
+            }
+            KeyPurpose::Checkpoint => {
+                let key = Arc::new(SigningKey::generate()?);
+                self.record(&key, None);
+                self.ring.checkpoint.insert(key.key_id(), key);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_root(&mut self, root: &SigningKey<Root>, endorser: &SigningKey<Root>) -> Result<(), RingError> {
+        let statement = endorsement_statement(self.ring.instance(), root, self.now);
+        let signature = endorser.sign_endorsement(statement.as_bytes())?;
+        self.record(root, Some(Endorsement { by: endorser.key_id(), signature }));
+        Ok(())
+    }
+
+    fn record<P: Purpose>(&mut self, key: &SigningKey<P>, endorsement: Option<Endorsement>) {
+        let record = KeyRecord {
+            key_id: key.key_id(),
+            public_key: *key.public_key().bytes(),
+            purpose: P::PURPOSE,
+            not_before: self.now,
+            not_after: None,
+            verify_until: None,
+            revoked_at: None,
+            endorsement,
+        };
+        self.added.push((record.key_id, record.purpose));
+        self.events.push(KeyEvent::added(&record, self.serial));
+        self.ring.document.keys.push(record);
+    }
+
+    /// Signs the manifest and releases the change, if a customer would accept it.
+    fn publish(
+        mut self,
+        previous: Option<&Ring>,
+        root: &SigningKey<Root>,
+        root_file: Option<RootFile>,
+    ) -> Result<Change, RingError> {
+        let mut next = self.ring.document;
+        next.serial = self.serial;
+        next.issued_at = self.now;
+        next.expires =
+            self.now.plus_seconds(MANIFEST_DAYS * DAY_SECONDS).ok_or(RingError::Time { now: self.now })?;
+        // Read back from the signed bytes: what the ring then holds is what a customer will see.
+        self.ring.document = Document::read(next.sign(root)?)?;
+
+        let mut broken_pins = Vec::new();
+        if let Some(previous) = previous {
+            self.ring.document.follows(&previous.document)?;
+            let pins = self.ring.pins();
+            broken_pins.extend(previous.pins().into_iter().filter(|pin| !pins.contains(pin)));
+            // Only a revoked root may end pins, and only its own and those of the roots before it.
+            let last_revoked = self
+                .ring
+                .keys()
+                .iter()
+                .rposition(|key| key.purpose == KeyPurpose::Root && key.revoked_at == Some(self.now));
+            let lost = broken_pins.iter().find(|pin| {
+                let at = self.ring.keys().iter().position(|key| key.key_id.0 == pin.key_id);
+                last_revoked.is_none() || at > last_revoked
+            });
+            if let Some(pin) = lost {
+                return Err(RingError::PinLost { pin: pin.clone() });
+            }
+        }
+        self.events.push(KeyEvent::manifest_published(&self.ring.document, root.key_id()));
+        Ok(self.change(true, root_file, broken_pins))
+    }
+
+    /// A change of private parts only.
+    fn unpublished(self, root_file: Option<RootFile>) -> Change {
+        self.change(false, root_file, Vec::new())
+    }
+
+    fn change(self, published: bool, root_file: Option<RootFile>, broken_pins: Vec<Pin>) -> Change {
+        let Self { ring, events, added, erased, .. } = self;
+        Change { ring, events, root_file, broken_pins, published, added, erased }
+    }
+}

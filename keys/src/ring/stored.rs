@@ -1,0 +1,210 @@
+//! The ring in the database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::document::Document;
+use super::operations::Change;
+use super::{Ring, RingError, RootKey};
+use crate::key_encryption::KeyEncryptionKey;
+use crate::key_id::KeyId;
+use crate::sealing::{SealError, SealPurpose};
+use crate::signing::{KeyPurpose, Purpose, SigningKey};
+
+/// A row of `key_manifests`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// The manifest's serial.
+    pub serial: u64,
+    /// The manifest, byte for byte as it is served.
+    pub document: Vec<u8>,
+}
+
+/// A row of `signing_keys`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The key's id.
+    pub key_id: KeyId,
+    /// What it is for.
+    pub purpose: KeyPurpose,
+    /// The sealed private part; none where it was destroyed or is offline.
+    pub ciphertext: Option<Vec<u8>>,
+}
+
+/// All of a ring in the database: the newest manifest and every key's row.
+///
+/// Two tables fit it: `key_manifests (serial primary key, document)`, of which the newest is the ring's public
+/// side, and `signing_keys (key_id primary key, purpose, private_key null)`, a row a key. Each private key is
+/// sealed under the key-encryption key for its instance, purpose and id, so that no row can stand in for
+/// another, and deleting one (or setting it to null) destroys one key. Nothing public is read from the key
+/// rows: what their purpose says only has to agree with the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRing {
+    /// The newest manifest.
+    pub manifest: StoredManifest,
+    /// A row for each key of the manifest. When reading, a missing row is the same as one without a private
+    /// part.
+    pub keys: Vec<StoredKey>,
+}
+
+/// What one [`Change`] writes, in one transaction with its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredChange {
+    /// A new row of `key_manifests`; none where the public side did not change. Its serial is one more than
+    /// the last, so that the primary key refuses a change that was made from an older ring.
+    pub manifest: Option<StoredManifest>,
+    /// New rows of `signing_keys`.
+    pub insert: Vec<StoredKey>,
+    /// Rows whose private part is to be set to null.
+    pub erase: Vec<KeyId>,
+}
+
+impl Ring {
+    /// All of the ring as it is stored; for a new key-encryption key, say. A lent root is left out.
+    ///
+    /// # Errors
+    /// [`SealError::Random`].
+    pub fn to_stored(&self, key_encryption_key: &KeyEncryptionKey) -> Result<StoredRing, SealError> {
+        let keys = self.keys().iter().map(|key| self.stored_key(key.key_id, key.purpose, key_encryption_key));
+        Ok(StoredRing { manifest: self.stored_manifest(), keys: keys.collect::<Result<_, _>>()? })
+    }
+
+    fn stored_manifest(&self) -> StoredManifest {
+        StoredManifest { serial: self.serial(), document: self.manifest().to_vec() }
+    }
+
+    fn stored_key(
+        &self,
+        key_id: KeyId,
+        purpose: KeyPurpose,
+        key_encryption_key: &KeyEncryptionKey,
+    ) -> Result<StoredKey, SealError> {
+        let secret = match purpose {
+            KeyPurpose::Root => match &self.root {
+                RootKey::Kept(key) if key.key_id() == key_id => Some(key.secret()),
+                _ => None,
+            },
+            KeyPurpose::Receipt => self.receipt.get(&key_id).map(|key| key.secret()),
+            KeyPurpose::Checkpoint => self.checkpoint.get(&key_id).map(|key| key.secret()),
+        };
+        let place = place(self.instance(), purpose, &key_id);
+        let ciphertext = secret
+            .map(|secret| {
+                key_encryption_key.sealing().seal(SealPurpose::SigningKey, &place, secret.as_slice())
+            })
+            .transpose()?;
+        Ok(StoredKey { key_id, purpose, ciphertext })
+    }
+
+    /// Reads a ring back. The manifest is verified as a customer would verify it, under its own current root,
+    /// and each private key must belong to its public one.
+    ///
+    /// That the manifest is the newest, and of the root that customers pinned, is for the caller to hold
+    /// against what the node itself remembers (a database rolled back shows neither): its last manifest, by
+    /// `statusledger_verify::manifest::compare`, and its pin among [`Ring::pins`].
+    ///
+    /// # Errors
+    /// [`RingError::Manifest`], [`RingError::Serial`], [`RingError::Stray`], [`RingError::Mismatch`],
+    /// [`RingError::Missing`], [`RingError::Seal`].
+    pub fn from_stored(
+        stored: &StoredRing,
+        key_encryption_key: &KeyEncryptionKey,
+    ) -> Result<Self, RingError> {
+        let document = Document::read(stored.manifest.document.clone())?;
+        if document.serial != stored.manifest.serial {
+            return Err(RingError::Serial { serial: stored.manifest.serial, found: document.serial });
+        }
+        let mut ring =
+            Self { document, root: RootKey::Offline, receipt: BTreeMap::new(), checkpoint: BTreeMap::new() };
+        let current_root = ring.current(KeyPurpose::Root).key_id;
+        for row in &stored.keys {
+            let key_id = row.key_id;
+            let stray = RingError::Stray { key_id };
+            let Some(key) = ring.document.key(key_id).filter(|key| key.purpose == row.purpose) else {
+                return Err(stray);
+            };
+            let Some(ciphertext) = &row.ciphertext else { continue };
+            if key.revoked_at.is_some() || ring.holds_private(key_id) {
+                return Err(stray);
+            }
+            let place = place(ring.instance(), row.purpose, &key_id);
+            let secret = key_encryption_key.sealing().open(SealPurpose::SigningKey, &place, ciphertext)?;
+            match row.purpose {
+                KeyPurpose::Root if key_id == current_root => {
+                    ring.root = RootKey::Kept(matching(key_id, &secret)?);
+                }
+                KeyPurpose::Root => return Err(stray),
+                KeyPurpose::Receipt => {
+                    ring.receipt.insert(key_id, matching(key_id, &secret)?);
+                }
+                KeyPurpose::Checkpoint => {
+                    ring.checkpoint.insert(key_id, matching(key_id, &secret)?);
+                }
+            }
+        }
+        for purpose in [KeyPurpose::Receipt, KeyPurpose::Checkpoint] {
+            let key_id = ring.current(purpose).key_id;
+            if !ring.holds_private(key_id) {
+                return Err(RingError::Missing { key_id, purpose });
+            }
+        }
+        Ok(ring)
+    }
+}
+
+impl Change {
+    /// What this change writes. Before it is written, [`Change::root_file`] has to be safe.
+    ///
+    /// # Errors
+    /// [`SealError::Random`].
+    pub fn to_stored(&self, key_encryption_key: &KeyEncryptionKey) -> Result<StoredChange, SealError> {
+        let insert = self
+            .added
+            .iter()
+            .map(|(key_id, purpose)| self.ring.stored_key(*key_id, *purpose, key_encryption_key));
+        Ok(StoredChange {
+            manifest: self.published.then(|| self.ring.stored_manifest()),
+            insert: insert.collect::<Result<_, _>>()?,
+            erase: self.erased.clone(),
+        })
+    }
+}
+
+/// What a sealed private key is bound to.
+fn place<'a>(instance: &'a str, purpose: KeyPurpose, key_id: &'a KeyId) -> [&'a [u8]; 3] {
+    [instance.as_bytes(), purpose.name().as_bytes(), &key_id.0]
+}
+
+fn matching<P: Purpose>(key_id: KeyId, secret: &[u8]) -> Result<Arc<SigningKey<P>>, RingError> {
+    SigningKey::from_slice(secret)
+        .filter(|key| key.key_id() == key_id)
+        .map(Arc::new)
+        .ok_or(RingError::Mismatch { key_id })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::signing::Receipt;
+
+    #[test]
+    fn a_private_key_that_is_not_the_public_ones_is_refused_however_well_it_is_sealed() {
+        let kek = KeyEncryptionKey::generate().unwrap();
+        let now = "2026-11-22T01:02:03.000004Z".parse().unwrap();
+        let ring = Ring::create("a.example", "0f0e0d0c-0b0a-4908-8706-050403020100", now).unwrap().ring;
+        let stored = ring.to_stored(&kek).unwrap();
+        let other = SigningKey::<Receipt>::generate().unwrap().secret();
+        for row in 0..stored.keys.len() {
+            let StoredKey { key_id, purpose, .. } = stored.keys[row];
+            for secret in [&other[..], &other[1..], &[]] {
+                let place = place("a.example", purpose, &key_id);
+                let mut wrong = stored.clone();
+                wrong.keys[row].ciphertext =
+                    Some(kek.sealing().seal(SealPurpose::SigningKey, &place, secret).unwrap());
+                let error = Ring::from_stored(&wrong, &kek).unwrap_err();
+                assert!(matches!(error, RingError::Mismatch { key_id: named } if named == key_id), "{error}");
+            }
+        }
+    }
+}
