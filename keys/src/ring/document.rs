@@ -3,6 +3,7 @@
 //! It is read by the verifier's own parser only: a ring never holds a manifest that a customer would refuse.
 
 use std::fmt;
+use std::sync::Arc;
 
 use statusledger_verify::encoding;
 use statusledger_verify::json::{Object, Value};
@@ -43,58 +44,62 @@ pub struct Endorsement {
     pub signature: [u8; 64],
 }
 
-/// A key manifest, read and verified, with its bytes; or one about to be signed, without.
+/// What a key manifest says, without its signature.
 #[derive(Clone)]
-pub(super) struct Document {
+pub(super) struct Contents {
     pub(super) instance: String,
     pub(super) ledger: String,
     pub(super) serial: u64,
     pub(super) issued_at: Timestamp,
     pub(super) expires: Timestamp,
     pub(super) keys: Vec<KeyRecord>,
-    pub(super) bytes: Vec<u8>,
+}
+
+/// A signed key manifest, verified under its own current root, with its bytes.
+#[derive(Clone)]
+pub(super) struct Document {
+    pub(super) contents: Contents,
+    pub(super) bytes: Arc<[u8]>,
+    pub(super) trusted: Arc<TrustedKeys>,
 }
 
 impl Document {
-    /// What the first manifest of an instance starts from.
-    pub(super) fn unsigned(instance: &str, ledger: &str, now: Timestamp) -> Self {
-        Self {
-            instance: instance.to_owned(),
-            ledger: ledger.to_owned(),
-            serial: 0,
-            issued_at: now,
-            expires: now,
-            keys: Vec::new(),
-            bytes: Vec::new(),
-        }
-    }
-
     /// Reads a signed manifest and verifies it under its own current root, and that there is one current key
     /// of each purpose.
-    pub(super) fn read(bytes: Vec<u8>) -> Result<Self, RingError> {
-        let manifest = KeyManifest::parse(&bytes).map_err(RingError::Manifest)?;
-        let document = Self {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, RingError> {
+        let manifest = KeyManifest::parse(bytes).map_err(RingError::Manifest)?;
+        let contents = Contents {
             instance: manifest.instance.clone(),
             ledger: manifest.ledger.clone(),
             serial: manifest.serial,
             issued_at: manifest.issued_at,
             expires: manifest.expires,
             keys: manifest.keys.iter().map(KeyRecord::from).collect(),
-            bytes,
         };
         for purpose in [KeyPurpose::Root, KeyPurpose::Receipt, KeyPurpose::Checkpoint] {
-            let mut current = document.keys.iter().filter(|key| key.is_current(purpose));
+            let mut current = contents.keys.iter().filter(|key| key.is_current(purpose));
             if current.next().is_none() || current.next().is_some() {
                 return Err(RingError::NotOneCurrent { purpose });
             }
         }
-        let root = document.current(KeyPurpose::Root).key_id;
-        manifest
-            .trust(&Pin { key_id: root.0, instance: document.instance.clone() })
-            .map_err(RingError::Manifest)?;
-        Ok(document)
+        let root = contents.current(KeyPurpose::Root).key_id;
+        let pin = Pin { key_id: root.0, instance: contents.instance.clone() };
+        let trusted = manifest.trust(&pin).map_err(RingError::Manifest)?;
+        Ok(Self { contents, bytes: bytes.into(), trusted: Arc::new(trusted) })
     }
 
+    /// Whether a customer with that pin trusts the manifest.
+    pub(super) fn is_trusted_under(&self, pin: &Pin) -> bool {
+        self.trusted.manifest().clone().trust(pin).is_ok()
+    }
+
+    /// Whether a customer who has the older manifest accepts this one as its successor.
+    pub(super) fn follows(&self, older: &Self) -> Result<(), RingError> {
+        manifest::compare(older.trusted.manifest(), self.trusted.manifest()).map_err(RingError::Manifest)
+    }
+}
+
+impl Contents {
     /// The signed manifest, canonical.
     pub(super) fn sign(&self, root: &SigningKey<Root>) -> Result<Vec<u8>, SignError> {
         let mut manifest = object([
@@ -116,21 +121,10 @@ impl Document {
         self.keys.iter().find(|key| key.key_id == key_id)
     }
 
-    /// The current key of a purpose. A document that was read has exactly one.
+    /// The current key of a purpose. A signed manifest that was read has exactly one.
     pub(super) fn current(&self, purpose: KeyPurpose) -> &KeyRecord {
         let current = self.keys.iter().find(|key| key.is_current(purpose));
-        current.expect("a document is only read with a current key of each purpose")
-    }
-
-    /// What a customer with that pin trusts.
-    pub(super) fn trusted_under(&self, pin: &Pin) -> Result<TrustedKeys, RingError> {
-        KeyManifest::parse(&self.bytes).and_then(|manifest| manifest.trust(pin)).map_err(RingError::Manifest)
-    }
-
-    /// Whether a customer who has the older manifest accepts this one as its successor.
-    pub(super) fn follows(&self, older: &Self) -> Result<(), RingError> {
-        let parse = |document: &Self| KeyManifest::parse(&document.bytes).map_err(RingError::Manifest);
-        manifest::compare(&parse(older)?, &parse(self)?).map_err(RingError::Manifest)
+        current.expect("a manifest is only read with a current key of each purpose")
     }
 }
 

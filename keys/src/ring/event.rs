@@ -118,10 +118,10 @@ impl KeyEvent {
         Self::new(
             KeyEventType::ManifestPublished,
             [
-                ("expires", text(document.expires)),
-                ("issued_at", text(document.issued_at)),
+                ("expires", text(document.contents.expires)),
+                ("issued_at", text(document.contents.issued_at)),
                 ("key_id", text(signer)),
-                ("serial", integer(document.serial)),
+                ("serial", integer(document.contents.serial)),
                 ("sha256", text(hash)),
             ],
         )

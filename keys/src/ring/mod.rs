@@ -52,7 +52,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use statusledger_verify::Failure;
-use statusledger_verify::manifest::Pin;
+use statusledger_verify::manifest::{self, Pin, TrustedKeys};
 use statusledger_verify::time::Timestamp;
 
 pub use self::document::{Endorsement, KeyRecord};
@@ -72,12 +72,12 @@ use crate::signing::{Checkpoint, KeyPurpose, Receipt, Root, SignError, SigningKe
 /// in.
 pub const ROTATION_DAYS: i64 = 91;
 
-/// How long a receipt by a retired key counts as fresh, in days (formats.md).
-pub const VERIFY_DAYS: i64 = 90;
+/// How long a receipt by a retired key counts as fresh, in days: 90, as the format says.
+pub const VERIFY_DAYS: i64 = manifest::VERIFY_DAYS;
 
-/// How long a manifest is valid, in days: the most that formats.md allows, so that a rotation, which signs a
+/// How long a manifest is valid, in days: 100, the most that the format allows, so that a rotation, which signs a
 /// new one, normally comes before the expiry.
-pub const MANIFEST_DAYS: i64 = 100;
+pub const MANIFEST_DAYS: i64 = manifest::MAX_VALIDITY_DAYS;
 
 /// How many days before its expiry a manifest is due to be signed again, if no rotation did. Later than a
 /// rotation on time (day 93 after day 91), so that an offline root is fetched once a quarter, not twice.
@@ -228,35 +228,54 @@ enum RootKey {
 #[derive(Clone)]
 pub struct Ring {
     document: Document,
+    private: Private,
+}
+
+/// The private parts that are here.
+#[derive(Clone)]
+struct Private {
     root: RootKey,
     receipt: BTreeMap<KeyId, Arc<SigningKey<Receipt>>>,
     checkpoint: BTreeMap<KeyId, Arc<SigningKey<Checkpoint>>>,
 }
 
+impl Private {
+    fn with_root(root: RootKey) -> Self {
+        Self { root, receipt: BTreeMap::new(), checkpoint: BTreeMap::new() }
+    }
+
+    /// Whether this has the private part of a key, other than by loan.
+    fn holds(&self, key_id: KeyId) -> bool {
+        self.receipt.contains_key(&key_id)
+            || self.checkpoint.contains_key(&key_id)
+            || matches!(&self.root, RootKey::Kept(key) if key.key_id() == key_id)
+    }
+}
+
 impl Ring {
     /// The instance's name.
     pub fn instance(&self) -> &str {
-        &self.document.instance
+        &self.document.contents.instance
     }
 
     /// The ledger of the instance's own events.
     pub fn ledger(&self) -> &str {
-        &self.document.ledger
+        &self.document.contents.ledger
     }
 
     /// The manifest's serial: 1, 2, 3, …
     pub fn serial(&self) -> u64 {
-        self.document.serial
+        self.document.contents.serial
     }
 
     /// When the manifest was issued.
     pub fn issued_at(&self) -> Timestamp {
-        self.document.issued_at
+        self.document.contents.issued_at
     }
 
     /// When the manifest expires.
     pub fn expires(&self) -> Timestamp {
-        self.document.expires
+        self.document.contents.expires
     }
 
     /// The key manifest: what `/.well-known/statusledger-keys.json` serves, byte for byte.
@@ -264,9 +283,14 @@ impl Ring {
         &self.document.bytes
     }
 
+    /// The manifest as a customer with [`Ring::pin`] trusts it, to verify with before anything leaves.
+    pub fn trusted_keys(&self) -> &Arc<TrustedKeys> {
+        &self.document.trusted
+    }
+
     /// The public side of every key, in the manifest's order.
     pub fn keys(&self) -> &[KeyRecord] {
-        &self.document.keys
+        &self.document.contents.keys
     }
 
     /// The public side of one key.
@@ -274,24 +298,22 @@ impl Ring {
     /// # Errors
     /// [`RingError::UnknownKey`].
     pub fn key(&self, key_id: KeyId) -> Result<&KeyRecord, RingError> {
-        self.document.key(key_id).ok_or(RingError::UnknownKey { key_id })
+        self.document.contents.key(key_id).ok_or(RingError::UnknownKey { key_id })
     }
 
     /// The public side of the current key of a purpose.
     pub fn current(&self, purpose: KeyPurpose) -> &KeyRecord {
-        self.document.current(purpose)
+        self.document.contents.current(purpose)
     }
 
     /// Whether the private part of the current root is elsewhere.
     pub fn root_is_offline(&self) -> bool {
-        !matches!(self.root, RootKey::Kept(_))
+        !matches!(self.private.root, RootKey::Kept(_))
     }
 
     /// Whether the private part of a key is in this ring (a lent root is not).
     pub fn holds_private(&self, key_id: KeyId) -> bool {
-        self.receipt.contains_key(&key_id)
-            || self.checkpoint.contains_key(&key_id)
-            || matches!(&self.root, RootKey::Kept(key) if key.key_id() == key_id)
+        self.private.holds(key_id)
     }
 
     /// What a new customer pins: the current root. A root before it would do as well while it is not revoked
@@ -307,7 +329,7 @@ impl Ring {
             .iter()
             .filter(|key| key.purpose == KeyPurpose::Root)
             .map(|key| self.pin_of(key.key_id))
-            .filter(|pin| self.document.trusted_under(pin).is_ok())
+            .filter(|pin| self.document.is_trusted_under(pin))
             .collect()
     }
 
@@ -317,12 +339,12 @@ impl Ring {
 
     /// The current receipt key.
     pub fn receipt_key(&self) -> &Arc<SigningKey<Receipt>> {
-        &self.receipt[&self.current(KeyPurpose::Receipt).key_id]
+        &self.private.receipt[&self.current(KeyPurpose::Receipt).key_id]
     }
 
     /// The current checkpoint key.
     pub fn checkpoint_key(&self) -> &Arc<SigningKey<Checkpoint>> {
-        &self.checkpoint[&self.current(KeyPurpose::Checkpoint).key_id]
+        &self.private.checkpoint[&self.current(KeyPurpose::Checkpoint).key_id]
     }
 
     /// A receipt key, current or retired, to sign again what a crash left unsigned. The key signs whatever
@@ -333,7 +355,7 @@ impl Ring {
     /// under the current key), [`RingError::Destroyed`].
     pub fn receipt_key_by_id(&self, key_id: KeyId) -> Result<&Arc<SigningKey<Receipt>>, RingError> {
         self.usable(key_id, KeyPurpose::Receipt)?;
-        self.receipt.get(&key_id).ok_or(RingError::Destroyed { key_id })
+        self.private.receipt.get(&key_id).ok_or(RingError::Destroyed { key_id })
     }
 
     /// A checkpoint key, current or retired; otherwise as [`Ring::receipt_key_by_id`].
@@ -342,7 +364,7 @@ impl Ring {
     /// As [`Ring::receipt_key_by_id`].
     pub fn checkpoint_key_by_id(&self, key_id: KeyId) -> Result<&Arc<SigningKey<Checkpoint>>, RingError> {
         self.usable(key_id, KeyPurpose::Checkpoint)?;
-        self.checkpoint.get(&key_id).ok_or(RingError::Destroyed { key_id })
+        self.private.checkpoint.get(&key_id).ok_or(RingError::Destroyed { key_id })
     }
 
     fn usable(&self, key_id: KeyId, purpose: KeyPurpose) -> Result<(), RingError> {

@@ -1,14 +1,13 @@
 //! The changes of a ring. Each takes the time, and gives a [`Change`] or leaves everything as it was.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use statusledger_verify::manifest::Pin;
 use statusledger_verify::time::Timestamp;
 
-use super::document::{Document, Endorsement, KeyRecord, endorsement_statement};
+use super::document::{Contents, Document, Endorsement, KeyRecord, endorsement_statement};
 use super::event::KeyEvent;
-use super::{MANIFEST_DAYS, Ring, RingError, RootFile, RootKey, VERIFY_DAYS};
+use super::{MANIFEST_DAYS, Private, Ring, RingError, RootFile, RootKey, VERIFY_DAYS};
 use crate::key_id::KeyId;
 use crate::signing::{KeyPurpose, Purpose, Root, SigningKey};
 
@@ -60,12 +59,10 @@ pub struct Change {
     pub(super) erased: Vec<KeyId>,
 }
 
-/// A change being made: the next manifest's keys, and what came of the private ones.
+/// A change being made: the next manifest, and what came of the private parts.
 struct Draft {
-    ring: Ring,
-    now: Timestamp,
-    /// The serial of the manifest to come.
-    serial: u64,
+    next: Contents,
+    private: Private,
     events: Vec<KeyEvent>,
     added: Vec<(KeyId, KeyPurpose)>,
     erased: Vec<KeyId>,
@@ -80,13 +77,15 @@ impl Ring {
     /// [`RingError::Time`], [`RingError::Seal`], [`RingError::Sign`].
     pub fn create(instance: &str, ledger: &str, now: Timestamp) -> Result<Change, RingError> {
         let root = Arc::new(SigningKey::<Root>::generate()?);
-        let empty = Self {
-            document: Document::unsigned(instance, ledger, now),
-            root: RootKey::Kept(root.clone()),
-            receipt: BTreeMap::new(),
-            checkpoint: BTreeMap::new(),
+        let first = Contents {
+            instance: instance.to_owned(),
+            ledger: ledger.to_owned(),
+            serial: 1,
+            issued_at: now,
+            expires: days_after(now, MANIFEST_DAYS)?,
+            keys: Vec::new(),
         };
-        let mut draft = Draft::new(empty, now);
+        let mut draft = Draft::new(first, Private::with_root(RootKey::Kept(root.clone())));
         draft.add_root(&root, &root)?;
         draft.add(KeyPurpose::Receipt)?;
         draft.add(KeyPurpose::Checkpoint)?;
@@ -127,7 +126,7 @@ impl Ring {
             Some(RootFile { instance: self.instance().to_owned(), key: new.clone() })
         } else {
             draft.erase(old.key_id(), KeyPurpose::Root);
-            draft.ring.root = RootKey::Kept(new.clone());
+            draft.private.root = RootKey::Kept(new.clone());
             None
         };
         draft.publish(Some(self), &new, root_file)
@@ -187,11 +186,11 @@ impl Ring {
         if key.not_after.is_none() {
             return Err(RingError::Current { key_id, purpose });
         }
-        let mut draft = Draft::new(self.clone(), self.issued_at());
+        let mut draft = self.unpublished_draft();
         if self.holds_private(key_id) {
             draft.erase(key_id, purpose);
         }
-        Ok(draft.unpublished(None))
+        Ok(draft.keep(self, None))
     }
 
     /// Takes the private root out of the ring, into [`Change::root_file`].
@@ -199,15 +198,15 @@ impl Ring {
     /// # Errors
     /// [`RingError::RootOffline`]: it is already out.
     pub fn export_root(&self) -> Result<Change, RingError> {
-        let RootKey::Kept(root) = &self.root else {
+        let RootKey::Kept(root) = &self.private.root else {
             return Err(RingError::RootOffline { key_id: self.current(KeyPurpose::Root).key_id });
         };
         let root_file = RootFile { instance: self.instance().to_owned(), key: root.clone() };
-        let mut draft = Draft::new(self.clone(), self.issued_at());
+        let mut draft = self.unpublished_draft();
         draft.events.push(KeyEvent::root_exported(root.key_id()));
         draft.erased.push(root.key_id());
-        draft.ring.root = RootKey::Offline;
-        Ok(draft.unpublished(Some(root_file)))
+        draft.private.root = RootKey::Offline;
+        Ok(draft.keep(self, Some(root_file)))
     }
 
     /// The same ring with the root of a file lent to it, for one operation: the ring that the operation gives
@@ -228,7 +227,7 @@ impl Ring {
         }
         let mut ring = self.clone();
         if self.root_is_offline() {
-            ring.root = RootKey::Lent(file.key.clone());
+            ring.private.root = RootKey::Lent(file.key.clone());
         }
         Ok(ring)
     }
@@ -239,33 +238,49 @@ impl Ring {
         if now < issued_at {
             return Err(RingError::ClockBehind { now, issued_at });
         }
-        match &self.root {
-            RootKey::Kept(root) | RootKey::Lent(root) => Ok((Draft::new(self.clone(), now), root.clone())),
-            RootKey::Offline => Err(RingError::RootOffline { key_id: self.current(KeyPurpose::Root).key_id }),
-        }
+        let (RootKey::Kept(root) | RootKey::Lent(root)) = &self.private.root else {
+            return Err(RingError::RootOffline { key_id: self.current(KeyPurpose::Root).key_id });
+        };
+        let next = Contents {
+            serial: self.serial() + 1,
+            issued_at: now,
+            expires: days_after(now, MANIFEST_DAYS)?,
+            ..self.document.contents.clone()
+        };
+        Ok((Draft::new(next, self.private.clone()), root.clone()))
+    }
+
+    /// The start of a change of private parts only.
+    fn unpublished_draft(&self) -> Draft {
+        Draft::new(self.document.contents.clone(), self.private.clone())
     }
 }
 
+fn days_after(now: Timestamp, days: i64) -> Result<Timestamp, RingError> {
+    now.plus_seconds(days * DAY_SECONDS).ok_or(RingError::Time { now })
+}
+
 impl Draft {
-    fn new(mut ring: Ring, now: Timestamp) -> Self {
-        if let RootKey::Lent(_) = ring.root {
-            ring.root = RootKey::Offline;
+    fn new(next: Contents, mut private: Private) -> Self {
+        if let RootKey::Lent(_) = private.root {
+            private.root = RootKey::Offline;
         }
-        let serial = ring.serial() + 1;
-        Self { ring, now, serial, events: Vec::new(), added: Vec::new(), erased: Vec::new() }
+        Self { next, private, events: Vec::new(), added: Vec::new(), erased: Vec::new() }
     }
 
-    fn days_later(&self, days: i64) -> Result<Timestamp, RingError> {
-        self.now.plus_seconds(days * DAY_SECONDS).ok_or(RingError::Time { now: self.now })
+    /// The time of the change.
+    fn now(&self) -> Timestamp {
+        self.next.issued_at
     }
 
     fn key_mut(&mut self, key_id: KeyId) -> Result<&mut KeyRecord, RingError> {
-        let found = self.ring.document.keys.iter_mut().find(|key| key.key_id == key_id);
+        let found = self.next.keys.iter_mut().find(|key| key.key_id == key_id);
         found.ok_or(RingError::UnknownKey { key_id })
     }
 
     fn retire(&mut self, key_id: KeyId) -> Result<(), RingError> {
-        let (now, verify_until, serial) = (self.now, self.days_later(VERIFY_DAYS)?, self.serial);
+        let (now, serial) = (self.now(), self.next.serial);
+        let verify_until = days_after(now, VERIFY_DAYS)?;
         let key = self.key_mut(key_id)?;
         key.not_after = Some(now);
         key.verify_until = (key.purpose != KeyPurpose::Root).then_some(verify_until);
@@ -275,7 +290,7 @@ impl Draft {
     }
 
     fn revoke(&mut self, key_id: KeyId) -> Result<(), RingError> {
-        let (now, serial) = (self.now, self.serial);
+        let (now, serial) = (self.now(), self.next.serial);
         let key = self.key_mut(key_id)?;
         key.revoked_at = Some(now);
         let event = KeyEvent::revoked(key, serial);
@@ -286,12 +301,12 @@ impl Draft {
     /// Takes a private part out of the ring.
     fn erase(&mut self, key_id: KeyId, purpose: KeyPurpose) {
         match purpose {
-            KeyPurpose::Root => self.ring.root = RootKey::Offline,
+            KeyPurpose::Root => self.private.root = RootKey::Offline,
             KeyPurpose::Receipt => {
-                self.ring.receipt.remove(&key_id);
+                self.private.receipt.remove(&key_id);
             }
             KeyPurpose::Checkpoint => {
-                self.ring.checkpoint.remove(&key_id);
+                self.private.checkpoint.remove(&key_id);
             }
         }
         self.erased.push(key_id);
@@ -305,19 +320,19 @@ impl Draft {
             KeyPurpose::Receipt => {
                 let key = Arc::new(SigningKey::generate()?);
                 self.record(&key, None);
-                self.ring.receipt.insert(key.key_id(), key);
+                self.private.receipt.insert(key.key_id(), key);
             }
             KeyPurpose::Checkpoint => {
                 let key = Arc::new(SigningKey::generate()?);
                 self.record(&key, None);
-                self.ring.checkpoint.insert(key.key_id(), key);
+                self.private.checkpoint.insert(key.key_id(), key);
             }
         }
         Ok(())
     }
 
     fn add_root(&mut self, root: &SigningKey<Root>, endorser: &SigningKey<Root>) -> Result<(), RingError> {
-        let statement = endorsement_statement(self.ring.instance(), root, self.now);
+        let statement = endorsement_statement(&self.next.instance, root, self.now());
         let signature = endorser.sign_endorsement(statement.as_bytes())?;
         self.record(root, Some(Endorsement { by: endorser.key_id(), signature }));
         Ok(())
@@ -328,15 +343,15 @@ impl Draft {
             key_id: key.key_id(),
             public_key: *key.public_key().bytes(),
             purpose: P::PURPOSE,
-            not_before: self.now,
+            not_before: self.now(),
             not_after: None,
             verify_until: None,
             revoked_at: None,
             endorsement,
         };
         self.added.push((record.key_id, record.purpose));
-        self.events.push(KeyEvent::added(&record, self.serial));
-        self.ring.document.keys.push(record);
+        self.events.push(KeyEvent::added(&record, self.next.serial));
+        self.next.keys.push(record);
     }
 
     /// Signs the manifest and releases the change, if a customer would accept it.
@@ -346,44 +361,42 @@ impl Draft {
         root: &SigningKey<Root>,
         root_file: Option<RootFile>,
     ) -> Result<Change, RingError> {
-        let mut next = self.ring.document;
-        next.serial = self.serial;
-        next.issued_at = self.now;
-        next.expires =
-            self.now.plus_seconds(MANIFEST_DAYS * DAY_SECONDS).ok_or(RingError::Time { now: self.now })?;
         // Read back from the signed bytes: what the ring then holds is what a customer will see.
-        self.ring.document = Document::read(next.sign(root)?)?;
-
-        let mut broken_pins = Vec::new();
-        if let Some(previous) = previous {
-            self.ring.document.follows(&previous.document)?;
-            let pins = self.ring.pins();
-            broken_pins.extend(previous.pins().into_iter().filter(|pin| !pins.contains(pin)));
-            // Only a revoked root may end pins, and only its own and those of the roots before it.
-            let last_revoked = self
-                .ring
-                .keys()
-                .iter()
-                .rposition(|key| key.purpose == KeyPurpose::Root && key.revoked_at == Some(self.now));
-            let lost = broken_pins.iter().find(|pin| {
-                let at = self.ring.keys().iter().position(|key| key.key_id.0 == pin.key_id);
-                last_revoked.is_none() || at > last_revoked
-            });
-            if let Some(pin) = lost {
-                return Err(RingError::PinLost { pin: pin.clone() });
-            }
-        }
-        self.events.push(KeyEvent::manifest_published(&self.ring.document, root.key_id()));
-        Ok(self.change(true, root_file, broken_pins))
+        let document = Document::read(&self.next.sign(root)?)?;
+        self.events.push(KeyEvent::manifest_published(&document, root.key_id()));
+        let broken_pins = previous.map_or(Ok(Vec::new()), |previous| broken_pins(previous, &document))?;
+        Ok(self.change(document, root_file, broken_pins, true))
     }
 
-    /// A change of private parts only.
-    fn unpublished(self, root_file: Option<RootFile>) -> Change {
-        self.change(false, root_file, Vec::new())
+    /// Releases a change of private parts only; the manifest stays.
+    fn keep(self, previous: &Ring, root_file: Option<RootFile>) -> Change {
+        self.change(previous.document.clone(), root_file, Vec::new(), false)
     }
 
-    fn change(self, published: bool, root_file: Option<RootFile>, broken_pins: Vec<Pin>) -> Change {
-        let Self { ring, events, added, erased, .. } = self;
-        Change { ring, events, root_file, broken_pins, published, added, erased }
+    fn change(
+        self,
+        document: Document,
+        root_file: Option<RootFile>,
+        broken_pins: Vec<Pin>,
+        published: bool,
+    ) -> Change {
+        let Self { private, events, added, erased, .. } = self;
+        Change { ring: Ring { document, private }, events, root_file, broken_pins, published, added, erased }
+    }
+}
+
+/// The pins that a manifest ends, if it may end them and is otherwise a successor of the ring's.
+fn broken_pins(previous: &Ring, next: &Document) -> Result<Vec<Pin>, RingError> {
+    next.follows(&previous.document)?;
+    let broken: Vec<Pin> = previous.pins().into_iter().filter(|pin| !next.is_trusted_under(pin)).collect();
+    // A revoked root ends its own pin and those of the roots before it, and nothing else ends any.
+    let keys = &next.contents.keys;
+    let last_revoked = keys
+        .iter()
+        .rposition(|key| key.purpose == KeyPurpose::Root && key.revoked_at == Some(next.contents.issued_at));
+    let may_break = |pin: &Pin| keys.iter().position(|key| key.key_id.0 == pin.key_id) <= last_revoked;
+    match broken.iter().find(|pin| !may_break(pin)) {
+        Some(pin) => Err(RingError::PinLost { pin: pin.clone() }),
+        None => Ok(broken),
     }
 }

@@ -1,11 +1,10 @@
 //! The ring in the database.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::document::Document;
 use super::operations::Change;
-use super::{Ring, RingError, RootKey};
+use super::{Private, Ring, RingError, RootKey};
 use crate::key_encryption::KeyEncryptionKey;
 use crate::key_id::KeyId;
 use crate::sealing::{SealError, SealPurpose};
@@ -80,12 +79,12 @@ impl Ring {
         key_encryption_key: &KeyEncryptionKey,
     ) -> Result<StoredKey, SealError> {
         let secret = match purpose {
-            KeyPurpose::Root => match &self.root {
+            KeyPurpose::Root => match &self.private.root {
                 RootKey::Kept(key) if key.key_id() == key_id => Some(key.secret()),
                 _ => None,
             },
-            KeyPurpose::Receipt => self.receipt.get(&key_id).map(|key| key.secret()),
-            KeyPurpose::Checkpoint => self.checkpoint.get(&key_id).map(|key| key.secret()),
+            KeyPurpose::Receipt => self.private.receipt.get(&key_id).map(|key| key.secret()),
+            KeyPurpose::Checkpoint => self.private.checkpoint.get(&key_id).map(|key| key.secret()),
         };
         let place = place(self.instance(), purpose, &key_id);
         let ciphertext = secret
@@ -110,17 +109,20 @@ impl Ring {
         stored: &StoredRing,
         key_encryption_key: &KeyEncryptionKey,
     ) -> Result<Self, RingError> {
-        let document = Document::read(stored.manifest.document.clone())?;
-        if document.serial != stored.manifest.serial {
-            return Err(RingError::Serial { serial: stored.manifest.serial, found: document.serial });
+        let document = Document::read(&stored.manifest.document)?;
+        if document.contents.serial != stored.manifest.serial {
+            return Err(RingError::Serial {
+                serial: stored.manifest.serial,
+                found: document.contents.serial,
+            });
         }
-        let mut ring =
-            Self { document, root: RootKey::Offline, receipt: BTreeMap::new(), checkpoint: BTreeMap::new() };
+        let mut ring = Self { document, private: Private::with_root(RootKey::Offline) };
         let current_root = ring.current(KeyPurpose::Root).key_id;
         for row in &stored.keys {
             let key_id = row.key_id;
             let stray = RingError::Stray { key_id };
-            let Some(key) = ring.document.key(key_id).filter(|key| key.purpose == row.purpose) else {
+            let Some(key) = ring.document.contents.key(key_id).filter(|key| key.purpose == row.purpose)
+            else {
                 return Err(stray);
             };
             let Some(ciphertext) = &row.ciphertext else { continue };
@@ -131,14 +133,14 @@ impl Ring {
             let secret = key_encryption_key.sealing().open(SealPurpose::SigningKey, &place, ciphertext)?;
             match row.purpose {
                 KeyPurpose::Root if key_id == current_root => {
-                    ring.root = RootKey::Kept(matching(key_id, &secret)?);
+                    ring.private.root = RootKey::Kept(matching(key_id, &secret)?);
                 }
                 KeyPurpose::Root => return Err(stray),
                 KeyPurpose::Receipt => {
-                    ring.receipt.insert(key_id, matching(key_id, &secret)?);
+                    ring.private.receipt.insert(key_id, matching(key_id, &secret)?);
                 }
                 KeyPurpose::Checkpoint => {
-                    ring.checkpoint.insert(key_id, matching(key_id, &secret)?);
+                    ring.private.checkpoint.insert(key_id, matching(key_id, &secret)?);
                 }
             }
         }
