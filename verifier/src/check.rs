@@ -225,6 +225,11 @@ impl Findings {
         self.0.push((check, detail.into()));
     }
 
+    /// Takes back what was noted of a check: something found later excuses it.
+    pub fn withdraw(&mut self, check: Check) {
+        self.0.retain(|(noted, _)| *noted != check);
+    }
+
     /// The end of the verification: fails where something was noted.
     ///
     /// # Errors

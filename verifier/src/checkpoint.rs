@@ -1,5 +1,10 @@
 //! Checkpoints: a C2SP `tlog-checkpoint` is a C2SP `signed-note` that names a log's size and root.
 
+mod signed;
+
+pub(crate) use signed::is_key_name;
+pub use signed::{Cosignature, Error, MAX_SIGNATURES, ParseError, Signatures, SignedCheckpoint};
+
 use sha2::{Digest, Sha256};
 
 use crate::Hash;

@@ -12,15 +12,20 @@
 pub mod check;
 pub mod checkpoint;
 pub mod encoding;
+pub mod entry;
 pub mod json;
 pub mod manifest;
 mod members;
+pub mod policy;
 pub mod proof;
+pub mod receipt;
+pub mod report;
 pub mod signature;
 pub mod time;
 pub mod tree;
 
 pub use check::{Check, Facts, Failure};
+pub use report::{Mode, Report, Subject, TimeSource, Verdict};
 
 /// A SHA-256 hash.
 pub type Hash = [u8; 32];

@@ -105,6 +105,16 @@ impl fmt::Display for Purpose {
     }
 }
 
+/// Whether what a revoked key signed counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Revoked {
+    /// Nothing by it counts, whatever its date.
+    #[default]
+    Refused,
+    /// It counts. For comparing two histories only: that both were signed under one key is the finding.
+    Counted,
+}
+
 /// A key in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
