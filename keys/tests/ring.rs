@@ -10,8 +10,8 @@ use statusledger_keys::key_id::KeyId;
 use statusledger_keys::ring::{DueWork, KeyEventType, Ring, RingError, RootFile, Rotation};
 use statusledger_keys::sealing::SealError;
 use statusledger_keys::signing::{KeyPurpose, OwnCheck, SignError};
-use statusledger_verify::checkpoint::{self, Checkpoint};
-use statusledger_verify::encoding;
+use statusledger_verify::checkpoint::{self, Checkpoint, SignedCheckpoint};
+use statusledger_verify::manifest::Revoked;
 use statusledger_verify::signature::{Kind, PublicKey, message};
 
 use support::{Database, INSTANCE, LEDGER, START, at, days, event_types, ring, verifies};
@@ -388,19 +388,16 @@ fn every_signature_verifies_under_its_kind_and_no_other() {
 }
 
 #[test]
-fn a_signed_checkpoint_is_a_note_by_the_manifests_key() {
+fn a_signed_checkpoint_is_trusted_under_the_pin() {
     let ring = ring();
     let origin = checkpoint::origin(INSTANCE, LEDGER);
     let checkpoint = Checkpoint { origin, size: 7, root: [9; 32] };
     let note = ring.checkpoint_key().sign_checkpoint(&checkpoint).unwrap();
     assert!(note.starts_with(&format!("{}\n\u{2014} {INSTANCE}/{LEDGER} ", checkpoint.text())), "{note}");
-    let (text, line) = note.split_once("\n\n").unwrap();
-    let line = line.strip_suffix('\n').unwrap().rsplit_once(' ').unwrap().1;
-    let line: [u8; 68] = encoding::parse_base64_array(line).unwrap();
-    let public = PublicKey::from_bytes(&ring.current(KeyPurpose::Checkpoint).public_key).unwrap();
-    assert_eq!(line[..4], checkpoint::note_key_id(&checkpoint.origin, public.bytes()));
-    let signature = line[4..].try_into().unwrap();
-    public.verify(format!("{text}\n").as_bytes(), &signature).unwrap();
+    let signed = SignedCheckpoint::parse(note.as_bytes()).unwrap();
+    assert_eq!(*signed.checkpoint(), checkpoint);
+    signed.verify(ring.trusted_keys(), None, Revoked::Refused).unwrap();
+    signed.verify(support::ring().trusted_keys(), None, Revoked::Refused).unwrap_err();
 
     for origin in ["", "a b", "a+b", "a\nb", "a\u{a0}b"] {
         let checkpoint = Checkpoint { origin: origin.into(), size: 0, root: [0; 32] };

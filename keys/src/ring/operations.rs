@@ -400,3 +400,85 @@ fn broken_pins(previous: &Ring, next: &Document) -> Result<Vec<Pin>, RingError> 
         None => Ok(broken),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use statusledger_verify::Check;
+
+    use super::*;
+
+    fn at(second: u32) -> Timestamp {
+        format!("2026-11-22T01:02:{second:02}.000004Z").parse().unwrap()
+    }
+
+    /// A ring with a retired root and a retired receipt key, and what `alter` makes of its next manifest.
+    fn released(alter: impl FnOnce(&mut Contents)) -> Result<Change, RingError> {
+        let ring = Ring::create("a.example", "0f0e0d0c-0b0a-4908-8706-050403020100", at(0))?.ring;
+        let ring = ring.rotate(Rotation::Receipt, at(1))?.ring.rotate_root(at(2))?.ring;
+        let (mut draft, root) = ring.draft(at(3))?;
+        alter(&mut draft.next);
+        draft.publish(Some(&ring), &root, None)
+    }
+
+    fn index(contents: &Contents, purpose: KeyPurpose, is_current: bool) -> usize {
+        let mut keys = contents.keys.iter();
+        keys.position(|key| key.purpose == purpose && key.not_after.is_none() == is_current).unwrap()
+    }
+
+    #[test]
+    fn a_manifest_that_takes_something_back_is_not_released() {
+        assert!(released(|_| {}).is_ok());
+        for alter in [
+            |next: &mut Contents| {
+                next.keys.remove(index(next, KeyPurpose::Receipt, false));
+            },
+            |next: &mut Contents| next.serial -= 2,
+            |next: &mut Contents| {
+                let retired = index(next, KeyPurpose::Root, false);
+                next.keys[retired].not_after = Some(at(3));
+            },
+        ] {
+            let error = released(alter).unwrap_err();
+            assert!(
+                matches!(&error, RingError::Manifest(failure) if failure.check == Check::Rollback),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_a_pin_would_lose_is_not_released() {
+        let error = released(|next| {
+            let retired = index(next, KeyPurpose::Root, false);
+            next.keys[retired].revoked_at = Some(at(2));
+        });
+        assert!(matches!(error, Err(RingError::PinLost { .. })));
+    }
+
+    #[test]
+    fn a_manifest_that_a_customer_would_refuse_is_not_released() {
+        for alter in [
+            |next: &mut Contents| next.expires = next.expires.plus_seconds(1).unwrap(),
+            |next: &mut Contents| {
+                let root = index(next, KeyPurpose::Root, true);
+                next.keys[root].endorsement.as_mut().unwrap().signature[0] ^= 1;
+            },
+            |next: &mut Contents| {
+                let key = index(next, KeyPurpose::Checkpoint, true);
+                next.keys[key].public_key = next.keys[key - 1].public_key;
+            },
+        ] {
+            let error = released(alter).unwrap_err();
+            assert!(
+                matches!(&error, RingError::Manifest(failure) if failure.check == Check::Manifest),
+                "{error}"
+            );
+        }
+        let error = released(|next| {
+            let current = index(next, KeyPurpose::Receipt, true);
+            next.keys[current].revoked_at = Some(at(3));
+        });
+        assert!(matches!(error, Err(RingError::NotOneCurrent { purpose: KeyPurpose::Receipt })));
+    }
+}
