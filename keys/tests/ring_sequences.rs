@@ -1,4 +1,4 @@
-//! Random sequences of operations, against a model that knows only the rules of formats.md.
+//! Random sequences of operations, against a model that knows only the rules of the format.
 
 #![allow(clippy::unwrap_used)]
 
