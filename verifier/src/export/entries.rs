@@ -14,15 +14,8 @@ use crate::tree::leaf_hash;
 use crate::{Check, Failure, Hash};
 
 /// The checks of a line, in the order of the formats.
-const ORDER: [Check; 7] = [
-    Check::NotCanonical,
-    Check::Members,
-    Check::Seq,
-    Check::Ledger,
-    Check::Link,
-    Check::Time,
-    Check::Filter,
-];
+const ORDER: [Check; 7] =
+    [Check::NotCanonical, Check::Members, Check::Seq, Check::Ledger, Check::Link, Check::Time, Check::Filter];
 
 /// What the manifest says about every line.
 pub(crate) struct Rules {

@@ -1,7 +1,9 @@
 //! A line of `entries.jsonl` or `openings.jsonl`, taken apart without copying it.
 
 use crate::Hash;
+use crate::members::{is_entry_type, is_sealed_name, is_uuid};
 use crate::scan::{self, Fault};
+use crate::time::Timestamp;
 
 /// Bytes that an entry may have (formats, ground rules), without the line feed.
 pub(crate) const LONGEST_ENTRY: usize = 65_535;
@@ -40,7 +42,10 @@ impl<'a> Line<'a> {
     /// Takes a line apart; `line` is without its line feed.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, Rejected> {
         if line.len() > LONGEST_ENTRY {
-            return Err(Rejected::NotCanonical(Fault { what: "more than 65,535 bytes", offset: LONGEST_ENTRY }));
+            return Err(Rejected::NotCanonical(Fault {
+                what: "more than 65,535 bytes",
+                offset: LONGEST_ENTRY,
+            }));
         }
         let mut names = [""; ENTRY.len()];
         let mut values = [""; ENTRY.len()];
@@ -93,7 +98,7 @@ impl<'a> Entry<'a> {
             prev: text(prev).and_then(hash).ok_or(or("prev is not a hash"))?,
             seq: number(seq).ok_or(or("seq is not a number from 0 on"))?,
             timestamp: text(timestamp).filter(|t| is_time(t)).ok_or(or("timestamp is not a time"))?,
-            kind: text(kind).filter(|k| is_type(k)).ok_or(or("type is not a type"))?,
+            kind: text(kind).filter(|k| is_entry_type(k)).ok_or(or("type is not a type"))?,
             sealed,
         })
     }
@@ -112,7 +117,7 @@ fn sealed_members(value: &str) -> Option<&str> {
     while !rest.is_empty() {
         let (name, after) = rest.strip_prefix('"')?.split_once('"')?;
         let (hex, after) = after.strip_prefix(":\"")?.split_once('"')?;
-        if !is_name(name) || hash(hex).is_none() {
+        if !is_sealed_name(name) || hash(hex).is_none() {
             return None;
         }
         rest = after.strip_prefix(',').unwrap_or(after);
@@ -165,11 +170,16 @@ fn hash(text: &str) -> Option<Hash> {
 
 /// 16 bytes in base64: 21 characters of six bits, one of two, padding.
 fn is_nonce(text: &str) -> bool {
-    let Some(([head @ .., last], _)) = text.as_bytes().split_last_chunk::<2>().filter(|(_, pad)| *pad == b"==")
+    let Some(([head @ .., last], _)) =
+        text.as_bytes().split_last_chunk::<2>().filter(|(_, pad)| *pad == b"==")
     else {
         return false;
     };
     head.len() == 21
         && head.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
         && matches!(last, b'A' | b'Q' | b'g' | b'w')
+}
+
+fn is_time(text: &str) -> bool {
+    text.parse::<Timestamp>().is_ok()
 }

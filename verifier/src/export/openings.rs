@@ -9,16 +9,19 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::entries::Commitment;
+use super::zip;
 use crate::encoding::parse_base64_array;
 use crate::json::{self, MAX_SEALED_DEPTH};
 use crate::scan;
-use crate::{Check, Failure, Hash};
+use crate::{Check, Failure};
 
 /// Bytes that an openings line may have (formats, ground rules), without the line feed.
 pub(crate) const LONGEST: usize = 8 << 20;
 
 /// The members of a line, in canonical order.
 const MEMBERS: [&str; 4] = ["name", "salt", "seq", "value"];
+
+const MISPLACED: &str = "not of a sealed value of an entry that is present, or not in its place";
 
 /// The openings of a chunk, up to the first line that is none.
 #[derive(Default)]
@@ -102,7 +105,8 @@ fn commitment(
     seq: Option<u64>,
     value: &[u8],
 ) -> Result<Commitment, &'static str> {
-    let salt = salt.and_then(|salt| parse_base64_array::<32>(&salt)).ok_or("salt is not 32 bytes in base64")?;
+    let salt =
+        salt.and_then(|salt| parse_base64_array::<32>(&salt)).ok_or("salt is not 32 bytes in base64")?;
     let hash = Sha256::new().chain_update([2]).chain_update(salt).chain_update(value).finalize().into();
     Ok(Commitment {
         seq: seq.ok_or("seq is not a number from 0 on")?,
@@ -111,91 +115,87 @@ fn commitment(
     })
 }
 
+/// Why a merge does not go on.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The member cannot be read.
+    Read(zip::Error),
+    /// An opening does not match.
+    Failed(Box<Failure>),
+}
+
+impl From<zip::Error> for Stop {
+    fn from(error: zip::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
 /// Openings as they come, to be held against commitments as they come.
 #[derive(Default)]
 pub(crate) struct Merge {
-    /// Openings of the current chunk that were not reached yet.
-    waiting: std::vec::IntoIter<Commitment>,
-    /// What follows them.
-    fault: Option<&'static str>,
+    /// The opening that was not reached yet.
     next: Option<Commitment>,
-    /// Lines taken, for messages.
+    /// Those of its chunk after it.
+    waiting: std::vec::IntoIter<Commitment>,
+    /// What is wrong with the line after them.
+    fault: Option<&'static str>,
+    /// Lines up to `next`.
     lines: u64,
 }
 
 impl Merge {
-    /// The next opening, asking `more` for another chunk where one is used up.
-    fn peek<E>(
+    /// Holds the openings up to the last of these commitments against them; asks `more` for the next chunk.
+    pub(crate) fn advance(
         &mut self,
-        more: &mut impl FnMut() -> Result<Option<Found>, E>,
-    ) -> Result<Result<Option<&Commitment>, Failure>, E> {
+        commitments: &[Commitment],
+        mut more: impl FnMut() -> Result<Option<Found>, zip::Error>,
+    ) -> Result<(), Stop> {
+        for commitment in commitments {
+            let Some(opening) = self.peek(&mut more)? else { break };
+            match (opening.seq, &opening.name).cmp(&(commitment.seq, &commitment.name)) {
+                Ordering::Greater => {}
+                Ordering::Equal if opening.hash == commitment.hash => self.next = None,
+                Ordering::Equal => return Err(self.failed("does not hash to what its entry seals")),
+                Ordering::Less => return Err(self.failed(MISPLACED)),
+            }
+        }
+        Ok(())
+    }
+
+    /// After the last commitment no opening may be left.
+    pub(crate) fn finish(
+        &mut self,
+        mut more: impl FnMut() -> Result<Option<Found>, zip::Error>,
+    ) -> Result<(), Stop> {
+        if self.peek(&mut more)?.is_some() { Err(self.failed(MISPLACED)) } else { Ok(()) }
+    }
+
+    fn peek(
+        &mut self,
+        more: &mut impl FnMut() -> Result<Option<Found>, zip::Error>,
+    ) -> Result<Option<&Commitment>, Stop> {
         while self.next.is_none() {
-            if let Some(opening) = self.waiting.next() {
-                self.next = Some(opening);
+            self.next = self.waiting.next();
+            if self.next.is_some() {
                 self.lines += 1;
             } else if let Some(what) = self.fault {
-                return Ok(Err(Failure::new(
-                    Check::Openings,
-                    format!("line {} of openings.jsonl: {what}", self.lines + 1),
-                )));
+                self.lines += 1;
+                return Err(self.failed(what));
             } else if let Some(found) = more()? {
                 self.waiting = found.openings.into_iter();
                 self.fault = found.fault;
             } else {
-                return Ok(Ok(None));
+                break;
             }
         }
-        Ok(Ok(self.next.as_ref()))
+        Ok(self.next.as_ref())
     }
 
-    /// Holds the openings up to the last of these commitments against them.
-    pub(crate) fn advance<E>(
-        &mut self,
-        commitments: &[Commitment],
-        mut more: impl FnMut() -> Result<Option<Found>, E>,
-    ) -> Result<Result<(), Failure>, E> {
-        for commitment in commitments {
-            let opening = match self.peek(&mut more)? {
-                Ok(Some(opening)) => opening,
-                Ok(None) => return Ok(Ok(())),
-                Err(failure) => return Ok(Err(failure)),
-            };
-            let order = (opening.seq, &opening.name).cmp(&(commitment.seq, &commitment.name));
-            match order {
-                Ordering::Greater => {}
-                Ordering::Equal if opening.hash == commitment.hash => self.next = None,
-                Ordering::Equal => return Ok(Err(self.failure("does not hash to what its entry seals"))),
-                Ordering::Less => return Ok(Err(self.failure("is not of an entry's sealed values, or not in its place"))),
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// After the last commitment no opening may be left.
-    pub(crate) fn finish<E>(
-        &mut self,
-        mut more: impl FnMut() -> Result<Option<Found>, E>,
-    ) -> Result<Result<(), Failure>, E> {
-        match self.peek(&mut more)? {
-            Ok(None) => Ok(Ok(())),
-            Ok(Some(_)) => Ok(Err(self.failure("is not of an entry's sealed values, or not in its place"))),
-            Err(failure) => Ok(Err(failure)),
-        }
-    }
-
-    fn failure(&self, what: &str) -> Failure {
-        let failure = Failure::new(Check::Openings, format!("line {} of openings.jsonl {what}", self.lines));
-        match &self.next {
+    fn failed(&self, what: &str) -> Stop {
+        let failure = Failure::new(Check::Openings, format!("line {} of openings.jsonl: {what}", self.lines));
+        Stop::Failed(Box::new(match &self.next {
             Some(opening) => failure.at_seq(opening.seq),
             None => failure,
-        }
-    }
-}
-
-/// So that a commitment is compared by what it is sealed under.
-impl Commitment {
-    /// The hash, for callers that only parse.
-    pub(crate) fn hash(&self) -> &Hash {
-        &self.hash
+        }))
     }
 }

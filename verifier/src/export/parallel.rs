@@ -95,6 +95,8 @@ pub(crate) struct Ordered<'f, T> {
     crc: crc32fast::Hasher,
     expected_crc: u32,
     name: &'static str,
+    /// Bytes that are still read after the work was called off.
+    left: Option<u64>,
 }
 
 /// Starts `workers` threads that do `work` on each chunk of `lines`.
@@ -117,7 +119,13 @@ pub(crate) fn ordered<'scope, 'f: 'scope, T: Send + 'scope>(
         window: workers * WINDOW,
         called_off: AtomicBool::new(false),
     });
-    let ordered = Ordered { shared: Arc::clone(&shared), crc: crc32fast::Hasher::new(), expected_crc, name };
+    let ordered = Ordered {
+        shared: Arc::clone(&shared),
+        crc: crc32fast::Hasher::new(),
+        expected_crc,
+        name,
+        left: None,
+    };
     let work = Arc::new(work);
     for started in 0..workers {
         let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
@@ -195,13 +203,18 @@ impl<T> Shared<'_, T> {
 impl<T> Ordered<'_, T> {
     /// The next result; `None` after the last, when the member is known to be whole.
     pub(crate) fn next(&mut self) -> Result<Option<Piece<T>>, Error> {
+        if self.left == Some(0) {
+            return Ok(None);
+        }
         let shared = &*self.shared;
         let mut state = lock(&shared.state);
         loop {
             if let Some(Some(_)) = state.slots.front() {
-                let piece = state.slots.pop_front().flatten().expect("the oldest slot was just seen to be filled")?;
+                let piece =
+                    state.slots.pop_front().flatten().expect("the oldest slot was just seen to be filled")?;
                 shared.room.notify_one();
                 self.crc.combine(&piece.crc);
+                self.left = self.left.map(|left| left.saturating_sub(piece.length));
                 return Ok(Some(piece));
             }
             if state.ended && state.slots.is_empty() {
@@ -218,9 +231,11 @@ impl<T> Ordered<'_, T> {
         }
     }
 
-    /// No further work is done: what is still to come is only read and held to the check sum.
-    pub(crate) fn call_off(&self) {
+    /// No further work is done: what is still to come is only read and held to the check sum, and of that no more
+    /// than `most` bytes, beyond which the member counts as whole.
+    pub(crate) fn call_off(&mut self, most: u64) {
         self.shared.called_off.store(true, Ordering::Relaxed);
+        self.left = Some(most);
     }
 }
 

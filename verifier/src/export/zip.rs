@@ -323,7 +323,9 @@ fn read_member(file: &File, central: &Central, next: u64) -> Result<Member, Erro
         }
     };
     let fits = |local: u64, central: u64| local == central || (described && local == 0);
-    if !fits(crc.into(), central.crc.into()) || !fits(size, central.size) || !fits(compressed, central.compressed)
+    if !fits(crc.into(), central.crc.into())
+        || !fits(size, central.size)
+        || !fits(compressed, central.compressed)
     {
         return zip(format!("the two headers of {name} disagree"));
     }
@@ -404,7 +406,9 @@ impl<'a> Extra<'a> {
             if id == EXTRA_ZIP64 {
                 found.zip64 = Some(content);
             } else if !EXTRA_IGNORED.contains(&id) {
-                return zip(format!("{name} has an extra field of a kind (0x{id:04x}) that an export does not use"));
+                return zip(format!(
+                    "{name} has an extra field of a kind (0x{id:04x}) that an export does not use"
+                ));
             }
         }
         Ok(found)
