@@ -57,6 +57,15 @@ impl Default for Download {
 }
 
 impl Download {
+    /// The directory with the programs below `parent`, fetched if it is not there yet. `parent` is made if
+    /// absent; it must not be writable for others.
+    ///
+    /// # Errors
+    /// [`Error::Download`], [`Error::Checksum`], [`Error::Archive`] or [`Error::Io`]; nothing is left behind.
+    pub async fn provide(&self, parent: &Path) -> Result<PathBuf, Error> {
+        provide(self, parent).await
+    }
+
     /// The version as the server will say it.
     pub(super) fn version(&self) -> Result<Version, Error> {
         let mut parts = self.version.split('.').map(|part| part.parse::<u32>().ok());
@@ -90,7 +99,6 @@ fn target() -> String {
     format!("{}-{system}", std::env::consts::ARCH)
 }
 
-/// The directory with the programs of `download` below `parent`, fetched if it is not there yet.
 pub(super) async fn provide(download: &Download, parent: &Path) -> Result<PathBuf, Error> {
     download.version()?;
     let place = parent.join(download.name());

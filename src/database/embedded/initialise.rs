@@ -7,6 +7,9 @@ use super::account::Account;
 use super::binaries::Binaries;
 use super::{During, Error, SUPERUSER, configuration, directory};
 
+/// How the names of clusters in the making begin.
+const UNFINISHED: &str = "initialising-";
+
 /// The major version of the cluster at `data`; none: there is no cluster.
 pub(super) fn major(data: &Path) -> Option<u32> {
     std::fs::read_to_string(data.join("PG_VERSION")).ok()?.trim().parse().ok()
@@ -24,14 +27,11 @@ pub(super) async fn initialise(
     binaries: &Binaries,
     account: &Account,
 ) -> Result<(), Error> {
-    let unfinished = parent.join("initialising");
-    // A crash below leaves this; nothing in it was ever used.
-    match std::fs::remove_dir_all(&unfinished) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).during("remove", &unfinished);
-        }
-        _ => {}
-    }
+    remove_unfinished(parent)?;
+    // A name of its own: an `initdb` whose parent was killed may still be writing under the one before.
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(std::io::Error::other).during("read random bytes for", parent)?;
+    let unfinished = parent.join(format!("{UNFINISHED}{:016x}", u64::from_ne_bytes(random)));
     directory::make_private(&unfinished, account)?;
     let initdb = |arguments: &[&str]| {
         let mut command = account.command(&binaries.program("initdb"));
@@ -54,6 +54,21 @@ pub(super) async fn initialise(
     run(initdb(&["--sync-only"])).await?;
     std::fs::rename(&unfinished, data).during("rename", &unfinished)?;
     directory::sync(parent)
+}
+
+/// Removes what crashes have left; nothing in it was ever used.
+fn remove_unfinished(parent: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(parent).during("list", parent)? {
+        let entry = entry.during("list", parent)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            continue;
+        }
+        // Whoever still writes there can make this fail; the next start removes the rest.
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "cannot remove an unfinished cluster");
+        }
+    }
+    Ok(())
 }
 
 async fn run(mut command: tokio::process::Command) -> Result<(), Error> {

@@ -30,8 +30,8 @@
 //! `DIRECTORY`, if it is ours, is opened to 0711, and only if nothing in it could be read by that.
 //!
 //! # Crashes
-//! * of `initdb`: it works in `initialising/`, which becomes `data/` by a rename after everything is synced;
-//!   a left-over one is removed. A half-made cluster is never started.
+//! * of `initdb`: it works in `initialising-…/`, which becomes `data/` by a rename after everything is
+//!   synced; a left-over one is removed. A half-made cluster is never started.
 //! * of this process (`kill -9`): Postgres is in a process group of its own and lives on; the lock dies with
 //!   us; the next start finds the live postmaster and adopts it.
 //! * of Postgres: [`Status`] says so, and it is started again. A postmaster that somebody stopped in good
@@ -90,8 +90,7 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// What to download where no binaries are installed; none: that is an error.
     pub download: Option<Download>,
-    /// How long the server may take to accept connections. Crash recovery can take minutes; it is waited for
-    /// as long as it says that it is starting, up to this.
+    /// How long the server may take to accept connections. Recovery after a crash can take minutes.
     pub start_timeout: Duration,
     /// How long a fast shutdown may take before it becomes an immediate one (which loses nothing, but makes
     /// the next start recover).
@@ -107,7 +106,7 @@ impl Options {
             account: None,
             settings: Vec::new(),
             download: Some(Download::default()),
-            start_timeout: Duration::from_secs(120),
+            start_timeout: Duration::from_secs(600),
             stop_timeout: Duration::from_secs(30),
         }
     }
@@ -149,7 +148,7 @@ impl Cluster {
     /// that already runs on it. Returns when it accepts connections.
     ///
     /// # Errors
-    /// See [`Error`]; nothing is left running after one, except an adopted server that does not answer.
+    /// See [`Error`]; nothing is left running after one.
     pub async fn start(options: Options) -> Result<Self, Error> {
         supervisor::start(options).await
     }

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::account::Account;
-use super::{During, Error, directory};
+use super::{Error, PORT, directory};
 
 /// What `postmaster.pid` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,25 +76,28 @@ pub(super) fn signal(pid: u32, signal: Signal) {
     kill(as_pid(pid), signal).ok();
 }
 
-/// Makes a pid file whose process is provably not a postmaster of `data` one that Postgres takes for stale.
+/// Makes lock files whose process is provably not a postmaster of `data` ones that Postgres takes for stale:
+/// `postmaster.pid`, and the one beside the socket.
 ///
-/// Postgres refuses to start while the process that the file names is alive, whatever it is by now; after a
-/// reboot, or in a container where numbers are few, that can be anything. Removing the file would also remove
-/// what Postgres checks next, the shared memory of backends that may have outlived their postmaster. A file
-/// that names its own parent process is stale to Postgres; we are the parent.
-pub(super) fn disown_stale(data: &Path, account: &Account) -> Result<(), Error> {
-    let path = path(data);
-    let Some(file) = read(data) else { return Ok(()) };
-    if !cfg!(target_os = "linux") || is_alive(file.pid, data) || kill(as_pid(file.pid), None).is_err() {
-        return Ok(());
+/// Postgres refuses to start while the process that a lock file names is there, whatever it is by now: after
+/// a reboot, or in a container where numbers are few, that can be anything, and a killed postmaster is there
+/// for as long as nobody reaps it. Removing `postmaster.pid` would also remove what Postgres checks next, the
+/// shared memory of backends that may have outlived their postmaster. A lock file that names the parent of
+/// the process that finds it is stale to Postgres; we are the parent.
+pub(super) fn disown_stale(data: &Path, socket_directory: &Path, account: &Account) -> Result<(), Error> {
+    for lock in [path(data), socket_directory.join(format!(".s.PGSQL.{PORT}.lock"))] {
+        let Ok(text) = std::fs::read_to_string(&lock) else { continue };
+        let Some(file) = parse(&text) else { continue };
+        let there = kill(as_pid(file.pid), None).is_ok();
+        if !there || is_alive(file.pid, data) || !cfg!(target_os = "linux") {
+            continue;
+        }
+        let (pid, path) = (file.pid, lock.display());
+        tracing::warn!(pid, %path, "the lock file names a process that is not this Postgres; taking it for stale");
+        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+        directory::write(&lock, format!("{}\n{rest}", std::process::id()).as_bytes(), account)?;
     }
-    let text = std::fs::read_to_string(&path).during("read", &path)?;
-    let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
-    tracing::warn!(
-        pid = file.pid,
-        "postmaster.pid names a process that is not Postgres; taking it for stale"
-    );
-    directory::write(&path, format!("{}\n{rest}", std::process::id()).as_bytes(), account)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use super::binaries::{self, Binaries, Wanted};
 use super::directory::{self, Locked};
 use super::postmaster::{self, PidFile};
 use super::{
-    Cluster, During, Error, Options, RESTART_GRACE, SUPERUSER, Status, configuration, connect_options,
-    download, initialise, socket,
+    Cluster, During, Error, Options, PORT, RESTART_GRACE, SUPERUSER, Status, configuration, connect_options,
+    initialise, socket,
 };
 
 /// How often a file or a process is looked at while something is expected of it.
@@ -28,8 +28,11 @@ const POLL: Duration = Duration::from_millis(10);
 /// How often an adopted postmaster is looked at: it is no child of ours, so its end is not announced.
 const WATCH: Duration = Duration::from_millis(200);
 
-/// How long an adopted server that says it is ready may leave a connection unanswered before it is replaced.
-const ADOPTION_ANSWER: Duration = Duration::from_secs(20);
+/// How long a server that says it is ready may leave connections unanswered before it is given up.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// How long the backends of a killed postmaster may take to notice; until then no other can start.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How long an immediate shutdown may take.
 const IMMEDIATE_STOP: Duration = Duration::from_secs(10);
@@ -117,7 +120,8 @@ pub(super) async fn start(options: Options) -> Result<Cluster, Error> {
     let pid = match server.bring_up().await {
         Ok(pid) => pid,
         Err(error) => {
-            server.stop().await?;
+            // What kept it from starting matters more than what keeps it from stopping.
+            server.stop().await.ok();
             return Err(error);
         }
     };
@@ -154,7 +158,7 @@ async fn find(
         && wanted.accepts(download.version()?)
     {
         tracing::info!(version = download.version, "no suitable PostgreSQL is installed; downloading one");
-        let directory = download::provide(download, &parent.join("binaries")).await?;
+        let directory = download.provide(&parent.join("binaries")).await?;
         return binaries::named(&directory, wanted, account).await;
     }
     Err(Error::NoBinaries { wanted: wanted.to_string(), found })
@@ -214,23 +218,51 @@ async fn finish(mut server: Server, status: &watch::Sender<Status>, request: Opt
 impl Server {
     /// Brings the server to where it accepts connections, by adoption or by a start; answers its process id.
     async fn bring_up(&mut self) -> Result<u32, Error> {
-        let deadline = Instant::now() + self.start_timeout;
-        while let Some(live) = postmaster::live(&self.data) {
-            if Instant::now() > deadline {
-                let reason =
-                    format!("the server that already runs (process {}) does not become ready", live.pid);
-                return Err(self.start_error(reason));
+        let begun = Instant::now();
+        let deadline = begun + self.start_timeout;
+        let after_crash = postmaster::left_pid_file(&self.data);
+        loop {
+            if let Some(pid) = self.adopt(deadline).await? {
+                return Ok(pid);
             }
-            if live.state == "stopping" {
+            postmaster::disown_stale(&self.data, &self.socket_directory, &self.account)?;
+            shorten_log(&self.log).during("shorten", &self.log)?;
+            let child = self.launch()?;
+            let pid = child.id().unwrap_or(0);
+            self.process = Some(Process::Child(child));
+            match self.ready(deadline).await {
+                Ok(()) => return Ok(pid),
+                Err(Unready::Gone(reason)) => {
+                    self.process = None;
+                    // Somebody else's was quicker, or backends of a killed one still hold its memory.
+                    let overtaken = postmaster::live(&self.data).is_some();
+                    let lingering = after_crash && begun.elapsed() < LINGER;
+                    if !overtaken && !lingering {
+                        return Err(self.start_error(reason));
+                    }
+                    sleep(BACKOFF.0).await;
+                }
+                Err(Unready::Silent) => {
+                    let waited = begun.elapsed().as_secs();
+                    return Err(self.start_error(format!("it did not accept connections within {waited} s")));
+                }
+            }
+        }
+    }
+
+    /// Takes over the postmaster that already runs, if there is one that is not about to end.
+    async fn adopt(&mut self, deadline: Instant) -> Result<Option<u32>, Error> {
+        while let Some(live) = postmaster::live(&self.data) {
+            let pid = live.pid;
+            if live.state == "stopping" && Instant::now() < deadline {
                 sleep(POLL).await;
                 continue;
             }
-            let pid = live.pid;
             self.process = Some(Process::Adopted(live));
-            match self.ready(deadline.min(Instant::now() + ADOPTION_ANSWER)).await {
+            match self.ready(deadline).await {
                 Ok(()) => {
                     tracing::info!(pid, "adopted the Postgres that already runs on this data directory");
-                    return Ok(pid);
+                    return Ok(Some(pid));
                 }
                 Err(Unready::Gone(_)) => self.process = None,
                 Err(Unready::Silent) => {
@@ -239,22 +271,7 @@ impl Server {
                 }
             }
         }
-        postmaster::disown_stale(&self.data, &self.account)?;
-        shorten_log(&self.log).during("shorten", &self.log)?;
-        let child = self.launch()?;
-        let pid = child.id().unwrap_or(0);
-        self.process = Some(Process::Child(child));
-        match self.ready(deadline).await {
-            Ok(()) => Ok(pid),
-            Err(Unready::Gone(reason)) => {
-                self.process = None;
-                Err(self.start_error(reason))
-            }
-            Err(Unready::Silent) => {
-                let waited = self.start_timeout.as_secs();
-                Err(self.start_error(format!("it did not accept connections within {waited} s")))
-            }
-        }
+        Ok(None)
     }
 
     fn launch(&self) -> Result<Child, Error> {
@@ -277,6 +294,7 @@ impl Server {
 
     /// Waits until the process at hand accepts connections.
     async fn ready(&mut self, deadline: Instant) -> Result<(), Unready> {
+        let mut ready_since: Option<Instant> = None;
         loop {
             let pid = match &mut self.process {
                 Some(Process::Child(child)) => match child.try_wait() {
@@ -288,9 +306,16 @@ impl Server {
                 _ => return Err(Unready::Gone("it ended".to_owned())),
             };
             let file = postmaster::read(&self.data);
-            if file.is_some_and(|file| Some(file.pid) == pid && file.state == "ready") && self.answers().await
-            {
-                return Ok(());
+            if file.is_some_and(|file| Some(file.pid) == pid && file.state == "ready") {
+                let since = *ready_since.get_or_insert_with(Instant::now);
+                // Without its socket (a cleaner of /tmp; other options) it can never be asked.
+                let socket = self.socket_directory.join(format!(".s.PGSQL.{PORT}"));
+                if self.answers().await {
+                    return Ok(());
+                }
+                if since.elapsed() > ANSWER || !socket.exists() {
+                    return Err(Unready::Silent);
+                }
             }
             if Instant::now() > deadline {
                 return Err(Unready::Silent);
@@ -418,4 +443,38 @@ fn tail(path: &Path) -> String {
     let text = std::fs::read(path).unwrap_or_default();
     let from = text.len().saturating_sub(LOG_TAIL);
     String::from_utf8_lossy(&text[from..]).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_log_is_cut_under_the_server_that_writes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("postgres.log");
+        shorten_log(&path).unwrap();
+        let mut server = open_log(&path).unwrap();
+        server.write_all(b"first\n").unwrap();
+        shorten_log(&path).unwrap();
+        assert_eq!(tail(&path), "first");
+
+        server.set_len(LOG_LIMIT + 1).unwrap();
+        shorten_log(&path).unwrap();
+        assert_eq!(std::fs::metadata(directory.path().join("postgres.log.1")).unwrap().len(), LOG_LIMIT + 1);
+        server.write_all(b"second\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second\n");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_log_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("postgres.log");
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert!(open_log(&path).is_err());
+        assert!(!directory.path().join("elsewhere").exists());
+    }
 }
