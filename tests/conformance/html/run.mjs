@@ -1,0 +1,167 @@
+// Runs the verification core of docs/verify.html, as it stands in the page,
+// over a corpus of receipts and over the published vectors.
+//
+//   node run.mjs --page docs/verify.html [--cases DIR]
+//
+// DIR holds index.jsonl with `{"name","args","exit","failed_check","verdict",
+// "open"?}`, `args` as statusledger-verify takes them; without it the page's
+// own corpus is made and used. Vectors are read from STATUSLEDGER_SHARED
+// (../shared beside the checkout), and skipped where it is absent. Exit 1 if
+// the page disagrees with anything.
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { isAbsolute, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { writeCorpus } from "./corpus.mjs";
+import { policyFor, policyOf, verifierOf } from "./page.mjs";
+
+const root = fileURLToPath(new URL("../../../", import.meta.url));
+const shared = process.env.STATUSLEDGER_SHARED ?? join(root, "..", "shared");
+const { values: flags } = parseArgs({ options: { page: { type: "string" }, cases: { type: "string" } } });
+const html = readFileSync(flags.page ?? join(root, "docs", "verify.html"), "utf8");
+const page = verifierOf(html);
+
+const tally = { passed: 0, failed: 0 };
+const print = (line) => process.stdout.write(`${line}\n`);
+
+/** Counts one comparison; a disagreement is printed. */
+function expect(agrees, message) {
+  tally[agrees ? "passed" : "failed"] += 1;
+  if (!agrees) print(`DISAGREES ${message}`);
+}
+
+// ---------------------------------------------------------------- page
+
+expect(policyOf(html) === policyFor(html), "the page's content security policy lacks the hashes of its blocks (page.mjs --write)");
+expect(!/(?:src|href|action)\s*=|@import|url\(|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\bfetch\(|XMLHttpRequest/.test(html), "the page refers to something outside or writes markup");
+
+// --------------------------------------------------------------- cases
+
+/** The options of `verifyReceipt` from a command line, or why the page cannot run it. */
+function readArgs(args) {
+  const rest = args[0] === "receipt" ? args.slice(1) : args;
+  if (["export", "consistency", "keys"].includes(args[0])) return { skip: `of the command ${args[0]}` };
+  let parsed;
+  try {
+    const names = ["keys", "pin", "ledger", "destination", "at", "as", "policy"];
+    const strings = Object.fromEntries(names.map((name) => [name, { type: "string" }]));
+    parsed = parseArgs({ args: rest, allowPositionals: true, options: { ...strings, complete: { type: "boolean" }, json: { type: "boolean" } } });
+  } catch (error) {
+    return { skip: `of a command line that is not for one receipt (${error.message})` };
+  }
+  const { policy, complete, json, keys, ...options } = parsed.values;
+  if (policy !== undefined || complete) return { skip: "with --policy or --complete" };
+  if (parsed.positionals.length !== 1) return { skip: "of several bodies" };
+  if (keys === undefined) return { skip: "without --keys" };
+  return { body: parsed.positionals[0], keys, options };
+}
+
+/** What the page answers, with `usage` for what the command line exits 2 for. */
+async function answer(directory, { body, keys, options }) {
+  const read = (name) => new Uint8Array(readFileSync(isAbsolute(name) ? name : join(directory, name)));
+  try {
+    return await page.verifyReceipt(read(body), read(keys), options);
+  } catch (error) {
+    if (error instanceof page.UsageError) return { failed_check: "usage", verdict: null };
+    throw error;
+  }
+}
+
+async function runCases(directory) {
+  const skipped = new Map();
+  for (const line of readFileSync(join(directory, "index.jsonl"), "utf8").split("\n")) {
+    if (line === "") continue;
+    const expected = JSON.parse(line);
+    const command = readArgs(expected.args);
+    if (command.skip) {
+      skipped.set(command.skip, (skipped.get(command.skip) ?? 0) + 1);
+      continue;
+    }
+    const wanted = { check: expected.exit === 2 ? "usage" : (expected.failed_check || null), verdict: expected.verdict || null };
+    let got;
+    try {
+      got = await answer(directory, command);
+    } catch (error) {
+      expect(false, `${expected.name}: the page threw ${error.stack}`);
+      continue;
+    }
+    const same = got.failed_check === wanted.check && got.verdict === wanted.verdict;
+    const bothRefuse = wanted.check !== null && got.failed_check !== null;
+    const message = `${expected.name}: expected ${wanted.check ?? wanted.verdict}, the page says ${got.failed_check ?? got.verdict} (${got.detail ?? ""})`;
+    if (!same && expected.open && bothRefuse) print(`OPEN ${message}`);
+    expect(same || (expected.open === true && bothRefuse), message);
+  }
+  for (const [reason, count] of skipped) print(`skipped ${count} cases ${reason}`);
+}
+
+if (flags.cases !== undefined) {
+  await runCases(resolve(flags.cases));
+} else {
+  const directory = mkdtempSync(join(tmpdir(), "verify-html-"));
+  try {
+    writeCorpus(directory);
+    await runCases(directory);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+// ------------------------------------------------------------- vectors
+
+/** Runs `each` on a part of the shared vectors, or says that it is absent. */
+async function withVectors(path, each) {
+  const full = join(shared, "vectors", path);
+  if (existsSync(full)) await each(full);
+  else print(`skipped the vectors ${path}: absent`);
+}
+
+await withVectors("ed25519-wycheproof.json", async (path) => {
+  const bytes = (text) => new Uint8Array(Buffer.from(text, "hex"));
+  for (const group of JSON.parse(readFileSync(path, "utf8")).testGroups) {
+    for (const { tcId, msg, sig, result } of group.tests) {
+      const problem = await page.ed25519Problem(bytes(group.publicKey.pk), bytes(msg), bytes(sig));
+      expect((problem === null) === (result === "valid"), `Ed25519 vector ${tcId}: ${result}, the page says ${problem ?? "valid"}`);
+    }
+  }
+});
+
+await withVectors("jcs", async (path) => {
+  const canonicalOf = (bytes) => {
+    try {
+      return Buffer.from(page.canonical(page.parseJson(bytes, page.LIMITS.bodyBytes))).toString("hex");
+    } catch (error) {
+      if (error instanceof page.Rejected) return "rejected";
+      throw error;
+    }
+  };
+  for (const name of readdirSync(join(path, "input"))) {
+    const input = readFileSync(join(path, "input", name));
+    const output = readFileSync(join(path, "output", name));
+    const wanted = readFileSync(join(path, "outhex", name.replace(/\.json$/, ".txt")), "utf8").replace(/\s/g, "");
+    // The formats allow a number only where it is written as an integer; all others are refused.
+    const refused = (bytes) => /[0-9](?:\.|[eE][-+0-9])/.test(bytes.toString().replace(/"(?:[^"\\]|\\.)*"/g, '""'));
+    expect(canonicalOf(input) === (refused(input) ? "rejected" : wanted), `RFC 8785 input ${name}`);
+    expect(canonicalOf(output) === (refused(output) ? "rejected" : wanted), `RFC 8785 output ${name}`);
+  }
+});
+
+await withVectors("rfc6962/inclusion", async (path) => {
+  const files = readdirSync(path, { recursive: true }).map((name) => join(path, name)).filter((name) => statSync(name).isFile());
+  for (const name of files) {
+    const { leafIdx, treeSize, root: wanted, leafHash, proof, wantErr } = JSON.parse(readFileSync(name, "utf8"));
+    const hashes = (proof ?? []).map(page.fromBase64);
+    const [leaf, expected] = [leafHash, wanted].map((text) => page.fromBase64(text ?? ""));
+    // In a receipt each of these has been found to have 32 bytes before the proof is followed.
+    const whole = [leaf, expected, ...hashes].every((hash) => hash?.length === 32);
+    const got = whole ? await page.rootFromProof(BigInt(leafIdx), BigInt(treeSize), leaf, hashes) : null;
+    const holds = got !== null && Buffer.compare(got, expected) === 0;
+    expect(holds === !wantErr, `RFC 6962 vector ${name.slice(path.length + 1)}: the page says ${holds}`);
+  }
+});
+
+if ((await page.platformVerify(new Uint8Array(32).fill(0x66).fill(0x58, 0, 1), new Uint8Array(), new Uint8Array(64))) === null) {
+  print("this platform has no Ed25519: the cross-check was not made");
+}
+print(`${tally.passed} passed, ${tally.failed} failed`);
+process.exitCode = tally.failed === 0 ? 0 : 1;
