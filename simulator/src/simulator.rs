@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -25,6 +26,9 @@ const HOUR: f64 = 3600.0;
 
 /// The window of Google's quota, in scenario seconds.
 const MINUTE: f64 = 60.0;
+
+/// How long [`Simulator::shutdown`] waits for answers that are held back.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// How the simulator is run.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +62,7 @@ pub enum SimulatorError {
     },
 }
 
-/// Both stores, listening. Dropping it ends it.
+/// Both stores, listening. When it is dropped, it stops listening by itself, a moment later.
 pub struct Simulator {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -240,20 +244,12 @@ impl Simulator {
         self.shared.state().record.count()
     }
 
-    /// Stops listening, once the answers on their way are written.
-    pub async fn shutdown(mut self) {
+    /// Stops listening, and waits until the answers on their way are written, at most five seconds.
+    pub async fn shutdown(self) {
         self.stop.send_replace(true);
-        for task in std::mem::take(&mut self.tasks) {
-            // A task that panicked has ended, too.
-            let _ = task.await;
-        }
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
+        for task in self.tasks {
+            // Whether it ended, panicked or hangs on a slow answer: there is nothing more to do for it.
+            let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
         }
     }
 }

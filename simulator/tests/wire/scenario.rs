@@ -200,3 +200,15 @@ async fn a_simulator_that_is_shut_down_no_longer_listens() {
     simulator.shutdown().await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn a_simulator_that_is_dropped_stops_listening() {
+    let simulator = start().await;
+    let address = simulator.address();
+    drop(simulator);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+}
