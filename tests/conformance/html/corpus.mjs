@@ -212,7 +212,7 @@ function manifestCases(world, sound, keys, add) {
   reject("pin-absent", keys, { pin: `${"0".repeat(64)}@${instance}` });
   reject("pin-is-a-receipt-key", keys, { pin: `${receiptKey.id}@${instance}` });
   for (const [name, changes] of Object.entries({
-    "id-of-another": { key_id: checkpointKey.id }, "purpose-unknown": { purpose: "export" }, "short-key": { public_key: "AAAA" },
+    "id-of-another": { key_id: makeKey("receipt").id }, "purpose-unknown": { purpose: "export" }, "short-key": { public_key: "AAAA" },
     "endorsed-receipt-key": { endorsed_by: root.id, endorsement: root.row.endorsement },
     "current-with-verify-until": { verify_until: "2026-09-01T00:00:00.000000Z" },
     "retired-without-verify-until": { not_after: "2026-03-01T00:00:00.000000Z" },

@@ -8,8 +8,8 @@ import { fileURLToPath } from "node:url";
 
 const POLICY = /(<meta http-equiv="Content-Security-Policy" content=")([^"]*)(">)/;
 const NAMES = [
-  "verifyReceipt", "parseJson", "canonical", "canonicalText", "ed25519Problem", "decodePoint", "rootFromProof",
-  "fromBase64", "microseconds", "platformVerify", "Rejected", "UsageError", "LIMITS", "RECEIPT_CHECKS",
+  "verifyReceipt", "parseJson", "canonical", "canonicalText", "ed25519Problem", "decodePoint", "addPoints", "combine",
+  "BASE_POINT", "L", "P", "powP", "rootFromProof", "fromBase64", "microseconds", "platformVerify", "Rejected", "UsageError", "LIMITS", "RECEIPT_CHECKS",
 ];
 
 /** The texts of all blocks of an element, as a browser hashes them. */
