@@ -216,14 +216,13 @@ pub struct TimedStep {
 
 /// One change in what the stores hold, or in how they answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
     /// A team gets an app.
     AddApp {
         /// The team's name.
         team: String,
         /// The app.
-        #[serde(flatten)]
         app: App,
     },
     /// An app leaves its team, with its versions and builds.
@@ -286,7 +285,6 @@ pub enum Step {
         /// The account's name.
         account: String,
         /// The app.
-        #[serde(flatten)]
         app: PlayApp,
     },
     /// A Play app leaves its account, with its releases.

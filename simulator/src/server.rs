@@ -95,7 +95,10 @@ async fn respond(
         FaultKind::Cut => (cut(&answer().body), true),
         FaultKind::BadGateway => (html(StatusCode::BAD_GATEWAY, "502 Bad Gateway"), false),
         FaultKind::Garbage => (html(StatusCode::OK, "Sign in"), false),
-        _ => (faulty(&operation, &fault).into_response(), false),
+        _ => {
+            let rate = shared.faulty_rate(&operation, &fault, bearer(headers));
+            (Answer { rate, ..faulty(&operation, &fault) }.into_response(), false)
+        }
     }
 }
 
@@ -118,6 +121,20 @@ impl Shared {
             Operation::Token => (Service::GoogleToken, None),
         };
         state.world.faults.meet(service, account, path, self.clock.now())
+    }
+
+    /// What the rate header of a fault's answer says: the store counts what it refuses, unless it does not
+    /// know whose request it is or fails before it counts.
+    fn faulty_rate(&self, operation: &Operation, fault: &Fault, token: Option<&str>) -> Option<(u32, u32)> {
+        let counts = matches!(
+            fault.kind,
+            FaultKind::Agreements | FaultKind::Forbidden | FaultKind::NotFound | FaultKind::RateLimited
+        );
+        let Operation::AppStore(_) = operation else { return None };
+        let key_id = token.filter(|_| counts).and_then(app_store::token::key_id)?;
+        let team = self.app_store_keys.iter().position(|key| key.key_id == key_id)?;
+        let quota = &mut self.state().app_store_quota[team];
+        Some((quota.limit(), quota.take(self.clock.now()).unwrap_or(0)))
     }
 
     fn app_store(

@@ -9,7 +9,7 @@ use statusledger_simulator::{
 use crate::shapes::Description;
 use crate::support::{
     PUBLISHER, REPORTING, SCENARIO, access_token, account, claims, exchange, get, get_json, get_with, sign,
-    snapshot, start,
+    snapshot, start, start_with,
 };
 
 #[tokio::test]
@@ -65,7 +65,13 @@ async fn a_scenario_that_makes_no_sense_is_refused() {
         let refused = Simulator::start(scenario, Options::default()).await;
         assert!(matches!(refused, Err(SimulatorError::Scenario(_))), "{bad}");
     }
-    for bad in ["colour = \"red\"", "[[step]]\nat = 1\ndo = \"dance\"", "[[step]]\ndo = \"end_fault\"", "{"] {
+    for bad in [
+        "colour = \"red\"",
+        "[[step]]\nat = 1\ndo = \"dance\"",
+        "[[step]]\ndo = \"end_fault\"",
+        "{",
+        "[[step]]\nat = 1\ndo = \"version_state\"\nid = \"v\"\nstate = \"IN_REVIEW\"\ncolour = 1",
+    ] {
         assert!(matches!(Scenario::from_toml(bad), Err(ScenarioError::Syntax(_))), "{bad}");
     }
     let simulator = start().await;
@@ -108,6 +114,8 @@ async fn each_fault_answers_as_the_store_would() {
         assert_eq!(response.status(), status, "{kind:?}");
         let waits = [FaultKind::RateLimited, FaultKind::Unavailable].contains(&kind);
         assert_eq!(response.headers().contains_key("retry-after"), waits, "{kind:?}");
+        let tells_rate = response.headers().contains_key("x-rate-limit");
+        assert_eq!(tells_rate, [403, 404, 429].contains(&status), "{kind:?}");
         let body: Value = response.json().await.unwrap();
         description.check_apple("/v1/apps", status, &body);
         assert_eq!(body["errors"][0]["code"], apple);
@@ -211,4 +219,93 @@ async fn a_simulator_that_is_dropped_stops_listening() {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn every_kind_of_step_can_be_written_down() {
+    const STEPS: &str = r#"
+        [[step]]
+        at = 1
+        do = "add_app"
+        team = "Acme"
+        app = { id = "1002", name = "Acme Maps", bundle_id = "com.acme.maps" }
+        [[step]]
+        at = 2
+        do = "add_build"
+        id = "b-1"
+        app = "1002"
+        platform = "IOS"
+        version = "1"
+        pre_release_version = "0.1.0"
+        [[step]]
+        at = 3
+        do = "add_version"
+        id = "v-1"
+        app = "1002"
+        platform = "IOS"
+        version_string = "0.1.0"
+        [[step]]
+        at = 4
+        do = "version_build"
+        id = "v-1"
+        build = "b-1"
+        [[step]]
+        at = 5
+        do = "phased_release"
+        id = "v-1"
+        state = "PAUSED"
+        day = 2
+        [[step]]
+        at = 6
+        do = "remove_build"
+        id = "b-ios-42"
+        [[step]]
+        at = 7
+        do = "remove_version"
+        id = "v-mac-100"
+        [[step]]
+        at = 8
+        do = "remove_app"
+        id = "2001"
+        [[step]]
+        at = 9
+        do = "add_play_app"
+        account = "acme"
+        app = { package = "com.acme.maps", display_name = "Acme Maps" }
+        [[step]]
+        at = 10
+        do = "remove_release"
+        package = "com.acme.weather"
+        track = "qa"
+        version_codes = [210]
+        [[step]]
+        at = 11
+        do = "remove_play_app"
+        package = "com.acme.weather"
+        [[step]]
+        at = 12
+        do = "fault"
+        kind = "bad_gateway"
+        name = "proxy"
+        [[step]]
+        at = 13
+        do = "end_fault"
+        name = "proxy"
+    "#;
+    let (start, _) = SCENARIO.split_once("[[step]]").unwrap();
+    let scenario = Scenario::from_toml(&format!("{start}{STEPS}")).unwrap();
+    let count = scenario.steps.len();
+    assert_eq!(count, 13);
+    let simulator = start_with(scenario.clone()).await;
+    for step in scenario.steps {
+        // Each is good in its order.
+        simulator.apply(step.step).unwrap();
+    }
+    let body =
+        get_json(&simulator, "/v1/apps/1002/appStoreVersions?include=build,appStoreVersionPhasedRelease")
+            .await;
+    assert_eq!(body["included"].as_array().unwrap().len(), 2);
+    assert_eq!(body["included"][1]["attributes"]["phasedReleaseState"], "PAUSED");
+    let builds = get_json(&simulator, "/v1/builds").await;
+    assert_eq!(builds["meta"]["paging"]["total"], 2);
 }
