@@ -116,9 +116,9 @@ function jsonCases(world, text, add, edited) {
   add("levels-only-braces", "json", { body: '{"a":'.repeat(1000000) });
   add("over-8-mib", "json", { body: text + " ".repeat(8 * 1024 * 1024 + 1 - bytes.length) });
   add("exactly-8-mib", null, { body: text + " ".repeat(8 * 1024 * 1024 - bytes.length) });
-  add("long-string", "members", { body: `{"a":"${"x".repeat(8 * 1024 * 1024 - 8)}"}` });
+  add("long-string", "members", { body: `{"receipt":"${"x".repeat(8 * 1024 * 1024 - 14)}"}` });
   add("long-number", "json", { body: `{"a":${"9".repeat(8 * 1024 * 1024 - 6)}}` });
-  add("many-members", "members", { body: `{${Array.from({ length: 400000 }, (_, i) => `"m${i}":0`).join(",")}}` });
+  add("many-members", "members", { body: `{"receipt":{${Array.from({ length: 400000 }, (_, i) => `"m${i}":0`).join(",")}}}` });
   const deep = world.append((entry) => {
     delete entry.data.sealed;
     entry.data.deep = JSON.parse(nested(30));
@@ -181,7 +181,7 @@ function memberCases(world, sound, add, edited) {
     entry.data.long = "";
     entry.data.long = "x".repeat(65536 - canonical(entry).length);
   });
-  add("entry-65536-bytes", "members", { body: world.body(over, { openings: null }), open: true });
+  add("entry-65536-bytes", "json", { body: world.body(over, { openings: null }), open: true });
 }
 
 function manifestCases(world, sound, keys, add) {
@@ -363,7 +363,7 @@ function proofCases(world, sound, add) {
     "no-signature": proof.slice(0, proof.indexOf("\u2014")), "no-last-line-feed": proof.slice(0, -1), "more-line-feeds": `${proof}\n`,
     "hyphen-for-dash": proof.replace("\u2014", "-"), "two-spaces": proof.replace("\u2014 ", "\u2014  "), "signature-not-base64": `${proof}\u2014 x !!!!\n`,
     "name-with-plus": `${proof}${cosigned.replace("witness", "wit+ness")}`, "name-with-space": `${proof}${cosigned.replace("witness", "wit\u3000ness")}`,
-    "65-lines": proof + cosigned.repeat(64), "empty-signature": `${proof}\u2014 x AAAAAA==\n`, "many-line-feeds": proof + "\n".repeat(1000000),
+    "name-with-control": `${proof}${cosigned.replace("witness", "wit\u0001ness")}`, "65-lines": proof + cosigned.repeat(64), "empty-signature": `${proof}\u2014 x AAAAAA==\n`, "many-line-feeds": proof + "\n".repeat(1000000),
   })) add(`proof-${name}`, "proof", withProof(text));
   add("proof-index-of-another", "proof", { ...withProof(world.proof(3, { index: 2 })), open: true });
   add("proof-64-lines", null, withProof(proof + cosigned.repeat(63)));
@@ -384,6 +384,9 @@ function proofCases(world, sound, add) {
   add("checkpoint-by-stranger-too", null, signedBy(stranger, good));
   add("checkpoint-by-receipt-key", "checkpoint_signature", signedBy(noteLine(origin, world.receiptKey, text)));
   add("checkpoint-under-another-name", "checkpoint_signature", signedBy(noteLine("x", world.checkpointKey, text)));
+  const renamed = (line) => line.replace(` ${origin} `, " x ");
+  add("checkpoint-known-id-under-another-name", "checkpoint_signature", signedBy(renamed(good)));
+  add("checkpoint-bad-known-id-under-another-name", null, signedBy(good, renamed(bad)));
   add("checkpoint-bad-line", "checkpoint_signature", signedBy(bad));
   add("checkpoint-good-and-bad-line", "checkpoint_signature", signedBy(good, bad));
   add("checkpoint-known-id-short", "checkpoint_signature", signedBy(good, `\u2014 ${origin} ${Buffer.from(good.split(" ")[2], "base64").subarray(0, 67).toString("base64")}\n`));

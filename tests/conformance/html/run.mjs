@@ -58,6 +58,18 @@ function readArgs(args) {
   return { body: parsed.positionals[0], keys, options };
 }
 
+/** Whether the listed checks tell the same story as the answer: where they stop, and what comes first. */
+function coherent({ ok, failed_check, checks }) {
+  const statuses = checks.map(({ status }) => status);
+  const failures = checks.filter(({ status }) => status === "fail");
+  const stop = failures.find(({ name }) => name !== "key_revoked" && name !== "stale");
+  const reached = failed_check === "unpinned" ? 0 : stop ? stop.number : checks.length;
+  return checks.every(({ number, name }, i) => number === i + 1 && name === page.RECEIPT_CHECKS[i])
+    && statuses.every((status, i) => (status === "not_reached") === (i >= reached))
+    && (failed_check === "unpinned" || failed_check === (failures[0]?.name ?? null))
+    && ok === (failed_check === null);
+}
+
 /** What the page answers, with `usage` for what the command line exits 2 for. */
 async function answer(directory, { body, keys, options }) {
   const read = (name) => new Uint8Array(readFileSync(isAbsolute(name) ? name : join(directory, name)));
@@ -91,6 +103,7 @@ async function runCases(directory, { exactly }) {
       expect(false, `${expected.name}: the page threw ${error.stack}`);
       continue;
     }
+    expect(got.checks === undefined || coherent(got), `${expected.name}: the listed checks contradict the answer`);
     const same = got.failed_check === wanted.check && got.verdict === wanted.verdict;
     const bothRefuse = wanted.check !== null && got.failed_check !== null;
     const message = `${expected.name}: expected ${wanted.check ?? wanted.verdict}, the page says ${got.failed_check ?? got.verdict} (${got.detail ?? ""})`;
