@@ -102,6 +102,10 @@ def _unescape(raw):
     return "".join(out)
 
 
+# Parsed values are never changed, so that all empty ones can be the same.
+_NO_MEMBERS, _NO_ITEMS = {}, []
+
+
 class _Parser:
     def __init__(self, text):
         self.text, self.at = text, 0
@@ -151,7 +155,7 @@ class _Parser:
         self.space()
         if self.peek() == "}":
             self.at += 1
-            return members
+            return _NO_MEMBERS
         while True:
             self.space()
             name = self.string()
@@ -179,7 +183,7 @@ class _Parser:
         self.space()
         if self.peek() == "]":
             self.at += 1
-            return items
+            return _NO_ITEMS
         while True:
             self.space()
             items.append(self.value(level))
@@ -210,18 +214,12 @@ def parse_json(data, limit):
 
 
 def levels(value):
-    """How many levels of objects and arrays a value has; a scalar has none."""
-    deepest, pending = 0, [(value, 1)]
-    while pending:
-        item, level = pending.pop()
-        if isinstance(item, dict):
-            pending.extend((inner, level + 1) for inner in item.values())
-        elif isinstance(item, list):
-            pending.extend((inner, level + 1) for inner in item)
-        else:
-            continue
-        deepest = max(deepest, level)
-    return deepest
+    """How many levels of objects and arrays a parsed value has; a scalar has none."""
+    if isinstance(value, dict):
+        return 1 + max(map(levels, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(levels, value), default=0)
+    return 0
 
 
 # ---------------------------------------------------------------------------
@@ -268,11 +266,29 @@ def _write(value, out):
         out.append("}")
 
 
+class _Pieces:
+    """Takes the pieces of _write; joins them now and then, as millions of small
+    strings take many times the room of their text."""
+
+    def __init__(self):
+        self.pieces, self.joined = [], bytearray()
+
+    def append(self, piece):
+        self.pieces.append(piece)
+        if len(self.pieces) == 65_536:
+            self.flush()
+
+    def flush(self):
+        self.joined += "".join(self.pieces).encode("utf-8")
+        self.pieces.clear()
+
+
 def canonical(value):
     """The RFC 8785 bytes of a parsed value."""
-    out = []
+    out = _Pieces()
     _write(value, out)
-    return "".join(out).encode("utf-8")
+    out.flush()
+    return bytes(out.joined)
 
 
 # ---------------------------------------------------------------------------
