@@ -10,7 +10,7 @@
 //!   data/                the cluster, owned by the account, 0700
 //!   socket/              the Unix socket, owned by the account, 0700
 //!   socket-directory     where the socket went when DIRECTORY is too long a path for it
-//!   postgres.log[.1]     what the server says, at most twice LOG_LIMIT
+//!   postgres.log[.1]     what the server says, at most two files of 8 MiB and a minute
 //!   binaries/            downloaded, where none is installed
 //! ```
 //!
@@ -48,6 +48,7 @@ mod directory;
 mod download;
 mod durability;
 mod initialise;
+mod log;
 mod postmaster;
 mod socket;
 mod supervisor;

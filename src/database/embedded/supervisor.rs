@@ -1,12 +1,9 @@
 //! Starting the server, watching it, stopping it.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use sqlx::{ConnectOptions, Connection};
 use tokio::process::Child;
@@ -19,7 +16,7 @@ use super::directory::{self, Locked};
 use super::postmaster::{self, PidFile};
 use super::{
     Cluster, During, Error, Options, PORT, RESTART_GRACE, SUPERUSER, Status, configuration, connect_options,
-    initialise, socket,
+    initialise, log, socket,
 };
 
 /// How often a file or a process is looked at while something is expected of it.
@@ -40,12 +37,8 @@ const IMMEDIATE_STOP: Duration = Duration::from_secs(10);
 /// The wait after a failed restart: doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// The size of the log, in bytes, at which it becomes `postgres.log.1`, and how often that is looked at.
-const LOG_LIMIT: u64 = 8 << 20;
+/// How often the size of the log is looked at.
 const LOG_CHECK: Duration = Duration::from_secs(60);
-
-/// How much of the log's end an error shows, in bytes.
-const LOG_TAIL: usize = 2048;
 
 /// What a [`Cluster`] asks of its supervisor.
 #[derive(Debug)]
@@ -183,7 +176,7 @@ async fn supervise(mut server: Server, status: watch::Sender<Status>, mut reques
                 }
             }
             _ = log_check.tick() => {
-                if let Err(error) = shorten_log(&server.log) {
+                if let Err(error) = log::shorten(&server.log) {
                     tracing::warn!(%error, "cannot shorten the log of Postgres");
                 }
             }
@@ -226,7 +219,7 @@ impl Server {
                 return Ok(pid);
             }
             postmaster::disown_stale(&self.data, &self.socket_directory, &self.account)?;
-            shorten_log(&self.log).during("shorten", &self.log)?;
+            log::shorten(&self.log).during("shorten", &self.log)?;
             let child = self.launch()?;
             let pid = child.id().unwrap_or(0);
             self.process = Some(Process::Child(child));
@@ -275,15 +268,15 @@ impl Server {
     }
 
     fn launch(&self) -> Result<Child, Error> {
-        let log = open_log(&self.log).during("open", &self.log)?;
-        let also = log.try_clone().during("open", &self.log)?;
+        let output = log::open(&self.log).during("open", &self.log)?;
+        let also = output.try_clone().during("open", &self.log)?;
         let program = self.binaries.program("postgres");
         self.account
             .command(&program)
             .arg("-D")
             .arg(&self.data)
             .stdin(Stdio::null())
-            .stdout(log)
+            .stdout(output)
             .stderr(also)
             // A Ctrl-C at the terminal goes to the foreground process group; the service first finishes what
             // it does, then stops the server itself.
@@ -409,7 +402,7 @@ impl Server {
     }
 
     fn start_error(&self, reason: String) -> Error {
-        Error::Start { reason, log: self.log.clone(), tail: tail(&self.log) }
+        Error::Start { reason, log: self.log.clone(), tail: log::tail(&self.log) }
     }
 }
 
@@ -419,62 +412,4 @@ enum Unready {
     Gone(String),
     /// It is there but does not answer in time.
     Silent,
-}
-
-/// Open for appending, so that shortening the file under a running server is sound.
-fn open_log(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
-}
-
-/// Moves a log over the limit aside; lines written between the copy and the cut are lost.
-fn shorten_log(path: &Path) -> std::io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.len() > LOG_LIMIT => {
-            std::fs::copy(path, path.with_extension("log.1"))?;
-            open_log(path)?.set_len(0)
-        }
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn tail(path: &Path) -> String {
-    let text = std::fs::read(path).unwrap_or_default();
-    let from = text.len().saturating_sub(LOG_TAIL);
-    String::from_utf8_lossy(&text[from..]).trim().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::io::Write;
-
-    use super::*;
-
-    #[test]
-    fn the_log_is_cut_under_the_server_that_writes_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("postgres.log");
-        shorten_log(&path).unwrap();
-        let mut server = open_log(&path).unwrap();
-        server.write_all(b"first\n").unwrap();
-        shorten_log(&path).unwrap();
-        assert_eq!(tail(&path), "first");
-
-        server.set_len(LOG_LIMIT + 1).unwrap();
-        shorten_log(&path).unwrap();
-        assert_eq!(std::fs::metadata(directory.path().join("postgres.log.1")).unwrap().len(), LOG_LIMIT + 1);
-        server.write_all(b"second\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second\n");
-    }
-
-    #[test]
-    fn a_link_in_place_of_the_log_is_not_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("postgres.log");
-        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        assert!(open_log(&path).is_err());
-        assert!(!directory.path().join("elsewhere").exists());
-    }
 }

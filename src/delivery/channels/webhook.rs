@@ -11,21 +11,21 @@
 //! What a tenant may see of a failure ([`Attempt::error`]) is one of a few fixed texts; what exactly happened
 //! ([`Attempt::detail`]) can name addresses of the operator's network and is for the log.
 
-use std::str::FromStr;
+mod headers;
+mod secret;
+
 use std::time::{Duration, Instant, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
 use reqwest::dns::Resolve;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, StatusCode};
-use sha2::Sha256;
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::delivery::guard::{Guarded, Policy, Refusal, System, check_url};
+
+pub use headers::{BadHeader, CustomHeaders};
+pub use secret::{BadSecret, WebhookSecret};
 
 /// After how much of an answer's body reading stops, in bytes. One that is longer costs its connection.
 pub const ANSWER_READ: usize = 16 << 10;
@@ -45,140 +45,6 @@ const IDLE: Duration = Duration::from_secs(4);
 
 /// Unused connections kept per destination.
 const IDLE_CONNECTIONS: usize = 64;
-
-/// The sizes of a secret, in bytes.
-const SECRET_SIZES: std::ops::RangeInclusive<usize> = 24..=64;
-
-/// The size of a secret that we make, in bytes: HMAC-SHA256's own.
-const SECRET_SIZE: usize = 32;
-
-const SECRET_PREFIX: &str = "whsec_";
-
-/// A secret shared with a receiver: 24 to 64 bytes, written `whsec_` and their base64. Erased from memory when
-/// dropped; has no `Debug`.
-#[derive(Clone)]
-pub struct WebhookSecret(Zeroizing<Vec<u8>>);
-
-/// What is wrong with a secret; never the secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a webhook secret is whsec_ followed by the base64 of 24 to 64 bytes")]
-pub struct BadSecret;
-
-impl WebhookSecret {
-    /// A new secret of 32 random bytes.
-    ///
-    /// # Errors
-    /// The operating system gives no random bytes.
-    pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut bytes = Zeroizing::new(vec![0; SECRET_SIZE]);
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
-    }
-
-    /// The text form, to show once and to store sealed.
-    pub fn expose(&self) -> Zeroizing<String> {
-        let mut text =
-            Zeroizing::new(String::with_capacity(SECRET_PREFIX.len() + self.0.len().div_ceil(3) * 4));
-        text.push_str(SECRET_PREFIX);
-        STANDARD.encode_string(self.0.as_slice(), &mut text);
-        text
-    }
-
-    /// The signature token `v1,BASE64` of one attempt: HMAC-SHA256 over `id.timestamp.body`.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any size");
-        mac.update(format!("{id}.{timestamp}.").as_bytes());
-        mac.update(body);
-        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-    }
-}
-
-impl FromStr for WebhookSecret {
-    type Err = BadSecret;
-
-    fn from_str(text: &str) -> Result<Self, BadSecret> {
-        let encoded = text.strip_prefix(SECRET_PREFIX).ok_or(BadSecret)?;
-        // Room for the largest, so that no unerased copy is left behind by growing.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(encoded.len()));
-        STANDARD.decode_vec(encoded, &mut bytes).map_err(|_| BadSecret)?;
-        if SECRET_SIZES.contains(&bytes.len()) { Ok(Self(bytes)) } else { Err(BadSecret) }
-    }
-}
-
-/// Headers that a tenant adds to a destination. Their values may be secret; `Debug` leaves them out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CustomHeaders(HeaderMap);
-
-/// Headers a destination may have, and their total size, names and values, in bytes.
-const HEADERS_LIMIT: usize = 20;
-const HEADERS_SIZE_LIMIT: usize = 8 << 10;
-
-/// Headers that say what is sent, by whom it is signed, and where a request ends.
-const RESERVED: [&str; 14] = [
-    "host",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "accept-encoding",
-    "http2-settings",
-    "user-agent",
-];
-const RESERVED_PREFIXES: [&str; 2] = ["webhook-", "proxy-"];
-
-/// What is wrong with a destination's headers.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadHeader {
-    /// One that the service sets itself.
-    #[error("the header {0} cannot be set on a destination")]
-    Reserved(String),
-    /// Not the name of a header.
-    #[error("{0:?} is not the name of a header")]
-    Name(String),
-    /// Not the value of a header (line breaks, control characters).
-    #[error("the value of the header {0} has characters that a header cannot have")]
-    Value(String),
-    /// Twice the same.
-    #[error("the header {0} is given twice")]
-    Twice(String),
-    /// Too many or too long.
-    #[error("a destination has at most {HEADERS_LIMIT} headers of {HEADERS_SIZE_LIMIT} bytes in all")]
-    TooMuch,
-}
-
-impl CustomHeaders {
-    /// Checks names and values.
-    ///
-    /// # Errors
-    /// The first [`BadHeader`].
-    pub fn new<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, BadHeader> {
-        let mut map = HeaderMap::new();
-        let mut size = 0;
-        for (name, value) in headers {
-            size += name.len() + value.len();
-            if size > HEADERS_SIZE_LIMIT || map.len() == HEADERS_LIMIT {
-                return Err(BadHeader::TooMuch);
-            }
-            let parsed: HeaderName = name.parse().map_err(|_| BadHeader::Name(name.to_owned()))?;
-            let lower = parsed.as_str();
-            if RESERVED.contains(&lower) || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
-                return Err(BadHeader::Reserved(lower.to_owned()));
-            }
-            let mut value: HeaderValue = value.parse().map_err(|_| BadHeader::Value(lower.to_owned()))?;
-            value.set_sensitive(true);
-            if map.insert(parsed.clone(), value).is_some() {
-                return Err(BadHeader::Twice(parsed.as_str().to_owned()));
-            }
-        }
-        Ok(Self(map))
-    }
-}
 
 /// One notification on its way to one destination.
 pub struct Message<'a> {
@@ -516,52 +382,5 @@ mod tests {
         split.extend_from_slice("é".as_bytes());
         assert_eq!(text(&split), "x".repeat(ANSWER_KEPT - 1));
         assert!(text(&vec![0; 5000]).len() <= ANSWER_KEPT);
-    }
-
-    #[test]
-    fn the_signature_is_that_of_the_standards_own_example() {
-        let secret: WebhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
-        let signature =
-            secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
-        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
-
-    #[test]
-    fn a_secret_has_24_to_64_bytes_and_survives_its_text() {
-        for size in [0, 23, 24, 32, 64, 65, 1000] {
-            let text = format!("whsec_{}", STANDARD.encode(vec![7; size]));
-            let parsed = text.parse::<WebhookSecret>();
-            assert_eq!(parsed.is_ok(), SECRET_SIZES.contains(&size), "{size}");
-            if let Ok(secret) = parsed {
-                assert_eq!(secret.expose().as_str(), text);
-            }
-        }
-        let (one, other) = (WebhookSecret::generate().unwrap(), WebhookSecret::generate().unwrap());
-        assert_ne!(one.expose(), other.expose());
-        assert!(one.expose().parse::<WebhookSecret>().is_ok());
-        for bad in
-            ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS*"]
-        {
-            assert!(bad.parse::<WebhookSecret>().is_err());
-        }
-    }
-
-    #[test]
-    fn a_destination_cannot_set_what_signs_or_frames_the_request() {
-        for name in ["Webhook-Id", "webhook-signature", "webhook-anything", "Host", "Content-Length"] {
-            assert!(matches!(CustomHeaders::new([(name, "x")]), Err(BadHeader::Reserved(_))), "{name}");
-        }
-        for name in ["transfer-encoding", "CONNECTION", "proxy-authorization", "te", "content-type"] {
-            assert!(matches!(CustomHeaders::new([(name, "x")]), Err(BadHeader::Reserved(_))), "{name}");
-        }
-        assert!(matches!(CustomHeaders::new([("x y", "x")]), Err(BadHeader::Name(_))));
-        assert!(matches!(CustomHeaders::new([("x", "a\r\nwebhook-id: b")]), Err(BadHeader::Value(_))));
-        assert!(matches!(CustomHeaders::new([("x", "1"), ("X", "2")]), Err(BadHeader::Twice(_))));
-        let long = "v".repeat(HEADERS_SIZE_LIMIT);
-        assert_eq!(CustomHeaders::new([("x", long.as_str())]), Err(BadHeader::TooMuch));
-        let names: Vec<String> = (0..=HEADERS_LIMIT).map(|number| format!("x-{number}")).collect();
-        assert_eq!(CustomHeaders::new(names.iter().map(|name| (name.as_str(), ""))), Err(BadHeader::TooMuch));
-        let fine = CustomHeaders::new([("Authorization", "Bearer hidden")]).unwrap();
-        assert!(!format!("{fine:?}").contains("hidden"));
     }
 }
