@@ -37,8 +37,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if has("--openings") && seq % 10 == 0 {
             let salt = sha256(&[b"salt", &nonce]);
             let value = format!("\"person{seq}@example.org\"");
-            sealed = format!("\"sealed\":{{\"email\":\"{}\"}},", hex(&sha256(&[&[2], &salt, value.as_bytes()])));
-            writeln!(openings, r#"{{"name":"email","salt":"{}","seq":{seq},"value":{value}}}"#, base64(&salt))?;
+            sealed =
+                format!("\"sealed\":{{\"email\":\"{}\"}},", hex(&sha256(&[&[2], &salt, value.as_bytes()])));
+            writeln!(
+                openings,
+                r#"{{"name":"email","salt":"{}","seq":{seq},"value":{value}}}"#,
+                base64(&salt)
+            )?;
         }
         let (minute, second) = (seq / 1_000_000 / 60 % 60, seq / 1_000_000 % 60);
         let entry = format!(

@@ -24,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) types: Option<HashSet<String>>,
     /// Whether [`Found::commitments`] are wanted.
     pub(crate) with_commitments: bool,
+    /// A size of the tree at which the root is wanted as well.
+    pub(crate) root_at: Option<u64>,
 }
 
 /// A time as written: of one length, so compared as it is.
@@ -59,6 +61,8 @@ pub(crate) struct Found {
     last_leaf: Option<Hash>,
     last_time: Option<Time>,
     subtrees: Subtrees,
+    /// `subtrees` before the leaf at which the tree has the size wanted.
+    wanted: Option<Subtrees>,
     commitments: Vec<Commitment>,
     /// The lowest line that fails if the first is right; nothing is known of those after it.
     fault: Option<Fault>,
@@ -121,6 +125,9 @@ impl Found {
             }
         };
         self.last_leaf = Some(leaf);
+        if rules.root_at == Some(seq) {
+            self.wanted = Some(self.subtrees.clone());
+        }
         self.subtrees.push(leaf);
         Ok(())
     }
@@ -180,13 +187,23 @@ pub(crate) struct Chain {
     last_leaf: Option<Hash>,
     last_time: Option<Time>,
     subtrees: Subtrees,
+    /// `subtrees` at the size wanted.
+    wanted: Option<Subtrees>,
 }
 
 impl Chain {
     /// A chain whose first line is `from`. The entry before 0 has a leaf of zeros; of any other start it is unknown.
     pub(crate) fn new(from: u64) -> Self {
         let last_leaf = (from == 0).then_some([0; 32]);
-        Self { from, lines: 0, withheld: 0, last_leaf, last_time: None, subtrees: Subtrees::at(from) }
+        Self {
+            from,
+            lines: 0,
+            withheld: 0,
+            last_leaf,
+            last_time: None,
+            subtrees: Subtrees::at(from),
+            wanted: None,
+        }
     }
 
     /// Adds the chunk that follows and hands out its commitments.
@@ -219,6 +236,10 @@ impl Chain {
         self.withheld += found.withheld;
         self.last_leaf = found.last_leaf.or(self.last_leaf);
         self.last_time = found.last_time.or(self.last_time);
+        if let Some(wanted) = found.wanted {
+            let mut all = self.subtrees.clone();
+            self.wanted = all.append(&wanted).then_some(all);
+        }
         let follows = found.lines == 0 || self.subtrees.append(&found.subtrees);
         debug_assert!(follows, "the first seq of the chunk was just compared");
         Ok(found.commitments)
@@ -227,7 +248,20 @@ impl Chain {
     /// The root of the tree of what stands before the first line, given by its subtrees, and of all lines; `None`
     /// if there are more or fewer subtrees than the start has.
     pub(crate) fn root(&self, left: &[Hash]) -> Option<Hash> {
+        self.root_of(left, &self.subtrees)
+    }
+
+    /// The same at the size that [`Rules::root_at`] asks for; `None` also if that is outside of the export.
+    pub(crate) fn wanted_root(&self, left: &[Hash], size: u64) -> Option<Hash> {
+        if size == self.from + self.lines {
+            self.root(left)
+        } else {
+            self.root_of(left, self.wanted.as_ref()?)
+        }
+    }
+
+    fn root_of(&self, left: &[Hash], subtrees: &Subtrees) -> Option<Hash> {
         let mut all = Subtrees::before(self.from, left)?;
-        if all.append(&self.subtrees) { all.root() } else { None }
+        if all.append(subtrees) { all.root() } else { None }
     }
 }

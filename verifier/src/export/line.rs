@@ -1,15 +1,15 @@
 //! A line of `entries.jsonl` or `openings.jsonl`, taken apart without copying it.
 
 use crate::Hash;
+use crate::entry;
 use crate::members::{is_entry_type, is_sealed_name, is_uuid};
 use crate::scan::{self, Fault};
 use crate::time::Timestamp;
 
-/// Bytes that an entry may have (formats, ground rules), without the line feed.
-pub(crate) const LONGEST_ENTRY: usize = 65_535;
+/// How many members an entry has.
+const MEMBERS: usize = entry::MEMBERS.len();
 
-/// The members of an entry, and of what stands for one that was left out, in canonical order.
-const ENTRY: [&str; 8] = ["data", "ledger", "nonce", "prev", "seq", "timestamp", "type", "v"];
+/// The members of what stands for an entry that was left out, in canonical order.
 const LEFT_OUT: [&str; 2] = ["leaf", "seq"];
 
 /// A line of `entries.jsonl`.
@@ -41,18 +41,18 @@ pub(crate) enum Rejected {
 impl<'a> Line<'a> {
     /// Takes a line apart; `line` is without its line feed.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, Rejected> {
-        if line.len() > LONGEST_ENTRY {
+        if line.len() > entry::MAX_BYTES {
             return Err(Rejected::NotCanonical(Fault {
                 what: "more than 65,535 bytes",
-                offset: LONGEST_ENTRY,
+                offset: entry::MAX_BYTES,
             }));
         }
-        let mut names = [""; ENTRY.len()];
-        let mut values = [""; ENTRY.len()];
+        let mut names = [""; MEMBERS];
+        let mut values = [""; MEMBERS];
         let mut sealed = None;
         let mut count = 0;
         let object = scan::members(line, "sealed", |name, value, inner| {
-            if count < ENTRY.len() {
+            if count < MEMBERS {
                 (names[count], values[count]) = (name, value);
             }
             if name == "data" {
@@ -64,7 +64,7 @@ impl<'a> Line<'a> {
         if !object {
             return Err(Rejected::Members("not an object"));
         }
-        if count == ENTRY.len() && names == ENTRY {
+        if count == MEMBERS && names == entry::MEMBERS {
             Entry::from_values(values, sealed).map(Self::Present)
         } else if count == LEFT_OUT.len() && names[..LEFT_OUT.len()] == LEFT_OUT {
             let leaf = text(values[0]).and_then(hash).ok_or(Rejected::Members("leaf is not a hash"))?;
@@ -77,7 +77,7 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn from_values(values: [&'a str; 8], sealed: Option<&'a str>) -> Result<Self, Rejected> {
+    fn from_values(values: [&'a str; MEMBERS], sealed: Option<&'a str>) -> Result<Self, Rejected> {
         let [data, ledger, nonce, prev, seq, timestamp, kind, v] = values;
         let or = |what| Rejected::Members(what);
         if v != "1" {

@@ -26,6 +26,7 @@ use std::path::Path;
 use self::entries::Rules;
 use self::manifest::Manifest;
 use self::stream::Streamed;
+use crate::Hash;
 use crate::check::{Check, Facts, Failure, Findings};
 use crate::checkpoint::{Signatures, SignedCheckpoint, origin};
 use crate::encoding::hex;
@@ -51,11 +52,14 @@ pub struct Options {
     pub mode: Mode,
     /// Whose cosignatures the checkpoint has to have.
     pub policy: Option<Policy>,
+    /// Whether revoked keys count.
+    pub revoked: Revoked,
 }
 
 impl Default for Options {
+    /// Evidence, of any ledger, without witnesses.
     fn default() -> Self {
-        Self { ledger: None, at: None, mode: Mode::Evidence, policy: None }
+        Self { ledger: None, at: None, mode: Mode::Evidence, policy: None, revoked: Revoked::Refused }
     }
 }
 
@@ -97,6 +101,33 @@ pub fn verify(
     options: &Options,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Report, Error> {
+    verify_with_root(path, pin, keys, options, None, progress).map(|(report, _)| report)
+}
+
+/// Verifies an export like [`verify`], and computes the root that its ledger's tree had at `size`: what an older
+/// checkpoint of the same history has to say. `None` where `size` is outside of the export.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_with_root_at(
+    path: &Path,
+    pin: &Pin,
+    keys: Option<&[u8]>,
+    options: &Options,
+    size: u64,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<(Report, Option<Hash>), Error> {
+    verify_with_root(path, pin, keys, options, Some(size), progress)
+}
+
+fn verify_with_root(
+    path: &Path,
+    pin: &Pin,
+    keys: Option<&[u8]>,
+    options: &Options,
+    root_at: Option<u64>,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<(Report, Option<Hash>), Error> {
     let file = File::open(path)?;
     let directory = zip::read_directory(&file)?;
     let documents = Documents {
@@ -117,6 +148,7 @@ pub fn verify(
         ledger: head.manifest.ledger.clone(),
         types: head.manifest.filter.as_ref().map(|types| types.iter().cloned().collect()),
         with_commitments: directory.openings.is_some(),
+        root_at,
     };
     let streamed = match stream::stream(&file, &directory, head.manifest.from, &rules, progress) {
         Ok(streamed) => streamed,
@@ -125,10 +157,10 @@ pub fn verify(
             return Err(Failure::new(Check::Zip, detail).with_facts(&facts).into());
         }
     };
-    match head.finish(streamed, options, &mut facts) {
-        Ok(witnessed) => {
+    match head.finish(streamed, options, root_at, &mut facts) {
+        Ok(root) => {
             findings.finish().map_err(|failure| failure.with_facts(&facts))?;
-            Ok(head.report(witnessed, facts))
+            Ok((head.report(options, facts), root))
         }
         Err(failure) => Err(findings.end_with(failure).with_facts(&facts).into()),
     }
@@ -165,7 +197,7 @@ impl Documents {
         check_key(&manifest, &keys, options, findings)?;
         let checkpoint = self.read_checkpoint(&manifest, facts)?;
         let signatures = checkpoint
-            .verify(&keys, options.policy.as_ref(), Revoked::Refused)
+            .verify(&keys, options.policy.as_ref(), options.revoked)
             .map_err(|error| Failure::new(Check::CheckpointSignature, error.to_string()))?;
         Ok(Head { manifest, checkpoint, signatures })
     }
@@ -229,7 +261,7 @@ fn check_key(
     let key = keys.receipt_key(&manifest.key_id).ok_or_else(|| {
         Failure::new(Check::KeyUnknown, format!("the key manifest has no receipt key {named}"))
     })?;
-    if let Some(revoked_at) = key.revoked_at {
+    if let Some(revoked_at) = key.revoked_at.filter(|_| options.revoked == Revoked::Refused) {
         findings.note(Check::KeyRevoked, format!("the receipt key {named} was revoked at {revoked_at}"));
     }
     if !key.window_contains(manifest.exported_at) {
@@ -252,8 +284,14 @@ fn check_key(
 }
 
 impl Head {
-    /// E20 to E22, after what the lines came to. Answers whether a policy was asked for, and thus is met.
-    fn finish(&self, streamed: Streamed, options: &Options, facts: &mut Facts) -> Result<bool, Failure> {
+    /// E20 to E22, after what the lines came to. Answers with the root at the size wanted.
+    fn finish(
+        &self,
+        streamed: Streamed,
+        options: &Options,
+        root_at: Option<u64>,
+        facts: &mut Facts,
+    ) -> Result<Option<Hash>, Failure> {
         let chain = streamed.chain?;
         facts.withheld = Some(chain.withheld);
         let Manifest { from, to, count, root, left, .. } = &self.manifest;
@@ -278,20 +316,19 @@ impl Head {
             return Err(failure("the checkpoint is not of the tree that the export ends with"));
         }
         streamed.openings?;
-        match &options.policy {
-            None => Ok(false),
-            Some(policy) if policy.is_met_by(&self.signatures.cosignatures) => Ok(true),
-            Some(_) => {
-                Err(Failure::new(Check::Policy, "the checkpoint's cosignatures do not meet the policy"))
-            }
+        let cosignatures = &self.signatures.cosignatures;
+        if options.policy.as_ref().is_some_and(|policy| !policy.is_met_by(cosignatures)) {
+            let detail = format!("{} of its witnesses cosigned, no quorum", cosignatures.len());
+            return Err(Failure::new(Check::Policy, detail));
         }
+        Ok(root_at.and_then(|size| chain.wanted_root(left, size)))
     }
 
-    fn report(self, witnessed: bool, facts: Facts) -> Report {
-        let by_witness = witnessed && !self.signatures.cosignatures.is_empty();
+    fn report(self, options: &Options, facts: Facts) -> Report {
+        let cosignatures = &self.signatures.cosignatures;
         Report {
-            verdict: if witnessed { Verdict::Witnessed } else { Verdict::Included },
-            time: if by_witness { TimeSource::Witnessed } else { TimeSource::Claimed },
+            verdict: if options.policy.is_some() { Verdict::Witnessed } else { Verdict::Included },
+            time: if cosignatures.is_empty() { TimeSource::Claimed } else { TimeSource::Witnessed },
             facts,
             checkpoint: self.checkpoint.checkpoint().clone(),
             subject: Subject::Export {

@@ -6,11 +6,10 @@
 use std::cmp::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use super::entries::Commitment;
 use super::zip;
 use crate::encoding::parse_base64_array;
+use crate::entry::sealed_hash;
 use crate::json::{self, MAX_SEALED_DEPTH};
 use crate::scan;
 use crate::{Check, Failure};
@@ -107,7 +106,7 @@ fn commitment(
 ) -> Result<Commitment, &'static str> {
     let salt =
         salt.and_then(|salt| parse_base64_array::<32>(&salt)).ok_or("salt is not 32 bytes in base64")?;
-    let hash = Sha256::new().chain_update([2]).chain_update(salt).chain_update(value).finalize().into();
+    let hash = sealed_hash(&salt, value);
     Ok(Commitment {
         seq: seq.ok_or("seq is not a number from 0 on")?,
         name: name.ok_or("name is not a name")?,

@@ -8,12 +8,11 @@ use std::fs::File;
 use std::thread;
 
 use super::entries::{self, Chain, Rules};
-use super::line::LONGEST_ENTRY;
 use super::member::{Reader, SOUND};
 use super::openings::{self, Merge, Stop};
 use super::parallel::{Lines, Ordered, ordered};
 use super::zip::{Directory, Error, Member};
-use crate::Failure;
+use crate::{Failure, entry};
 
 /// Threads for entries: beyond this the reading itself is what takes the time.
 const MOST_WORKERS: usize = 16;
@@ -42,10 +41,12 @@ pub(crate) fn stream(
     let workers = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         let lines = |member, longest| Lines::new(Reader::new(file, member), longest);
-        let mut entries =
-            ordered(scope, lines(&directory.entries, LONGEST_ENTRY), workers.min(MOST_WORKERS), |chunk| {
-                entries::check(chunk, rules)
-            })?;
+        let mut entries = ordered(
+            scope,
+            lines(&directory.entries, entry::MAX_BYTES),
+            workers.min(MOST_WORKERS),
+            |chunk| entries::check(chunk, rules),
+        )?;
         let mut openings = directory
             .openings
             .as_ref()

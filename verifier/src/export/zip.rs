@@ -104,8 +104,11 @@ struct Central {
 /// Reads and checks the directory and every header.
 pub(crate) fn read_directory(file: &File) -> Result<Directory, Error> {
     let length = file.metadata()?.len();
-    let (directory, end) = find_directory(file, length)?;
+    let (directory, end, count) = find_directory(file, length)?;
     let centrals = read_centrals(&read(file, directory, end - directory)?)?;
+    if centrals.len() as u64 != count {
+        return zip("the central directory has more or fewer members than its end says");
+    }
     let mut members = Vec::with_capacity(centrals.len());
     if centrals.first().is_some_and(|first| first.offset != 0) {
         return zip("bytes before the first member");
@@ -133,8 +136,8 @@ pub(crate) fn read_directory(file: &File) -> Result<Directory, Error> {
     }
 }
 
-/// Where the central directory starts and ends.
-fn find_directory(file: &File, length: u64) -> Result<(u64, u64), Error> {
+/// Where the central directory starts and ends, and how many members it is said to have.
+fn find_directory(file: &File, length: u64) -> Result<(u64, u64, u64), Error> {
     let Some(end) = length.checked_sub(END) else {
         return zip("too short for a zip");
     };
@@ -175,7 +178,7 @@ fn find_directory(file: &File, length: u64) -> Result<(u64, u64), Error> {
     if !(4..=5).contains(&count) {
         return zip(format!("an export has 4 or 5 members, this zip has {count}"));
     }
-    Ok((start, stop))
+    Ok((start, stop, count))
 }
 
 /// The same from the zip64 records, which stand between the directory and its end record at `end`.
@@ -266,9 +269,6 @@ fn read_centrals(directory: &[u8]) -> Result<Vec<Central>, Error> {
         if centrals.len() > NAMES.len() {
             return zip("more members than an export has");
         }
-    }
-    if centrals.len() < 4 {
-        return zip("fewer members than an export has");
     }
     Ok(centrals)
 }

@@ -155,7 +155,10 @@ impl Ledger {
             let kind = ["store.version.transitioned", "build.processed", "audit.login"][seq as usize % 3];
             let sealed: &[(&str, Value)] = &[
                 ("email", text("ünï@example.org")),
-                ("payload", Value::Array(vec![int(seq), Value::Null, Value::Object(object([("a", int(1))]))])),
+                (
+                    "payload",
+                    Value::Array(vec![int(seq), Value::Null, Value::Object(object([("a", int(1))]))]),
+                ),
             ];
             ledger.append(kind, if seq % 5 == 0 { sealed } else { &[] });
         }
@@ -185,7 +188,15 @@ impl Ledger {
             ("ledger", text(LEDGER)),
             ("seq", int(seq)),
             ("prev", text(&hex(&self.lines.last().map_or([0; 32], |line| leaf(line))))),
-            ("timestamp", text(&format!("2026-11-02T03:{:02}:{:02}.000004Z", seq / 60 % 60, seq % 60))),
+            (
+                "timestamp",
+                text(&format!(
+                    "2026-11-02T{:02}:{:02}:{:02}.000004Z",
+                    3 + seq / 3600,
+                    seq / 60 % 60,
+                    seq % 60
+                )),
+            ),
             ("nonce", text(&base64(&sha256(&[&seq.to_be_bytes()])[..16]))),
             ("type", text(kind)),
             ("data", Value::Object(data)),
@@ -290,6 +301,8 @@ impl Export {
 
     /// The whole file, stored.
     pub fn zip(&self, signer: &Signer) -> Vec<u8> {
-        zip::write(&self.members(signer).into_iter().map(|(n, d)| zip::Member::stored(&n, d)).collect::<Vec<_>>())
+        zip::write(
+            &self.members(signer).into_iter().map(|(n, d)| zip::Member::stored(&n, d)).collect::<Vec<_>>(),
+        )
     }
 }

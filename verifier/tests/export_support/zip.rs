@@ -10,7 +10,10 @@ use flate2::write::DeflateEncoder;
 pub enum Descriptor {
     None,
     /// With its signature or without, with sizes of 64 bits or 32.
-    Present { signed: bool, wide: bool },
+    Present {
+        signed: bool,
+        wide: bool,
+    },
 }
 
 /// A member and every field of its two headers.
