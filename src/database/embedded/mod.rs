@@ -53,9 +53,11 @@ mod postmaster;
 mod socket;
 mod supervisor;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -237,6 +239,16 @@ impl Drop for Cluster {
             postmaster::signal(live.pid, nix::sys::signal::Signal::SIGINT);
         }
     }
+}
+
+/// How to connect (role, database) to the cluster of `directory` ([`Options::directory`]) while it runs, whoever
+/// runs it; none: it does not, or it is not ours. For commands beside a node; takes no lock and starts nothing.
+pub fn running(directory: &Path) -> Option<impl Fn(&str, &str) -> PgConnectOptions + use<>> {
+    // A directory that somebody else prepared could name a socket of theirs.
+    let ours = directory::open(directory).ok()?.metadata().ok()?.uid() == Uid::effective().as_raw();
+    let live = postmaster::live(&directory.join("data")).filter(|live| ours && live.state == "ready")?;
+    let socket_directory = live.socket_directory?;
+    Some(move |role: &str, database: &str| connect_options(&socket_directory, role, database))
 }
 
 /// A connection over the socket in `directory`. Encryption is off: a Unix socket has no wire to protect.
