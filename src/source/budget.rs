@@ -285,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn what_we_spent_before_the_stores_word_leaves_the_window_before_it() {
+        let start = Instant::now();
+        let mut budget = RateBudget::new(100, HOUR);
+        for _ in 0..3 {
+            assert_eq!(budget.try_spend(start), Ok(()));
+        }
+        budget.observe(RateLimit { limit: 100, remaining: 22 }, start + MINUTE);
+        assert_eq!(budget.left(start + HOUR - MINUTE), 2);
+        assert_eq!(budget.left(start + HOUR), 5);
+        assert_eq!(budget.left(start + HOUR + MINUTE), 80);
+    }
+
+    #[test]
     fn the_stores_own_count_goes_before_ours() {
         let start = Instant::now();
         let mut budget = RateBudget::new(10, HOUR);

@@ -346,3 +346,50 @@ fn is_loopback(url: &Url) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_the_same_only_in_scheme_host_port_and_path() {
+        let place = Url::parse("https://api.example:443/v1/apps?limit=2").unwrap();
+        let same = |other: &str| is_same_place(&place, &Url::parse(other).unwrap());
+        assert!(same("https://api.example/v1/apps"));
+        assert!(same("https://API.example/v1/apps?cursor=3#x"));
+        for other in [
+            "http://api.example:443/v1/apps",
+            "https://api.example:444/v1/apps",
+            "https://api.example.net/v1/apps",
+            "https://api.example/v1/apps/",
+            "https://api.example/v1/users",
+            "https://user@api.example/v1/apps",
+            "https://:secret@api.example/v1/apps",
+        ] {
+            assert!(!same(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_segment_cannot_leave_its_place_in_a_path() {
+        let base = Url::parse("https://api.example/prefix/").unwrap();
+        let url = below(&base, ["v1", "apps", "a/../b?c#d%2f é", "builds"]);
+        assert_eq!(
+            url.as_str(),
+            "https://api.example/prefix/v1/apps/a%2F..%2Fb%3Fc%23d%252f%20%C3%A9/builds"
+        );
+        assert_eq!(
+            below(&Url::parse("https://api.example").unwrap(), ["v1"]).as_str(),
+            "https://api.example/v1"
+        );
+    }
+
+    #[test]
+    fn a_code_of_the_store_carries_nothing_but_a_code() {
+        assert_eq!(clean_code("FORBIDDEN.REQUIRED_AGREEMENTS-1"), "FORBIDDEN.REQUIRED_AGREEMENTS-1");
+        assert_eq!(clean_code("a b\n\u{1b}[31m<script>é"), "ab31mscript");
+        assert_eq!(clean_code(&"A".repeat(5000)).len(), MAX_CODE);
+    }
+}
