@@ -4,11 +4,12 @@ import argparse
 import os
 import sys
 
-from . import (bodies, checkpoints, json_rules,
+from . import (bodies, checkpoints, commandline, consistency, exports, exports_lines, exports_zip, json_rules,
                manifests, proofs, receipts, witnesses)
 from .corpus import Corpus
 
-MODULES = (receipts, bodies, json_rules, proofs, checkpoints, witnesses, manifests)
+MODULES = (receipts, bodies, json_rules, proofs, checkpoints, witnesses, manifests, exports, exports_lines,
+           exports_zip, consistency, commandline)
 
 
 def main():
