@@ -92,13 +92,13 @@ pub(crate) fn check(chunk: &[u8], rules: &Rules) -> Found {
 
 impl Found {
     fn add(&mut self, line: &[u8], ended: bool, rules: &Rules) -> Result<(), (Check, String)> {
+        if !ended {
+            return Err((Check::NotCanonical, "no line feed after it".to_owned()));
+        }
         let parsed = Line::parse(line).map_err(|rejected| match rejected {
             Rejected::NotCanonical(fault) => (Check::NotCanonical, fault.to_string()),
             Rejected::Members(what) => (Check::Members, what.to_owned()),
         })?;
-        if !ended {
-            return Err((Check::NotCanonical, "no line feed after it".to_owned()));
-        }
         let seq = match &parsed {
             Line::Present(entry) => entry.seq,
             Line::LeftOut { seq, .. } => *seq,

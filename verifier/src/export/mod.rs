@@ -340,3 +340,27 @@ impl Head {
         }
     }
 }
+
+/// What the fuzz targets reach into; built for them alone.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::{line, openings, zip};
+
+    /// Takes a line of `entries.jsonl` apart; whether it is an entry or stands for one.
+    pub fn line(input: &[u8]) -> bool {
+        line::Line::parse(input).is_ok()
+    }
+
+    /// Takes a line of `openings.jsonl` apart; its seq, name and hash.
+    pub fn opening(input: &[u8]) -> Option<(u64, String, crate::Hash)> {
+        openings::parse(input).ok().map(|opening| (opening.seq, opening.name, opening.hash))
+    }
+
+    /// Reads the directory of a zip: names, offsets and lengths of the members' data.
+    pub fn directory(file: &std::fs::File) -> Option<Vec<(&'static str, u64, u64)>> {
+        let found = zip::read_directory(file).ok()?;
+        let members = [&found.entries].into_iter().chain(&found.openings);
+        let members = members.chain([&found.checkpoint, &found.keys, &found.manifest]);
+        Some(members.map(|member| (member.name, member.offset, member.compressed)).collect())
+    }
+}

@@ -14,8 +14,9 @@ use std::thread::{Builder, Scope};
 use super::member::Reader;
 use super::zip::Error;
 
-/// Bytes of a chunk, where lines are no longer: small enough to stay in a core's cache.
-const CHUNK: usize = 256 * 1024;
+/// Bytes of a chunk, where lines are no longer: small enough to stay in a core's cache. (Fuzzing wants many chunks of
+/// small inputs.)
+const CHUNK: usize = if cfg!(fuzzing) { 64 } else { 256 * 1024 };
 /// Chunks for each worker that may be done and not yet consumed.
 const WINDOW: usize = 4;
 

@@ -2,6 +2,7 @@
 //! means of their own, so that the verifier is not tested against itself.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod reference;
 pub mod zip;
 
 use ed25519_dalek::{Signer as _, SigningKey};
