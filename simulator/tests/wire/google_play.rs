@@ -216,7 +216,7 @@ async fn every_flaw_of_an_assertion_is_refused() {
         ("no JWT", "letmein".to_owned(), "invalid_grant"),
         ("tampered", tampered, "invalid_grant"),
         ("unknown account", with("iss", "nobody@example.com".into()), "invalid_grant"),
-        ("another audience", with("aud", "https://oauth2.googleapis.com/token".into()), "invalid_grant"),
+        ("another audience", with("aud", "https://oauth2.example.com/token".into()), "invalid_grant"),
         ("expired", with("exp", (now - 1).into()), "invalid_grant"),
         ("longer than an hour", with("exp", (now + 3700).into()), "invalid_grant"),
         ("from the future", with("iat", (now + 600).into()), "invalid_grant"),
@@ -233,6 +233,8 @@ async fn every_flaw_of_an_assertion_is_refused() {
     assert_eq!(password.json::<Value>().await.unwrap()["error"], "unsupported_grant_type");
     assert_eq!(reqwest::get(address).await.unwrap().status(), 405);
 
+    let made_out_for_google = with("aud", "https://oauth2.googleapis.com/token".into());
+    assert_eq!(exchange(&account, &made_out_for_google).await.status(), 200);
     let granted: Value = exchange(&account, &signed).await.json().await.unwrap();
     assert_eq!((&granted["token_type"], &granted["expires_in"]), (&json!("Bearer"), &json!(3599)));
     assert_eq!(
