@@ -1,1 +1,30 @@
-//! statusledger
+//! statusledger: what the stores say about a team's apps, as a ledger that proves itself.
+//!
+//! The modules, in the order of the data's way:
+//!
+//! * [`config`]: every setting · [`id`]: identifiers · [`database`]: Postgres, embedded or the operator's
+//! * [`source`]: where observations come from · [`observation`]: what was said, and whether it is news
+//! * [`ledger`]: the append-only log, its tree, its checkpoints, its export · [`receipt`]: entry, proof, signature
+//! * [`delivery`]: destinations, lanes, sending
+//! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`access`]: who may ask
+//! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
+//! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
+//! * [`doctor`]: everything stored, verified again
+
+pub mod access;
+pub mod cli;
+pub mod config;
+pub mod database;
+pub mod delivery;
+pub mod doctor;
+pub mod http;
+pub mod id;
+pub mod instance;
+pub mod keyring;
+pub mod ledger;
+pub mod node;
+pub mod observation;
+pub mod receipt;
+pub mod sealing;
+pub mod source;
+pub mod workspace;

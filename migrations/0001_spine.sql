@@ -1,0 +1,424 @@
+-- The spine: instance, keys, workspaces, ledgers, sources, destinations, deliveries.
+--
+-- Three roles meet here. The owner runs this file and owns every table. `statusledger_service` sees one
+-- workspace at a time: the one named by the setting `sl.workspace`, set for the transaction. `statusledger_worker`
+-- does what works across workspaces (token lookup, planning, claiming) and holds no grant on entry contents.
+-- The roles are made before the migrations run: two databases migrating at once cannot both create a role.
+--
+-- Every row that belongs to a workspace carries `workspace_id` first in its primary key, and row-level security,
+-- forced on the owner too, filters on it. Entries and deliveries have no foreign key and no second index:
+-- measured, each halves the append.
+
+-- ── The instance: one row, written once ─────────────────────────────────────────────────────────────────────
+
+CREATE TABLE instance (
+    only_row     boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    name         text NOT NULL CHECK (name ~ '^[a-z0-9.-]{1,253}$'),
+    workspace_id uuid NOT NULL,
+    ledger_id    uuid NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN instance.workspace_id IS 'The workspace of the instance''s own events (keys, administration).';
+
+-- Private halves, each sealed under the key-encryption key. A destroyed key keeps its row with a null.
+CREATE TABLE signing_keys (
+    key_id      bytea PRIMARY KEY CHECK (length(key_id) = 32),
+    purpose     text NOT NULL CHECK (purpose IN ('root', 'receipt', 'checkpoint')),
+    private_key bytea,
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+
+-- Every manifest ever published. The newest is the ring's public truth.
+CREATE TABLE key_manifests (
+    serial     bigint PRIMARY KEY CHECK (serial > 0),
+    document   text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Administrators' tokens, as SHA-256 of the token: a token has 256 random bits, so a slow hash adds nothing.
+CREATE TABLE api_tokens (
+    token_id   uuid PRIMARY KEY,
+    hash       bytea NOT NULL UNIQUE CHECK (length(hash) = 32),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- ── Workspaces ──────────────────────────────────────────────────────────────────────────────────────────────
+
+CREATE TABLE workspaces (
+    workspace_id uuid PRIMARY KEY,
+    name         text NOT NULL CONSTRAINT workspaces_name_unique UNIQUE
+                 CHECK (length(name) BETWEEN 1 AND 100),
+    ledger_id    uuid NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN workspaces.ledger_id IS 'The ledger that is written to; another only after an accepted loss.';
+
+-- The workspace's data key, wrapped by the key-encryption key.
+CREATE TABLE data_keys (
+    workspace_id uuid PRIMARY KEY REFERENCES workspaces,
+    wrapped_key  bytea NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now()
+);
+
+-- ── The ledger ──────────────────────────────────────────────────────────────────────────────────────────────
+
+-- The head of each ledger. Every transaction that writes to a workspace takes this row first.
+CREATE TABLE heads (
+    workspace_id uuid NOT NULL REFERENCES workspaces,
+    ledger_id    uuid NOT NULL,
+    size         bigint NOT NULL DEFAULT 0 CHECK (size >= 0),
+    leaf         bytea NOT NULL CHECK (length(leaf) = 32),
+    frontier     bytea NOT NULL CHECK (length(frontier) % 32 = 0),
+    recorded_at  bigint NOT NULL DEFAULT 0,
+    routes       bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (workspace_id, ledger_id)
+) WITH (fillfactor = 50);
+COMMENT ON COLUMN heads.leaf IS 'Leaf hash of the last entry; 32 zero bytes while there is none.';
+COMMENT ON COLUMN heads.frontier IS 'Roots of the perfect subtrees that cover the ledger, largest first.';
+COMMENT ON COLUMN heads.recorded_at IS 'Timestamp of the last entry, in microseconds since 1970.';
+COMMENT ON COLUMN heads.routes IS 'Counts the changes of the destinations: who appends must know them all.';
+
+CREATE TABLE entries (
+    workspace_id uuid NOT NULL,
+    ledger_id    uuid NOT NULL,
+    seq          bigint NOT NULL CHECK (seq >= 0),
+    leaf         bytea NOT NULL,
+    type         text NOT NULL,
+    entry        text NOT NULL,
+    PRIMARY KEY (workspace_id, ledger_id, seq)
+);
+COMMENT ON COLUMN entries.entry IS 'The canonical JSON, byte for byte: leaf = SHA-256(0x00 || entry).';
+
+-- Sealed values, kept beside the ledger, encrypted under the workspace's data key; the only part that can go.
+CREATE TABLE openings (
+    workspace_id uuid NOT NULL,
+    ledger_id    uuid NOT NULL,
+    seq          bigint NOT NULL,
+    name         text NOT NULL,
+    sealed       bytea NOT NULL,
+    PRIMARY KEY (workspace_id, ledger_id, seq, name)
+);
+
+-- Node hashes of the tree. Level 0 holds leaf hashes, 256 to a tile, written when a tile is full; level n holds
+-- the roots of the full tiles of level n - 1 and grows by one hash at a time.
+CREATE TABLE tiles (
+    workspace_id uuid NOT NULL,
+    ledger_id    uuid NOT NULL,
+    level        smallint NOT NULL,
+    tile         bigint NOT NULL,
+    hashes       bytea NOT NULL CHECK (length(hashes) % 32 = 0 AND length(hashes) <= 8192),
+    PRIMARY KEY (workspace_id, ledger_id, level, tile)
+);
+
+-- The newest checkpoint signed of each ledger, against which a node checks the head before it serves.
+CREATE TABLE checkpoints (
+    workspace_id uuid NOT NULL,
+    ledger_id    uuid NOT NULL,
+    size         bigint NOT NULL,
+    root         bytea NOT NULL CHECK (length(root) = 32),
+    note         text NOT NULL,
+    signed_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (workspace_id, ledger_id)
+);
+
+-- ── Sources and what they said ──────────────────────────────────────────────────────────────────────────────
+
+CREATE TABLE sources (
+    workspace_id   uuid NOT NULL REFERENCES workspaces,
+    source_id      uuid NOT NULL,
+    kind           text NOT NULL CHECK (kind IN ('app_store', 'google_play', 'inbound')),
+    name           text NOT NULL CHECK (length(name) BETWEEN 1 AND 140),
+    settings       jsonb NOT NULL DEFAULT '{}',
+    secret         bytea,
+    token_hash     bytea CONSTRAINT sources_token_unique UNIQUE,
+    health         text NOT NULL DEFAULT 'new',
+    health_detail  text,
+    last_polled_at timestamptz,
+    next_poll_at   timestamptz,
+    leased_until   timestamptz NOT NULL DEFAULT '-infinity',
+    lease_holder   uuid,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    deleted_at     timestamptz,
+    PRIMARY KEY (workspace_id, source_id),
+    CONSTRAINT sources_name_unique UNIQUE (workspace_id, name)
+);
+
+CREATE TABLE subjects (
+    workspace_id  uuid NOT NULL,
+    source_id     uuid NOT NULL,
+    kind          text NOT NULL,
+    subject_key   text NOT NULL,
+    app           text NOT NULL,
+    description   jsonb NOT NULL,
+    state         text NOT NULL,
+    state_since   timestamptz NOT NULL,
+    first_seen_at timestamptz NOT NULL,
+    last_seen_at  timestamptz NOT NULL,
+    seq           bigint NOT NULL,
+    PRIMARY KEY (workspace_id, source_id, kind, subject_key),
+    FOREIGN KEY (workspace_id, source_id) REFERENCES sources
+);
+COMMENT ON COLUMN subjects.seq IS 'The entry that brought the subject to its state.';
+
+CREATE TABLE idempotency_keys (
+    workspace_id uuid NOT NULL,
+    source_id    uuid NOT NULL,
+    key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
+    body_hash    bytea NOT NULL,
+    seq          bigint NOT NULL,
+    recorded_at  bigint NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    PRIMARY KEY (workspace_id, source_id, key),
+    FOREIGN KEY (workspace_id, source_id) REFERENCES sources
+);
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
+
+-- ── Destinations and deliveries ─────────────────────────────────────────────────────────────────────────────
+
+CREATE TABLE destinations (
+    workspace_id       uuid NOT NULL REFERENCES workspaces,
+    destination_id     uuid NOT NULL,
+    kind               text NOT NULL CHECK (kind = 'webhook'),
+    name               text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
+    url                text NOT NULL,
+    filter             jsonb NOT NULL DEFAULT '{}',
+    openings           boolean NOT NULL DEFAULT true,
+    max_in_flight      integer NOT NULL DEFAULT 1 CHECK (max_in_flight BETWEEN 1 AND 256),
+    secret             bytea NOT NULL,
+    previous_secret    bytea,
+    previous_secret_until timestamptz,
+    disabled_at        timestamptz,
+    disabled_reason    text,
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    deleted_at         timestamptz,
+    PRIMARY KEY (workspace_id, destination_id)
+);
+COMMENT ON COLUMN destinations.openings IS 'Whether notifications to it carry the openings of sealed values.';
+
+-- A destination's queue: its receipt numbers, and which node sends. One node at a time holds a lane, which is
+-- what keeps attempts in the order of their numbers and the number in flight bounded over all nodes.
+CREATE TABLE lanes (
+    workspace_id   uuid NOT NULL,
+    destination_id uuid NOT NULL,
+    last_number    bigint NOT NULL DEFAULT 0,
+    sent_through   bigint NOT NULL DEFAULT 0,
+    next_retry_at  timestamptz,
+    failing_since  timestamptz,
+    stopped        boolean NOT NULL DEFAULT false,
+    holder         uuid,
+    fence          bigint NOT NULL DEFAULT 0,
+    leased_until   timestamptz NOT NULL DEFAULT '-infinity',
+    PRIMARY KEY (workspace_id, destination_id),
+    FOREIGN KEY (workspace_id, destination_id) REFERENCES destinations
+) WITH (fillfactor = 50);
+COMMENT ON COLUMN lanes.sent_through IS 'Every delivery up to this number has had its first attempt.';
+COMMENT ON COLUMN lanes.fence IS 'Rises with every change of holder; a result with an older one is refused.';
+
+-- One entry on its way to one destination. What the receipt says is fixed here, in the transaction that
+-- appended the entry, so that the body is a pure function of durable rows.
+CREATE TABLE deliveries (
+    workspace_id    uuid NOT NULL,
+    destination_id  uuid NOT NULL,
+    number          bigint NOT NULL,
+    ledger_id       uuid NOT NULL,
+    seq             bigint NOT NULL,
+    receipt_id      uuid NOT NULL,
+    issued_at       bigint NOT NULL,
+    tree_size       bigint NOT NULL,
+    receipt_key     bytea NOT NULL,
+    checkpoint_key  bytea NOT NULL,
+    receipt_signature    bytea,
+    checkpoint_signature bytea,
+    state           text NOT NULL DEFAULT 'pending',
+    attempts        integer NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz,
+    first_attempt_at timestamptz,
+    settled_at      timestamptz,
+    PRIMARY KEY (workspace_id, destination_id, number)
+) WITH (fillfactor = 70);
+CREATE INDEX deliveries_retry ON deliveries (workspace_id, destination_id, next_attempt_at) WHERE state = 'retry';
+
+CREATE TABLE attempts (
+    workspace_id   uuid NOT NULL,
+    destination_id uuid NOT NULL,
+    number         bigint NOT NULL,
+    attempt        integer NOT NULL,
+    started_at     timestamptz NOT NULL,
+    duration_us    bigint NOT NULL,
+    status         integer,
+    error          text,
+    answer         text,
+    PRIMARY KEY (workspace_id, destination_id, number, attempt)
+);
+
+-- ── Entries are only ever inserted ──────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION entries_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'entries are append-only: % is refused', TG_OP USING ERRCODE = 'SL010';
+END $$;
+CREATE TRIGGER entries_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entries
+    FOR EACH STATEMENT EXECUTE FUNCTION entries_are_append_only();
+
+-- ── The only writer ─────────────────────────────────────────────────────────────────────────────────────────
+
+-- Appends a batch in one round trip. The caller has built the entries on the head it knows; if the head, the
+-- destinations or the key ring are not what it knew, nothing is written and it reads again:
+--   SL001 the head or the destinations have moved, SL003 the key ring has moved,
+--   SL004 an idempotency key is taken.
+-- p_node is the node that will send, and so takes the lanes that nobody holds; null takes none.
+-- Returns, for each destination with deliveries, the number before its first one, and whether this node holds
+-- the destination's lane now (and under which fence). A crash before the commit leaves nothing.
+CREATE FUNCTION ledger_append(
+    p_workspace uuid, p_ledger uuid, p_size bigint, p_leaf bytea, p_routes bigint,
+    p_new_leaf bytea, p_frontier bytea, p_recorded_at bigint,
+    p_leaves bytea[], p_types text[], p_entries text[],
+    p_opening_seqs bigint[], p_opening_names text[], p_openings bytea[],
+    p_node_levels smallint[], p_node_tiles bigint[], p_node_hashes bytea[],
+    p_key_sources uuid[], p_keys text[], p_key_hashes bytea[], p_key_seqs bigint[],
+    p_destinations uuid[], p_delivery_seqs bigint[], p_receipts uuid[],
+    p_serial bigint, p_receipt_key bytea, p_checkpoint_key bytea, p_node uuid
+) RETURNS TABLE (destination_id uuid, before_first bigint, held boolean, fence bigint, sent_through bigint,
+                 failing_since timestamptz)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_new_size bigint := p_size + cardinality(p_leaves);
+    v_taken integer;
+BEGIN
+    PERFORM set_config('sl.workspace', p_workspace::text, true);
+    IF cardinality(p_destinations) > 0 THEN
+        -- Shared with every append, exclusive to a rotation: no receipt is fixed under a key just retired.
+        PERFORM pg_advisory_xact_lock_shared(1397489665);
+        IF (SELECT max(serial) FROM key_manifests) IS DISTINCT FROM p_serial THEN
+            RAISE EXCEPTION 'the key ring has moved' USING ERRCODE = 'SL003';
+        END IF;
+    END IF;
+
+    UPDATE heads SET size = v_new_size, leaf = p_new_leaf, frontier = p_frontier, recorded_at = p_recorded_at
+     WHERE workspace_id = p_workspace AND ledger_id = p_ledger
+       AND size = p_size AND leaf = p_leaf AND routes = p_routes;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the head has moved' USING ERRCODE = 'SL001';
+    END IF;
+
+    IF cardinality(p_keys) > 0 THEN
+        INSERT INTO idempotency_keys AS k
+            (workspace_id, source_id, key, body_hash, seq, recorded_at, expires_at)
+        SELECT p_workspace, source_id, key, body_hash, seq, p_recorded_at, now() + interval '24 hours'
+          FROM unnest(p_key_sources, p_keys, p_key_hashes, p_key_seqs) AS u (source_id, key, body_hash, seq)
+            ON CONFLICT (workspace_id, source_id, key) DO UPDATE
+           SET body_hash = excluded.body_hash, seq = excluded.seq, recorded_at = excluded.recorded_at,
+               expires_at = excluded.expires_at
+         WHERE k.expires_at <= now();
+        GET DIAGNOSTICS v_taken = ROW_COUNT;
+        IF v_taken <> cardinality(p_keys) THEN
+            RAISE EXCEPTION 'an idempotency key is taken' USING ERRCODE = 'SL004';
+        END IF;
+    END IF;
+
+    INSERT INTO entries (workspace_id, ledger_id, seq, leaf, type, entry)
+    SELECT p_workspace, p_ledger, p_size + n - 1, leaf, type, entry
+      FROM unnest(p_leaves, p_types, p_entries) WITH ORDINALITY AS u (leaf, type, entry, n);
+
+    IF cardinality(p_opening_seqs) > 0 THEN
+        INSERT INTO openings (workspace_id, ledger_id, seq, name, sealed)
+        SELECT p_workspace, p_ledger, seq, name, sealed
+          FROM unnest(p_opening_seqs, p_opening_names, p_openings) AS u (seq, name, sealed);
+    END IF;
+
+    -- Each tile of leaf hashes that this batch has filled.
+    IF v_new_size / 256 > p_size / 256 THEN
+        INSERT INTO tiles (workspace_id, ledger_id, level, tile, hashes)
+        SELECT p_workspace, p_ledger, 0, seq / 256, string_agg(leaf, ''::bytea ORDER BY seq)
+          FROM entries
+         WHERE workspace_id = p_workspace AND ledger_id = p_ledger
+           AND seq >= p_size / 256 * 256 AND seq < v_new_size / 256 * 256
+         GROUP BY seq / 256;
+        INSERT INTO tiles AS t (workspace_id, ledger_id, level, tile, hashes)
+        SELECT p_workspace, p_ledger, level, tile, string_agg(hash, ''::bytea ORDER BY n)
+          FROM unnest(p_node_levels, p_node_tiles, p_node_hashes) WITH ORDINALITY AS u (level, tile, hash, n)
+         GROUP BY level, tile
+            ON CONFLICT (workspace_id, ledger_id, level, tile) DO UPDATE SET hashes = t.hashes || excluded.hashes;
+    END IF;
+
+    IF cardinality(p_destinations) > 0 THEN
+        RETURN QUERY
+        WITH wanted AS (
+            SELECT d AS destination_id, count(*) AS n FROM unnest(p_destinations) AS u (d) GROUP BY d
+        ), numbered AS (
+            UPDATE lanes l
+               SET last_number = l.last_number + w.n,
+                   fence = l.fence + CASE WHEN l.holder = p_node AND l.leased_until >= now() THEN 0
+                                          WHEN p_node IS NOT NULL AND NOT l.stopped AND l.leased_until < now()
+                                          THEN 1 ELSE 0 END,
+                   leased_until = CASE WHEN p_node IS NOT NULL AND NOT l.stopped
+                                            AND (l.holder = p_node OR l.leased_until < now())
+                                       THEN now() + interval '30 seconds' ELSE l.leased_until END,
+                   holder = CASE WHEN p_node IS NOT NULL AND NOT l.stopped AND l.leased_until < now()
+                                 THEN p_node ELSE l.holder END
+              FROM wanted w
+             WHERE l.workspace_id = p_workspace AND l.destination_id = w.destination_id
+            RETURNING l.destination_id, l.last_number - w.n AS before_first,
+                      COALESCE(l.holder = p_node, false) AS held, l.fence, l.sent_through,
+                      l.failing_since
+        ), written AS (
+            INSERT INTO deliveries (workspace_id, destination_id, number, ledger_id, seq, receipt_id, issued_at,
+                                    tree_size, receipt_key, checkpoint_key)
+            SELECT p_workspace, u.d, n.before_first + row_number() OVER (PARTITION BY u.d ORDER BY u.i),
+                   p_ledger, u.seq, u.receipt, p_recorded_at, v_new_size, p_receipt_key, p_checkpoint_key
+              FROM unnest(p_destinations, p_delivery_seqs, p_receipts) WITH ORDINALITY AS u (d, seq, receipt, i)
+              JOIN numbered n ON n.destination_id = u.d
+            RETURNING 1
+        )
+        SELECT n.destination_id, n.before_first, n.held, n.fence, n.sent_through, n.failing_since
+          FROM numbered n, (SELECT count(*) FROM written) AS w;
+    END IF;
+END $$;
+
+-- ── Row-level security ──────────────────────────────────────────────────────────────────────────────────────
+
+DO $$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['workspaces', 'data_keys', 'heads', 'entries', 'openings', 'tiles', 'checkpoints',
+                             'sources', 'subjects', 'idempotency_keys', 'destinations', 'lanes', 'deliveries',
+                             'attempts'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+        EXECUTE format(
+            'CREATE POLICY one_workspace ON %I TO statusledger_service '
+            'USING (workspace_id = (SELECT NULLIF(current_setting(''sl.workspace'', true), '''')::uuid))', t);
+    END LOOP;
+    -- What works across workspaces.
+    FOREACH t IN ARRAY ARRAY['workspaces', 'heads', 'checkpoints', 'sources', 'idempotency_keys', 'lanes',
+                             'deliveries', 'attempts'] LOOP
+        EXECUTE format('CREATE POLICY across_workspaces ON %I TO statusledger_worker USING (true)', t);
+    END LOOP;
+END $$;
+
+-- ── Grants: only what each role needs ───────────────────────────────────────────────────────────────────────
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO statusledger_service, statusledger_worker;
+
+GRANT EXECUTE ON FUNCTION ledger_append TO statusledger_service;
+GRANT SELECT, INSERT ON instance, key_manifests, api_tokens TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE (private_key) ON signing_keys TO statusledger_service;
+GRANT SELECT, INSERT ON workspaces, data_keys, entries TO statusledger_service;
+GRANT UPDATE (name) ON workspaces TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON heads, tiles, checkpoints TO statusledger_service;
+GRANT SELECT, INSERT, DELETE ON openings TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON sources, subjects, idempotency_keys TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON destinations, lanes, deliveries TO statusledger_service;
+GRANT SELECT, INSERT ON attempts TO statusledger_service;
+
+GRANT SELECT ON workspaces, heads, checkpoints, api_tokens, instance, key_manifests TO statusledger_worker;
+GRANT SELECT (workspace_id, source_id, kind, token_hash, health, next_poll_at, leased_until, lease_holder, deleted_at),
+      UPDATE (next_poll_at, leased_until, lease_holder) ON sources TO statusledger_worker;
+GRANT SELECT (workspace_id, source_id, key, expires_at), DELETE ON idempotency_keys TO statusledger_worker;
+GRANT SELECT, UPDATE ON lanes TO statusledger_worker;
+GRANT SELECT, UPDATE (state, attempts, next_attempt_at, first_attempt_at, settled_at) ON deliveries TO statusledger_worker;
+GRANT SELECT (workspace_id, destination_id, number, attempt), INSERT ON attempts TO statusledger_worker;

@@ -1,0 +1,295 @@
+//! `demo`: everything working, for whoever wants to see it.
+//!
+//! Both stores are simulated over real HTTP; everything else is the real thing: embedded Postgres, polling, ledger,
+//! receipts, webhooks, and a receiver that verifies each receipt under the pin.
+
+use super::receiver::{Proven, Receiver};
+use super::{export, show};
+use crate::access;
+use crate::config::Settings;
+use crate::database::attach;
+use crate::id::WorkspaceId;
+use crate::ledger::export::{Exporter, Request};
+use crate::node::Node;
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::json;
+use statusledger_simulator::{Options, Scenario, Simulator};
+use statusledger_verify::json::{Object, Value};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Seconds between two sweeps: the simulated days pass in seconds.
+const INTERVAL_S: f64 = 0.25;
+/// How long nothing may be proven before the demo says that something is wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the demo.
+///
+/// # Errors
+/// If a part of it does not start, or nothing is proven for a minute.
+pub async fn run(
+    mut settings: Settings,
+    events: Option<u64>,
+    data_dir: Option<PathBuf>,
+    port: Option<u16>,
+) -> Result<u8> {
+    let started = Instant::now();
+    let temporary;
+    let directory = match data_dir {
+        Some(dir) => dir,
+        None => {
+            temporary = tempfile::Builder::new().prefix("statusledger-demo-").tempdir()?;
+            temporary.path().to_owned()
+        }
+    };
+    settings.data_dir.clone_from(&directory);
+    settings.port = port.unwrap_or(0);
+    settings.polling.interval_s = INTERVAL_S;
+    settings.polling.allow_other_hosts = true;
+    settings.delivery.allow_http = true;
+    settings.delivery.allow_networks = vec!["127.0.0.0/8".into()];
+    settings.check()?;
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    if directory.join("receipts").exists() {
+        bail!(
+            "{} holds an earlier demo; name another directory, or continue it with `up`",
+            directory.display()
+        );
+    }
+    show::line("statusledger demo: both stores are simulated, everything else is real");
+    // Making the stores' keys takes as long as starting the database: both at once. They are kept, so that `up`
+    // finds sources whose keys are still keys.
+    let stores = directory.join("stores");
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&stores)?;
+    let keys = Options { keys: Some(stores), ..Options::default() };
+    let simulator = tokio::spawn(Simulator::start(Scenario::demo(), keys));
+    let attached = attach::start(&settings).await?;
+    let cluster = attached.cluster;
+    let shown = show(&settings, events, attached.database, simulator, started).await;
+    attach::stop(cluster).await?;
+    shown
+}
+
+type Starting = tokio::task::JoinHandle<Result<Simulator, statusledger_simulator::SimulatorError>>;
+
+async fn show(
+    settings: &Settings,
+    events: Option<u64>,
+    database: crate::database::Database,
+    simulator: Starting,
+    started: Instant,
+) -> Result<u8> {
+    let directory = &settings.data_dir;
+    let name = (settings.instance != Settings::default().instance).then_some(settings.instance.as_str());
+    let node = Node::start(settings, Some(name.unwrap_or("demo.localhost")), database).await?;
+    let simulator = simulator.await??;
+    let (receiver, receiver_address, mut proven) =
+        Receiver::start(directory.join("receipts"), events).await?;
+    let pin = node.keyring.current().pin();
+    receiver.trust(pin.clone(), format!("http://{}/.well-known/statusledger-keys.json", node.address));
+    std::fs::write(directory.join("pins"), format!("{pin}\n"))?;
+    let result = async {
+        let token = access::create_admin_token(&node.database).await?;
+        let api = Api {
+            base: format!("http://{}", node.address),
+            token: token.as_str().to_owned(),
+            client: reqwest::Client::builder().no_proxy().build()?,
+        };
+        let mut workspaces = Vec::new();
+        for team in simulator.app_store_teams() {
+            workspaces.push(api.set_up(&team, &simulator, &receiver, receiver_address).await?);
+        }
+        show::line(format!("  serving   http://{}", node.address));
+        show::line(format!("  pin       {pin}"));
+        show::line(format!("  data      {}", directory.display()));
+        watch(&mut proven, events, started).await?;
+        Ok::<_, anyhow::Error>(workspaces)
+    }
+    .await;
+    let (keyring, seen, data_keys) =
+        (node.keyring.clone(), node.seen_heads.clone(), node.writer.data_keys().clone());
+    let exports = match &result {
+        Ok(workspaces) => {
+            let exporter = Exporter { database: node.database.clone(), keyring, data_keys, seen };
+            leave(&exporter, directory, workspaces).await
+        }
+        Err(_) => Ok(()),
+    };
+    simulator.shutdown().await;
+    node.stop().await;
+    result?;
+    exports?;
+    show::line(format!("  kept      receipts/, ledger-*.zip, keys.json, pins in {}", directory.display()));
+    Ok(0)
+}
+
+/// Leaves what a verifier needs: the keys and a whole export of each workspace.
+async fn leave(exporter: &Exporter, directory: &Path, workspaces: &[WorkspaceId]) -> Result<()> {
+    std::fs::write(directory.join("keys.json"), exporter.keyring.current().manifest().as_bytes())?;
+    for workspace in workspaces {
+        let request = Request {
+            workspace: *workspace,
+            from: 0,
+            to: None,
+            types: None,
+            openings: false,
+            exported_by: "cli".into(),
+        };
+        let prepared =
+            exporter.prepare(request.clone()).await?.ok_or_else(|| anyhow!("a workspace is gone"))?;
+        let out = directory.join(format!("ledger-{}.zip", prepared.ledger()));
+        export::write(exporter, request, &out).await?;
+    }
+    Ok(())
+}
+
+/// Prints what is proven until it is enough.
+async fn watch(
+    proven: &mut mpsc::UnboundedReceiver<Proven>,
+    events: Option<u64>,
+    started: Instant,
+) -> Result<()> {
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut count = 0;
+    while events.is_none_or(|n| count < n) {
+        let next = tokio::select! {
+            next = tokio::time::timeout(PATIENCE, proven.recv()) => next,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = terminated.recv() => return Ok(()),
+        };
+        let Ok(Some(next)) = next else {
+            bail!("nothing was proven for {} seconds", PATIENCE.as_secs());
+        };
+        count += 1;
+        if count == 1 {
+            show::line(format!(
+                "  first     verified receipt after {:.1} s",
+                started.elapsed().as_secs_f64()
+            ));
+        }
+        show::line(sentence(&next));
+    }
+    show::line(format!("{count} receipts verified"));
+    Ok(())
+}
+
+/// A proven transition as a person likes to read it.
+fn sentence(proven: &Proven) -> String {
+    let empty = Object::default();
+    let body = proven.body.as_object().unwrap_or(&empty);
+    let inside =
+        |of: &Object, name: &str| of.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+    let text = |of: &Object, name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let data = inside(body, "data");
+    let subject = inside(&data, "subject");
+    let receipt = inside(body, "receipt");
+    let number = receipt.get("number").and_then(Value::as_int).unwrap_or_default();
+    let seq = body.get("seq").and_then(Value::as_int).unwrap_or_default();
+    let what = match text(&subject, "kind").as_str() {
+        "version" => format!("{} {}", place(&text(&subject, "platform")), text(&subject, "version")),
+        "build" => format!("{} build {}", place(&text(&subject, "platform")), text(&subject, "build")),
+        "release" => format!("Play {} {}", text(&subject, "track"), text(&subject, "release")),
+        _ => text(body, "type"),
+    };
+    let app = text(&subject, "name");
+    format!(
+        "  ✓ {:<18} {:<18} {:<28} {} → {}   [entry {seq}, receipt {number}, tree of {}]",
+        proven.workspace,
+        app,
+        what,
+        text(&data, "from"),
+        text(&data, "to"),
+        proven.checkpoint_size
+    )
+}
+
+fn place(platform: &str) -> &str {
+    match platform {
+        "IOS" => "iOS",
+        "MAC_OS" => "macOS",
+        "TV_OS" => "tvOS",
+        "VISION_OS" => "visionOS",
+        other => other,
+    }
+}
+
+/// The demo's own way to the API: what a person would do with curl.
+struct Api {
+    base: String,
+    token: String,
+    client: reqwest::Client,
+}
+
+impl Api {
+    async fn post(&self, path: &str, body: serde_json::Value) -> Result<serde_json::Value> {
+        let response = self
+            .client
+            .post(format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
+            .json(&body)
+            .send()
+            .await?;
+        let status = response.status();
+        let answer: serde_json::Value = response.json().await?;
+        if !status.is_success() {
+            bail!("POST {path} answered {status}: {}", answer["detail"].as_str().unwrap_or_default());
+        }
+        Ok(answer)
+    }
+
+    /// Makes a team's workspace, its sources and its destination.
+    async fn set_up(
+        &self,
+        team: &str,
+        simulator: &Simulator,
+        receiver: &Receiver,
+        receiver_address: std::net::SocketAddr,
+    ) -> Result<WorkspaceId> {
+        let workspace = self.post("/v1/workspaces", json!({ "name": team })).await?;
+        let id = workspace["id"].as_str().context("a workspace has an id")?.to_owned();
+        let path = format!("/v1/workspaces/{id}");
+        let hook = team.to_lowercase().replace(' ', "-");
+        let destination = self
+            .post(
+                &format!("{path}/destinations"),
+                json!({
+                    "name": "demo receiver",
+                    "url": format!("http://{receiver_address}/hooks/{hook}"),
+                    "filter": { "types": ["store.*"] },
+                }),
+            )
+            .await?;
+        receiver.expect(
+            &hook,
+            team,
+            destination["id"].as_str().unwrap_or_default(),
+            destination["secret"].as_str().unwrap_or_default(),
+        );
+        if let Some(key) = simulator.app_store_key(team) {
+            let source = json!({
+                "kind": "app_store",
+                "name": "App Store Connect (simulated)",
+                "credentials": {
+                    "key_id": key.key_id,
+                    "issuer_id": key.issuer_id,
+                    "private_key": key.private_key_pem.as_str(),
+                },
+                "base_url": simulator.app_store_base_url(),
+            });
+            self.post(&format!("{path}/sources"), source).await?;
+        }
+        if let Some(account) = simulator.google_service_account_json(team) {
+            let source = json!({
+                "kind": "google_play",
+                "name": "Google Play (simulated)",
+                "service_account": serde_json::from_str::<serde_json::Value>(&account)?,
+                "publisher_url": simulator.publisher_base_url(),
+                "reporting_url": simulator.reporting_base_url(),
+            });
+            self.post(&format!("{path}/sources"), source).await?;
+        }
+        Ok(id.parse()?)
+    }
+}

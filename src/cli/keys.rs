@@ -1,0 +1,185 @@
+//! `keys`.
+
+use super::{KeysCommand, RootCommand, Where, show};
+use crate::config::Settings;
+use crate::database::{Database, attach};
+use crate::delivery::Outbox;
+use crate::instance::{Instance, Opened};
+use crate::keyring;
+use crate::node;
+use anyhow::{Context, Result, anyhow, bail};
+use statusledger_keys::key_id::KeyId;
+use statusledger_keys::ring::{Change, Ring, RingError, RootFile, Rotation};
+use statusledger_verify::time::Timestamp;
+use std::path::Path;
+
+/// Runs a `keys` command.
+///
+/// # Errors
+/// If the ring refuses.
+pub async fn run(mut settings: Settings, command: KeysCommand) -> Result<u8> {
+    let place: &Where = match &command {
+        KeysCommand::List { place, .. }
+        | KeysCommand::Rotate { place, .. }
+        | KeysCommand::Revoke { place, .. }
+        | KeysCommand::Pin { place }
+        | KeysCommand::Root(RootCommand::Export { place, .. })
+        | KeysCommand::Export { place, .. } => place,
+    };
+    place.apply(&mut settings);
+    let attached = attach::attach(&settings).await?;
+    let done = with_database(&settings, &attached.database, command).await;
+    attached.close().await?;
+    done
+}
+
+async fn with_database(settings: &Settings, database: &Database, command: KeysCommand) -> Result<u8> {
+    if Instance::read(database).await?.is_none() {
+        bail!("the database holds no instance yet; `up` or `serve` makes one");
+    }
+    // A command hands nothing to lanes: what it records is delivered by the nodes.
+    let (outbox, _) = Outbox::new();
+    let key = node::key_encryption_key(settings)?;
+    let opened = Instance::open(database, key, None, None, outbox).await?;
+    match command {
+        KeysCommand::List { json, .. } => list(&opened, json),
+        KeysCommand::Pin { .. } => show::line(opened.keyring.current().pin().to_string()),
+        KeysCommand::Export { out, .. } => {
+            let manifest = opened.keyring.current().manifest().to_string();
+            match out {
+                None => show::line(manifest),
+                Some(path) => std::fs::write(&path, manifest)
+                    .with_context(|| format!("cannot write {}", path.display()))?,
+            }
+        }
+        KeysCommand::Rotate { only, root, .. } => {
+            let what = match only.as_deref() {
+                None => What::Rotate(Rotation::Both),
+                Some("receipt") => What::Rotate(Rotation::Receipt),
+                Some("checkpoint") => What::Rotate(Rotation::Checkpoint),
+                Some("root") => What::RotateRoot,
+                Some(other) => bail!("--only takes receipt, checkpoint or root, not \"{other}\""),
+            };
+            let lent = root.as_deref().map(read_root).transpose()?;
+            change(&opened, lent.as_ref(), &what, root.as_deref()).await?;
+        }
+        KeysCommand::Revoke { key_id, root, .. } => {
+            let key_id: KeyId =
+                key_id.parse().map_err(|_| anyhow!("\"{key_id}\" is not a key's id (64 hex digits)"))?;
+            let lent = root.as_deref().map(read_root).transpose()?;
+            change(&opened, lent.as_ref(), &What::Revoke(key_id), None).await?;
+        }
+        KeysCommand::Root(RootCommand::Export { file, .. }) => {
+            if file.exists() {
+                bail!("{} exists already", file.display());
+            }
+            change(&opened, None, &What::ExportRoot, Some(&file)).await?;
+            show::line(format!(
+                "the root's private key is in {} and nowhere else: keep it offline, with a copy",
+                file.display()
+            ));
+        }
+    }
+    Ok(0)
+}
+
+enum What {
+    Rotate(Rotation),
+    RotateRoot,
+    Revoke(KeyId),
+    ExportRoot,
+}
+
+fn read_root(path: &Path) -> Result<RootFile> {
+    RootFile::read(path).with_context(|| format!("{} is not a usable root file", path.display()))
+}
+
+/// Makes a change of the ring. A root that leaves the ring is written, and flushed, before the change is committed:
+/// it is the only copy.
+async fn change(
+    opened: &Opened,
+    lent: Option<&RootFile>,
+    what: &What,
+    root_file: Option<&Path>,
+) -> Result<()> {
+    let events = opened
+        .keyring
+        .change(&opened.writer, opened.instance.workspace, |ring: &Ring, now: Timestamp| {
+            let lent_ring;
+            let ring = match lent {
+                Some(file) => {
+                    lent_ring = ring.with_root(file)?;
+                    &lent_ring
+                }
+                None => ring,
+            };
+            let change = make(ring, what, now)?;
+            if let Some(file) = &change.root_file {
+                let path = match (what, root_file) {
+                    // The next root of an offline root rests beside it.
+                    (What::RotateRoot, Some(path)) => path.with_extension("next"),
+                    (_, Some(path)) => path.to_owned(),
+                    (_, None) => {
+                        return Err(keyring::Error::Manifest("no file was named for the root".into()));
+                    }
+                };
+                file.write(&path)?;
+            }
+            let events = change.events.clone();
+            let broken = change.broken_pins.clone();
+            Ok((change, (events, broken)))
+        })
+        .await?;
+    let (events, broken) = events;
+    for event in &events {
+        let key = event.data.get("key_id").and_then(|v| v.as_str()).unwrap_or_default();
+        let purpose = event.data.get("purpose").and_then(|v| v.as_str()).unwrap_or_default();
+        show::line(format!("{} {purpose} {key}", event.event_type.as_str()));
+    }
+    for pin in &broken {
+        show::note(format!(
+            "customers who pinned {pin} need the new pin: {}",
+            opened.keyring.current().pin()
+        ));
+    }
+    Ok(())
+}
+
+fn make(ring: &Ring, what: &What, now: Timestamp) -> Result<Change, RingError> {
+    match what {
+        What::Rotate(rotation) => ring.rotate(*rotation, now),
+        What::RotateRoot => ring.rotate_root(now),
+        What::Revoke(key_id) => ring.revoke(*key_id, now),
+        What::ExportRoot => ring.export_root(),
+    }
+}
+
+fn list(opened: &Opened, json: bool) {
+    let snapshot = opened.keyring.current();
+    if json {
+        show::line(&**snapshot.manifest());
+        return;
+    }
+    let ring = snapshot.ring();
+    show::line(format!(
+        "instance {}  serial {}  issued {}  expires {}",
+        ring.instance(),
+        ring.serial(),
+        ring.issued_at(),
+        ring.expires()
+    ));
+    for key in ring.keys() {
+        let state = match (&key.revoked_at, &key.not_after) {
+            (Some(at), _) => format!("revoked {at}"),
+            (None, Some(at)) => format!("retired {at}"),
+            (None, None) => "current".to_owned(),
+        };
+        let held = if ring.holds_private(key.key_id) { "" } else { "  (private half not held)" };
+        show::line(format!(
+            "{}  {:<10}  from {}  {state}{held}",
+            key.key_id,
+            key.purpose.to_string(),
+            key.not_before
+        ));
+    }
+}

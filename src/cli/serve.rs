@@ -1,0 +1,106 @@
+//! `up`, `serve`, `migrate`.
+
+use super::show;
+use crate::access;
+use crate::config::Settings;
+use crate::database::{self, Database, attach};
+use crate::node::Node;
+use anyhow::{Context, Result, bail};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serves over the embedded cluster.
+///
+/// # Errors
+/// If something is not as it has to be.
+pub async fn up(settings: &Settings, name: Option<&str>, token_file: Option<PathBuf>) -> Result<u8> {
+    let attached = attach::start(settings).await?;
+    let served = run(settings, name, attached.database, token_file).await;
+    attach::stop(attached.cluster).await?;
+    served
+}
+
+/// Serves over the operator's database.
+///
+/// # Errors
+/// If something is not as it has to be.
+pub async fn serve(settings: &Settings, name: Option<&str>, token_file: Option<PathBuf>) -> Result<u8> {
+    let Some(url) = &settings.database_url else {
+        bail!("`serve` needs --database-url (and --worker-database-url); `up` brings a database of its own");
+    };
+    let database = attach::open_external(settings, url).await?;
+    run(settings, name, database, token_file).await
+}
+
+/// Migrates, as the owner.
+///
+/// # Errors
+/// If the owner may not, or a migration fails.
+pub async fn migrate(settings: &Settings) -> Result<u8> {
+    let Some(url) = &settings.owner_database_url else {
+        bail!("`migrate` needs --owner-database-url");
+    };
+    database::migrate(url.parse().context("the owner's database address cannot be read")?).await?;
+    show::line("the schema is up to date");
+    Ok(0)
+}
+
+async fn run(
+    settings: &Settings,
+    name: Option<&str>,
+    database: Database,
+    token_file: Option<PathBuf>,
+) -> Result<u8> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut node = Node::start(settings, name, database).await?;
+    let token_file = token_file.unwrap_or_else(|| settings.data_dir.join("bootstrap-token"));
+    let token = ensure_token(&node.database, &token_file).await;
+    let announced = token.map(|made| {
+        show::line(format!("statusledger {} serves {}", env!("CARGO_PKG_VERSION"), node.instance.name));
+        show::line(format!("  address  http://{}", node.address));
+        show::line(format!("  pin      {}", node.keyring.current().pin()));
+        let how = if made { "written to" } else { "in" };
+        show::line(format!("  token    {how} {}", token_file.display()));
+    });
+    let ended = match announced {
+        Err(e) => Err(e),
+        Ok(()) => tokio::select! {
+            refused = node.refused() => refused.map(|()| 0),
+            _ = tokio::signal::ctrl_c() => Ok(0),
+            _ = terminated.recv() => Ok(0),
+        },
+    };
+    node.stop().await;
+    ended
+}
+
+/// Makes sure that the file holds an administrator's token; says whether it made one.
+async fn ensure_token(database: &Database, file: &Path) -> Result<bool> {
+    match std::fs::read_to_string(file) {
+        Ok(text) if access::is_admin_token(database, text.trim()).await? => return Ok(false),
+        Ok(text) if !text.trim().is_empty() => {
+            bail!(
+                "{} holds something that is not a token of this instance; remove it or name another",
+                file.display()
+            );
+        }
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", file.display())),
+    }
+    let token = access::create_admin_token(database).await?;
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("cannot write the bootstrap token to {}", file.display()))?;
+    nix::sys::stat::fchmod(&out, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    writeln!(out, "{}", token.as_str())?;
+    out.sync_all()?;
+    Ok(true)
+}

@@ -1,0 +1,222 @@
+//! Every setting: its unit, its default, its name in the environment.
+//!
+//! Settings come, later ones winning, from the defaults here, a TOML file (`--config`), and the environment
+//! (`STATUSLEDGER_` and the name in capitals; a list as TOML, `["10.0.0.0/8"]`). A secret is named by the file that
+//! holds it. What the command line says wins over all of them.
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The settings of a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The instance's name: a host name, fixed at the first start. Default `localhost`.
+    pub instance: String,
+    /// The node's own directory: key-encryption key, heads seen, the embedded cluster. Default `statusledger-data`.
+    pub data_dir: PathBuf,
+    /// The address to listen on. Default `127.0.0.1`.
+    pub listen: std::net::IpAddr,
+    /// The port to listen on; 0 takes a free one. Default 8480.
+    pub port: u16,
+    /// The service's database address; none means the embedded cluster.
+    pub database_url: Option<String>,
+    /// The worker's database address (see docs/operations.md). Needed with `database_url`.
+    pub worker_database_url: Option<String>,
+    /// The owner's database address; only `migrate` uses it.
+    pub owner_database_url: Option<String>,
+    /// Database connections for the service and, apart, for the worker. Default 16.
+    pub database_connections: u32,
+    /// The file of the key-encryption key; made at the first start. Default `<data_dir>/key-encryption-key`.
+    pub key_encryption_key_file: Option<PathBuf>,
+    /// Where Postgres's programs are, if not where they are looked for.
+    pub postgres_bin: Option<PathBuf>,
+    /// How deliveries are made.
+    pub delivery: DeliverySettings,
+    /// How stores are polled.
+    pub polling: PollingSettings,
+}
+
+/// How deliveries are made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeliverySettings {
+    /// Seconds from one attempt to the next; the first is 0. Default: the ten steps of Standard Webhooks.
+    pub schedule_s: Vec<f64>,
+    /// Part of a step that is drawn at random and added, 0 to 1. Default 0.1.
+    pub jitter: f64,
+    /// Deadline of an attempt over connect, TLS, headers and body, in seconds. Default 20.
+    pub deadline_s: f64,
+    /// Seconds of nothing but failures after which a destination is disabled. Default five days.
+    pub disable_after_s: f64,
+    /// Failures in a row after which a destination is only probed, one attempt at a time. Default 8.
+    pub breaker_failures: u32,
+    /// Longest wait that a `Retry-After` may ask for, in seconds. Default a day.
+    pub retry_after_cap_s: f64,
+    /// Whether `http` addresses are allowed. Default false.
+    pub allow_http: bool,
+    /// Networks that are reachable though the guard denies them (CIDR). Default none.
+    pub allow_networks: Vec<String>,
+    /// A PEM file of certificate authorities that are trusted besides the system's.
+    pub extra_roots: Option<PathBuf>,
+}
+
+/// How stores are polled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PollingSettings {
+    /// Seconds between two sweeps of a store key. Default 60.
+    pub interval_s: f64,
+    /// Whether a source may name a store address of its own, also over `http` (for simulators). Default false.
+    pub allow_other_hosts: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            instance: "localhost".into(),
+            data_dir: "statusledger-data".into(),
+            listen: std::net::Ipv4Addr::LOCALHOST.into(),
+            port: 8480,
+            database_url: None,
+            worker_database_url: None,
+            owner_database_url: None,
+            database_connections: 16,
+            key_encryption_key_file: None,
+            postgres_bin: None,
+            delivery: DeliverySettings::default(),
+            polling: PollingSettings::default(),
+        }
+    }
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        const HOUR_S: f64 = 3600.0;
+        Self {
+            schedule_s: vec![
+                0.0,
+                5.0,
+                300.0,
+                1800.0,
+                2.0 * HOUR_S,
+                5.0 * HOUR_S,
+                10.0 * HOUR_S,
+                14.0 * HOUR_S,
+                20.0 * HOUR_S,
+                24.0 * HOUR_S,
+            ],
+            jitter: 0.1,
+            deadline_s: 20.0,
+            disable_after_s: 5.0 * 24.0 * HOUR_S,
+            breaker_failures: 8,
+            retry_after_cap_s: 24.0 * HOUR_S,
+            allow_http: false,
+            allow_networks: Vec::new(),
+            extra_roots: None,
+        }
+    }
+}
+
+impl Default for PollingSettings {
+    fn default() -> Self {
+        Self { interval_s: 60.0, allow_other_hosts: false }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or a variable that does not read as what it sets.
+    #[error("the settings cannot be read: {0}")]
+    Unreadable(#[from] Box<figment::Error>),
+    /// A value outside what it can mean.
+    #[error("the setting {name} is wrong: {why}")]
+    Invalid {
+        /// The setting, with dots.
+        name: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Settings {
+    /// Reads the defaults, then `file`, then the environment.
+    ///
+    /// # Errors
+    /// If a source does not parse, names a setting that does not exist, or a value is out of range.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let settings: Self = figment
+            .merge(
+                Env::prefixed("STATUSLEDGER_")
+                    .ignore(&["key_encryption_key", "shared", "log", "config"])
+                    .split("__"),
+            )
+            .extract()
+            .map_err(Box::new)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    pub fn check(&self) -> Result<(), Error> {
+        let invalid = |name, why: &str| Err(Error::Invalid { name, why: why.into() });
+        let name_ok = !self.instance.is_empty()
+            && self.instance.len() <= 253
+            && self
+                .instance
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b));
+        if !name_ok {
+            return invalid("instance", "a host name has 1 to 253 of a-z, 0-9, '.' and '-'");
+        }
+        let d = &self.delivery;
+        if d.schedule_s.is_empty()
+            || d.schedule_s.len() > 100
+            || d.schedule_s.iter().any(|s| !(0.0..=1e7).contains(s))
+        {
+            return invalid("delivery.schedule_s", "1 to 100 waits of 0 to 10,000,000 seconds are needed");
+        }
+        if !(0.0..=1.0).contains(&d.jitter) {
+            return invalid("delivery.jitter", "it is a part, 0 to 1");
+        }
+        if !(0.01..=300.0).contains(&d.deadline_s) {
+            return invalid("delivery.deadline_s", "0.01 to 300 seconds");
+        }
+        if !(0.0..=1e9).contains(&d.disable_after_s) || !(0.0..=1e7).contains(&d.retry_after_cap_s) {
+            return invalid("delivery", "disable_after_s and retry_after_cap_s are seconds, not negative");
+        }
+        if !(0.01..=86_400.0).contains(&self.polling.interval_s) {
+            return invalid("polling.interval_s", "0.01 seconds to a day");
+        }
+        if !(2..=1000).contains(&self.database_connections) {
+            return invalid("database_connections", "2 to 1000");
+        }
+        Ok(())
+    }
+
+    /// Where the key-encryption key lies.
+    #[must_use]
+    pub fn key_encryption_key_path(&self) -> PathBuf {
+        self.key_encryption_key_file.clone().unwrap_or_else(|| self.data_dir.join("key-encryption-key"))
+    }
+}
+
+impl DeliverySettings {
+    /// The wait before attempt `attempt` (the first is 1) of a delivery, without jitter; none when it is given up.
+    #[must_use]
+    pub fn wait_before(&self, attempt: u32) -> Option<Duration> {
+        let step = usize::try_from(attempt).ok()?.checked_sub(1)?;
+        self.schedule_s.get(step).map(|s| Duration::from_secs_f64(*s))
+    }
+}

@@ -1,0 +1,130 @@
+//! The database: two pools, transactions that see one workspace, and what a server must be before it is used.
+//!
+//! The service's role sees one workspace at a time, named for the length of a transaction by the setting
+//! `sl.workspace`; the worker's role sees a few tables across workspaces and no entry. Both are refused at start if
+//! they could do more than that. The owner's role is used by `migrate` alone.
+
+pub mod attach;
+pub mod embedded;
+pub mod roles;
+
+use crate::id::WorkspaceId;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Postgres, Transaction};
+use std::time::Duration;
+
+/// The migrations, embedded in the program.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// The oldest Postgres that is supported, as `server_version_num`.
+pub const OLDEST_VERSION: i32 = 150_000;
+
+/// How long to wait for a free connection before a request is refused.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A database that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server, or a statement.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// The migrations.
+    #[error("the migrations do not apply: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The server or the role is not what this program may run with.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The pools of a node.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// The service's role: one workspace at a time, by [`Database::workspace`].
+    pub service: PgPool,
+    /// The worker's role: across workspaces, no entries.
+    pub worker: PgPool,
+}
+
+/// A transaction that sees one workspace's rows and no other's.
+#[derive(Debug)]
+pub struct WorkspaceTx {
+    tx: Transaction<'static, Postgres>,
+    /// The workspace it sees.
+    pub workspace: WorkspaceId,
+}
+
+impl Database {
+    /// Opens both pools and refuses a server or a role that this program must not run with.
+    ///
+    /// # Errors
+    /// If the server cannot be reached, is too old, can lose commits, is not migrated, or a role may do more than
+    /// it needs.
+    pub async fn open(
+        service: PgConnectOptions,
+        worker: PgConnectOptions,
+        connections: u32,
+    ) -> Result<Self, Error> {
+        let pool = |options: PgConnectOptions, name: &str| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .min_connections(1)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .connect_with(options.application_name(name))
+        };
+        let database = Self {
+            service: pool(service, "statusledger service").await?,
+            worker: pool(worker, "statusledger worker").await?,
+        };
+        roles::check_server(&database.service).await?;
+        roles::check_service(&database.service).await?;
+        roles::check_worker(&database.worker).await?;
+        Ok(database)
+    }
+
+    /// Begins a transaction that sees `workspace` and nothing else.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn workspace(&self, workspace: WorkspaceId) -> Result<WorkspaceTx, sqlx::Error> {
+        let mut tx = self.service.begin().await?;
+        sqlx::query_scalar!("SELECT set_config('sl.workspace', $1, true)", workspace.uuid().to_string())
+            .fetch_one(&mut *tx)
+            .await?;
+        Ok(WorkspaceTx { tx, workspace })
+    }
+}
+
+impl WorkspaceTx {
+    /// Commits. A crash before this has returned leaves either all of it or nothing.
+    ///
+    /// # Errors
+    /// If the database does not confirm; then it is unknown whether the commit took place.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.tx.commit().await
+    }
+}
+
+impl std::ops::Deref for WorkspaceTx {
+    type Target = sqlx::PgConnection;
+    fn deref(&self) -> &Self::Target {
+        &self.tx
+    }
+}
+
+impl std::ops::DerefMut for WorkspaceTx {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.tx
+    }
+}
+
+/// Brings the schema up to this program's version, as the owner, making the roles first where they are missing.
+///
+/// # Errors
+/// If the owner may not, or a migration fails; each migration is a transaction, so a crash leaves whole steps.
+pub async fn migrate(owner: PgConnectOptions) -> Result<(), Error> {
+    use sqlx::ConnectOptions;
+    let mut connection = owner.application_name("statusledger migrate").connect().await?;
+    roles::ensure(&mut connection).await?;
+    MIGRATIONS.run(&mut connection).await?;
+    Ok(())
+}

@@ -1,0 +1,518 @@
+//! `/v1/workspaces/{workspace}/destinations` and `…/deliveries`.
+
+use super::LaneKey;
+use super::destination::{self, Change, Error, NewDestination};
+use super::dispatcher::Shared;
+use super::guard::Policy;
+use super::queue::{self, Wanted};
+use super::routes::Filter;
+use crate::access::Admin;
+use crate::database::Database;
+use crate::http::App;
+use crate::http::extract::{Body, InPath, InQuery};
+use crate::http::problem::Problem;
+use crate::id::{DestinationId, ReceiptId, WorkspaceId};
+use crate::ledger::Writer;
+use crate::ledger::checkpoint::SignedTree;
+use crate::receipt;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// A destination. Its secret is shown when it is made or rotated, and never again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Destination {
+    /// `ep_` and a UUID.
+    #[schema(value_type = String, example = "ep_0199b1c4-0000-7000-8000-000000000001")]
+    id: DestinationId,
+    /// `webhook`.
+    kind: String,
+    /// What people call it.
+    name: String,
+    /// Where to.
+    url: String,
+    /// What it wants.
+    #[schema(value_type = Filter)]
+    filter: sqlx::types::Json<Filter>,
+    /// Whether notifications carry the openings of sealed values.
+    openings: bool,
+    /// Attempts at once, at most.
+    max_in_flight: i32,
+    /// Since when it takes nothing any more.
+    #[serde(with = "time::serde::rfc3339::option")]
+    disabled_at: Option<OffsetDateTime>,
+    /// Why.
+    disabled_reason: Option<String>,
+    /// The number of its newest delivery.
+    last_number: i64,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+/// A list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Destinations {
+    items: Vec<Destination>,
+}
+
+/// A destination to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationRequest {
+    /// 1 to 100 characters.
+    name: String,
+    /// Where to: https, and a public address, unless the operator allows more.
+    url: String,
+    /// What it wants (default: everything but first sights).
+    #[serde(default)]
+    filter: Filter,
+    /// Whether notifications carry the openings of sealed values (default true).
+    openings: Option<bool>,
+    /// Attempts at once, at most (1 to 256, default 1: strictly in order).
+    max_in_flight: Option<i32>,
+}
+
+/// What changes of a destination; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationChange {
+    /// 1 to 100 characters.
+    name: Option<String>,
+    /// Where to.
+    url: Option<String>,
+    /// What it wants.
+    filter: Option<Filter>,
+    /// Whether notifications carry the openings of sealed values.
+    openings: Option<bool>,
+    /// Attempts at once, at most.
+    max_in_flight: Option<i32>,
+    /// Whether it takes notifications.
+    enabled: Option<bool>,
+}
+
+/// A destination that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CreatedDestination {
+    /// The destination.
+    #[serde(flatten)]
+    destination: Destination,
+    /// Its `whsec_` secret (Standard Webhooks), shown this once.
+    secret: String,
+}
+
+/// A new secret, shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NewSecret {
+    /// The `whsec_` secret. The one before stays valid for 24 hours.
+    secret: String,
+}
+
+/// The entry of a test event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Tested {
+    /// Its place in the ledger.
+    seq: u64,
+}
+
+/// A delivery: an entry on its way to a destination.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Delivery {
+    /// Where to.
+    #[schema(value_type = String)]
+    destination: DestinationId,
+    /// Its number there, from 1.
+    number: i64,
+    /// The entry.
+    seq: i64,
+    /// The receipt's id, also `webhook-id`.
+    #[schema(value_type = String)]
+    receipt: ReceiptId,
+    /// `pending`, `retry`, `delivered`, `given_up`.
+    state: String,
+    /// Attempts made.
+    attempts: i32,
+    /// When the next attempt is due.
+    #[serde(with = "time::serde::rfc3339::option")]
+    next_attempt_at: Option<OffsetDateTime>,
+    /// When it was delivered or given up.
+    #[serde(with = "time::serde::rfc3339::option")]
+    settled_at: Option<OffsetDateTime>,
+}
+
+/// A page of deliveries.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Deliveries {
+    items: Vec<Delivery>,
+    /// Where the next page begins; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<i64>,
+}
+
+/// An attempt.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Attempt {
+    /// Which, from 1.
+    attempt: i32,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    started_at: OffsetDateTime,
+    /// How long it took, in microseconds.
+    duration_us: i64,
+    /// The answer's status.
+    status: Option<i32>,
+    /// What went wrong.
+    error: Option<String>,
+    /// The first KiB of the answer.
+    answer: Option<String>,
+}
+
+/// A delivery with its attempts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeliveryDetail {
+    /// The delivery.
+    #[serde(flatten)]
+    delivery: Delivery,
+    /// Its attempts (named `history`, since `attempts` counts them).
+    history: Vec<Attempt>,
+}
+
+/// Which deliveries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct DeliveriesQuery {
+    /// From this number on (default 1).
+    #[param(minimum = 1)]
+    from: Option<i64>,
+    /// At most this many (1 to 1000, default 100).
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+    /// Only in this state.
+    state: Option<String>,
+}
+
+/// Which deliveries to make again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redelivery {
+    /// The first number.
+    #[schema(minimum = 1)]
+    from: i64,
+    /// The last number.
+    #[schema(minimum = 1)]
+    to: i64,
+}
+
+/// How many are made again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Redelivered {
+    count: u64,
+}
+
+impl From<Error> for Problem {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Missing(_) | Error::NoDelivery(..) => Self::not_found(e.to_string()),
+            Error::Name | Error::Url(_) | Error::Refused(_) | Error::Filter(_) | Error::MaxInFlight => {
+                Self::invalid(e.to_string())
+            }
+            Error::Sql(e) => e.into(),
+            Error::Sealing(e) => e.into(),
+            Error::Append(e) => e.into(),
+            Error::Draft(e) => e.into(),
+            e @ (Error::Seal(_) | Error::Secret | Error::Random) => Self::internal(e),
+        }
+    }
+}
+
+/// The routes of destinations and deliveries.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(read, update, remove))
+        .routes(routes!(test))
+        .routes(routes!(rotate_secret))
+        .routes(routes!(deliveries))
+        .routes(routes!(delivery))
+        .routes(routes!(delivery_receipt))
+        .routes(routes!(redeliver))
+}
+
+async fn all(
+    database: &Database,
+    workspace: WorkspaceId,
+    only: Option<DestinationId>,
+) -> Result<Vec<Destination>, Problem> {
+    let mut tx = database.workspace(workspace).await?;
+    if crate::instance::ledger_of(&mut tx).await?.is_none() {
+        return Err(Problem::not_found(format!("The workspace {workspace} does not exist.")));
+    }
+    Ok(sqlx::query_as!(
+        Destination,
+        r#"SELECT d.destination_id AS "id: DestinationId", d.kind, d.name, d.url,
+                  d.filter AS "filter: sqlx::types::Json<Filter>", d.openings, d.max_in_flight, d.disabled_at,
+                  d.disabled_reason, l.last_number, d.created_at
+             FROM destinations d JOIN lanes l USING (workspace_id, destination_id)
+            WHERE d.workspace_id = $1 AND d.deleted_at IS NULL AND ($2::uuid IS NULL OR d.destination_id = $2)
+            ORDER BY d.created_at, d.destination_id"#,
+        workspace.uuid(),
+        only.map(DestinationId::uuid)
+    )
+    .fetch_all(&mut *tx)
+    .await?)
+}
+
+async fn one(database: &Database, workspace: WorkspaceId, id: DestinationId) -> Result<Destination, Problem> {
+    all(database, workspace, Some(id)).await?.pop().ok_or_else(|| Error::Missing(id).into())
+}
+
+/// Lists the destinations.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id")),
+    responses((status = 200, body = Destinations), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn list(
+    _: Admin,
+    State(database): State<Database>,
+    InPath(workspace): InPath<WorkspaceId>,
+) -> Result<Json<Destinations>, Problem> {
+    Ok(Json(Destinations { items: all(&database, workspace, None).await? }))
+}
+
+/// Makes a destination; its secret is shown this once.
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id")), request_body = DestinationRequest,
+    responses((status = 201, body = CreatedDestination),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn create(
+    _: Admin,
+    State(database): State<Database>,
+    State(writer): State<Writer>,
+    State(policy): State<Policy>,
+    InPath(workspace): InPath<WorkspaceId>,
+    Body(request): Body<DestinationRequest>,
+) -> Result<(StatusCode, Json<CreatedDestination>), Problem> {
+    let new = NewDestination {
+        name: request.name,
+        url: request.url,
+        filter: request.filter,
+        openings: request.openings.unwrap_or(true),
+        max_in_flight: request.max_in_flight.unwrap_or(1),
+    };
+    let (id, secret) = destination::create(&writer, &policy, workspace, new).await?;
+    let destination = one(&database, workspace, id).await?;
+    let secret = secret.expose().as_str().to_owned();
+    Ok((StatusCode::CREATED, Json(CreatedDestination { destination, secret })))
+}
+
+/// Shows a destination.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
+    responses((status = 200, body = Destination), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn read(
+    _: Admin,
+    State(database): State<Database>,
+    InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
+) -> Result<Json<Destination>, Problem> {
+    Ok(Json(one(&database, workspace, id).await?))
+}
+
+/// Changes a destination.
+#[utoipa::path(patch, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
+    request_body = DestinationChange,
+    responses((status = 200, body = Destination),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn update(
+    _: Admin,
+    State(database): State<Database>,
+    State(writer): State<Writer>,
+    State(policy): State<Policy>,
+    State(shared): State<Arc<Shared>>,
+    InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
+    Body(request): Body<DestinationChange>,
+) -> Result<Json<Destination>, Problem> {
+    let change = Change {
+        name: request.name,
+        url: request.url,
+        filter: request.filter,
+        openings: request.openings,
+        max_in_flight: request.max_in_flight,
+        enabled: request.enabled,
+    };
+    destination::update(&writer, &policy, workspace, id, change).await?;
+    shared.changed(LaneKey { workspace, destination: id });
+    shared.look();
+    Ok(Json(one(&database, workspace, id).await?))
+}
+
+/// Removes a destination. Its deliveries and attempts stay.
+#[utoipa::path(delete, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn remove(
+    _: Admin,
+    State(writer): State<Writer>,
+    State(shared): State<Arc<Shared>>,
+    InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
+) -> Result<StatusCode, Problem> {
+    destination::delete(&writer, workspace, id).await?;
+    shared.changed(LaneKey { workspace, destination: id });
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sends a test event to this destination alone.
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/test", tag = "destinations", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
+    responses((status = 202, body = Tested), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn test(
+    _: Admin,
+    State(writer): State<Writer>,
+    InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
+) -> Result<(StatusCode, Json<Tested>), Problem> {
+    let recorded = destination::test(&writer, workspace, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(Tested { seq: recorded.seq })))
+}
+
+/// Gives a destination a new secret, shown this once. The one before stays valid for 24 hours.
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/rotate-secret", tag = "destinations", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
+    responses((status = 200, body = NewSecret), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn rotate_secret(
+    _: Admin,
+    State(writer): State<Writer>,
+    State(shared): State<Arc<Shared>>,
+    InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
+) -> Result<Json<NewSecret>, Problem> {
+    let secret = destination::rotate_secret(&writer, workspace, id).await?;
+    shared.changed(LaneKey { workspace, destination: id });
+    Ok(Json(NewSecret { secret: secret.expose().as_str().to_owned() }))
+}
+
+/// Pages through a destination's deliveries.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries", tag = "deliveries", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path), DeliveriesQuery),
+    responses((status = 200, body = Deliveries),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn deliveries(
+    _: Admin,
+    State(database): State<Database>,
+    InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
+    InQuery(query): InQuery<DeliveriesQuery>,
+) -> Result<Json<Deliveries>, Problem> {
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=1000).contains(&limit) {
+        return Err(Problem::bad_request("limit is 1 to 1000"));
+    }
+    one(&database, workspace, id).await?;
+    let mut tx = database.workspace(workspace).await?;
+    let mut items = sqlx::query_as!(
+        Delivery,
+        r#"SELECT destination_id AS "destination: DestinationId", number, seq, receipt_id AS "receipt: ReceiptId",
+                  state, attempts, next_attempt_at, settled_at
+             FROM deliveries
+            WHERE workspace_id = $1 AND destination_id = $2 AND number >= $3 AND ($4::text IS NULL OR state = $4)
+            ORDER BY number LIMIT $5"#,
+        workspace.uuid(),
+        id.uuid(),
+        query.from.unwrap_or(1),
+        query.state,
+        limit + 1
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let next = items.get(limit as usize).map(|d| d.number);
+    items.truncate(limit as usize);
+    Ok(Json(Deliveries { items, next }))
+}
+
+/// Shows a delivery with its attempts.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries/{number}", tag = "deliveries", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path), ("number" = i64, Path)),
+    responses((status = 200, body = DeliveryDetail), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn delivery(
+    _: Admin,
+    State(database): State<Database>,
+    InPath((workspace, id, number)): InPath<(WorkspaceId, DestinationId, i64)>,
+) -> Result<Json<DeliveryDetail>, Problem> {
+    let mut tx = database.workspace(workspace).await?;
+    let delivery = sqlx::query_as!(
+        Delivery,
+        r#"SELECT destination_id AS "destination: DestinationId", number, seq, receipt_id AS "receipt: ReceiptId",
+                  state, attempts, next_attempt_at, settled_at
+             FROM deliveries WHERE workspace_id = $1 AND destination_id = $2 AND number = $3"#,
+        workspace.uuid(),
+        id.uuid(),
+        number
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or(Error::NoDelivery(id, number))?;
+    let history = sqlx::query_as!(
+        Attempt,
+        "SELECT attempt, started_at, duration_us, status, error, answer FROM attempts
+          WHERE workspace_id = $1 AND destination_id = $2 AND number = $3 ORDER BY attempt",
+        workspace.uuid(),
+        id.uuid(),
+        number
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok(Json(DeliveryDetail { delivery, history }))
+}
+
+/// The body of a delivery: the notification as it was (or will be) sent.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries/{number}/receipt", tag = "deliveries", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path), ("number" = i64, Path)),
+    responses((status = 200, body = Object, description = "A receipt (formats.md)"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn delivery_receipt(
+    _: Admin,
+    State(database): State<Database>,
+    State(shared): State<Arc<Shared>>,
+    InPath((workspace, id, number)): InPath<(WorkspaceId, DestinationId, i64)>,
+) -> Result<Response, Problem> {
+    let destination = one(&database, workspace, id).await?;
+    let key = LaneKey { workspace, destination: id };
+    let job = queue::read_jobs(&database, &shared.data_keys, key, Wanted::One { number }, 1)
+        .await
+        .map_err(Problem::internal)?
+        .pop()
+        .ok_or(Error::NoDelivery(id, number))?;
+    let ring = shared.keyring.current();
+    let note = shared.note(&ring, &job.facts, job.root).map_err(Problem::internal)?;
+    let openings = if destination.openings { &*job.openings } else { &[] };
+    let body = receipt::body(&ring, &job.facts, &job.entry, &job.proof, &note, openings)
+        .map_err(Problem::internal)?;
+    let tree = SignedTree { size: job.facts.tree_size, root: job.root };
+    shared.seen_heads.remember(job.facts.ledger, tree).await.map_err(Problem::internal)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Makes deliveries again, settled or not, under the same numbers and ids.
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/redeliver", tag = "deliveries", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
+    request_body = Redelivery,
+    responses((status = 202, body = Redelivered),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn redeliver(
+    _: Admin,
+    State(writer): State<Writer>,
+    State(shared): State<Arc<Shared>>,
+    InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
+    Body(range): Body<Redelivery>,
+) -> Result<(StatusCode, Json<Redelivered>), Problem> {
+    let count = destination::redeliver(&writer, workspace, id, range.from, range.to).await?;
+    shared.look();
+    Ok((StatusCode::ACCEPTED, Json(Redelivered { count })))
+}

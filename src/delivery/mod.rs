@@ -1,0 +1,102 @@
+//! Delivery: from a committed entry to a receiver that has it.
+//!
+//! An append writes its deliveries in its own transaction and hands them over in memory ([`Outbox`]); the
+//! [`dispatcher`] gives each to its destination's lane. A lane is held by one node at a time, by a lease with a
+//! fence, so that attempts start in the order of their numbers and no more than `max_in_flight` run at once however
+//! many nodes there are. What no node holds, after a crash or a full queue, is claimed by looking for what is due
+//! (`FOR UPDATE SKIP LOCKED`). A lane that waits for a slow receiver is a task that waits: it delays no other.
+//!
+//! [`routes`] decides which entries go where, [`lane`] sends, [`queue`] reads and claims, [`results`] writes
+//! outcomes in batches, [`destination`] is what a team configures, [`channels`] how a kind of destination is
+//! spoken to, [`guard`] where no request may go.
+
+pub mod channels;
+pub mod destination;
+pub mod dispatcher;
+pub mod guard;
+pub mod http;
+pub mod lane;
+pub mod queue;
+pub mod results;
+pub mod routes;
+
+use crate::id::{DestinationId, WorkspaceId};
+use crate::keyring::Snapshot;
+use crate::ledger::batch::Batch;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc};
+
+/// Batches that may wait for the dispatcher; what does not fit is found in the database.
+const HANDOFFS: usize = 1024;
+
+/// A destination, with whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// Whose.
+    pub workspace: WorkspaceId,
+    /// Which.
+    pub destination: DestinationId,
+}
+
+/// What the append learned of a destination's lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
+    /// The last number before the batch's.
+    pub before_first: i64,
+    /// Whether this node holds it.
+    pub held: bool,
+    /// Under which fence.
+    pub fence: i64,
+    /// Every delivery up to this number has had its first attempt.
+    pub sent_through: i64,
+    /// Since when it has done nothing but fail.
+    pub failing_since: Option<time::OffsetDateTime>,
+}
+
+/// A committed batch, and the lanes that its deliveries joined. Lanes that are unknown (the answer was lost) are
+/// found by looking for what is due.
+#[derive(Debug)]
+pub struct Handoff {
+    /// The batch.
+    pub batch: Batch,
+    /// The lanes, by destination.
+    pub lanes: HashMap<DestinationId, Lane>,
+    /// The keys that its receipts are fixed to.
+    pub ring: Arc<Snapshot>,
+}
+
+/// Where appends put what is to be delivered.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    batches: mpsc::Sender<Handoff>,
+    look: Arc<Notify>,
+}
+
+impl Outbox {
+    /// An outbox, and the end that the dispatcher reads.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Handoff>) {
+        let (batches, receiver) = mpsc::channel(HANDOFFS);
+        (Self { batches, look: Arc::new(Notify::new()) }, receiver)
+    }
+
+    /// Hands a committed batch over. Never waits: what does not fit is looked for in the database.
+    pub fn hand_over(&self, handoff: Handoff) {
+        if handoff.batch.deliveries.is_empty() {
+            return;
+        }
+        if handoff.lanes.is_empty() || self.batches.try_send(handoff).is_err() {
+            self.look();
+        }
+    }
+
+    /// Has the dispatcher look for what is due, now.
+    pub fn look(&self) {
+        self.look.notify_one();
+    }
+
+    pub(crate) fn looking(&self) -> Arc<Notify> {
+        Arc::clone(&self.look)
+    }
+}

@@ -1,0 +1,462 @@
+//! The queue in the database: which lanes have something due, who holds them, and what is next in one.
+
+use super::LaneKey;
+use super::routes::Filter;
+use crate::database::{Database, WorkspaceTx};
+use crate::id::{DestinationId, LedgerId, NodeId, ReceiptId, WorkspaceId};
+use crate::ledger::draft::Opening;
+use crate::ledger::tree::{self, Range, Stored};
+use crate::receipt::Facts;
+use crate::sealing::{DataKeys, open_opening};
+use statusledger_verify::Hash;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+/// How long a lane is held without being renewed (`migrations/0001_spine.sql` gives it to an appender too).
+pub const LEASE: Duration = Duration::from_secs(30);
+/// Lanes claimed at once.
+const CLAIM: i64 = 256;
+
+/// A delivery, ready to be made into a body and sent.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What its receipt says.
+    pub facts: Facts,
+    /// Attempts made before.
+    pub attempts: i32,
+    /// The canonical entry.
+    pub entry: Arc<str>,
+    /// The openings of its sealed values.
+    pub openings: Arc<[Opening]>,
+    /// The inclusion proof in the tree of `facts.tree_size`.
+    pub proof: Arc<[Hash]>,
+    /// The root of that tree.
+    pub root: Hash,
+}
+
+/// A lane that this node holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Which.
+    pub key: LaneKey,
+    /// Under which fence.
+    pub fence: i64,
+    /// Every delivery up to this number has had its first attempt.
+    pub sent_through: i64,
+    /// Since when it has done nothing but fail.
+    pub failing_since: Option<OffsetDateTime>,
+    /// Whether there may be first attempts in the database behind `sent_through`.
+    pub behind: bool,
+}
+
+/// Frees the lanes that this node held in an earlier life, so that it takes them up again at once.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn forget_past(database: &Database, node: NodeId) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE lanes SET leased_until = '-infinity' WHERE holder = $1", node.uuid())
+        .execute(&database.worker)
+        .await?;
+    Ok(())
+}
+
+/// Claims lanes that have something due and are held by nobody.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim(database: &Database, node: NodeId) -> Result<Vec<Held>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"UPDATE lanes l SET holder = $1, fence = l.fence + 1, leased_until = now() + interval '30 seconds'
+             FROM (SELECT workspace_id, destination_id FROM lanes
+                    WHERE NOT stopped AND leased_until < now()
+                      AND (last_number > sent_through OR next_retry_at <= now())
+                    LIMIT $2 FOR UPDATE SKIP LOCKED) AS due
+            WHERE l.workspace_id = due.workspace_id AND l.destination_id = due.destination_id
+           RETURNING l.workspace_id AS "workspace: WorkspaceId", l.destination_id AS "destination: DestinationId",
+                     l.fence, l.sent_through, l.failing_since"#,
+        node.uuid(),
+        CLAIM
+    )
+    .fetch_all(&database.worker)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| Held {
+            key: LaneKey { workspace: r.workspace, destination: r.destination },
+            fence: r.fence,
+            sent_through: r.sent_through,
+            failing_since: r.failing_since,
+            behind: true,
+        })
+        .collect())
+}
+
+/// The lanes that this node holds and that have something due: appended by another node, or a retry whose time has
+/// come.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn held_and_due(database: &Database, node: NodeId) -> Result<Vec<Held>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT workspace_id AS "workspace: WorkspaceId", destination_id AS "destination: DestinationId",
+                  fence, sent_through, failing_since
+             FROM lanes
+            WHERE holder = $1 AND leased_until >= now() AND NOT stopped
+              AND (last_number > sent_through OR next_retry_at <= now())"#,
+        node.uuid()
+    )
+    .fetch_all(&database.worker)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| Held {
+            key: LaneKey { workspace: r.workspace, destination: r.destination },
+            fence: r.fence,
+            sent_through: r.sent_through,
+            failing_since: r.failing_since,
+            behind: true,
+        })
+        .collect())
+}
+
+/// Renews the leases of `lanes` and says which are still held. Lanes that an append holds locked right now are
+/// being renewed by it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn renew(
+    database: &Database,
+    node: NodeId,
+    lanes: &[LaneKey],
+) -> Result<Vec<LaneKey>, sqlx::Error> {
+    let (workspaces, destinations) = columns(lanes);
+    sqlx::query!(
+        "UPDATE lanes l SET leased_until = now() + interval '30 seconds'
+           FROM (SELECT l.workspace_id, l.destination_id
+                   FROM lanes l JOIN unnest($2::uuid[], $3::uuid[]) AS w (workspace_id, destination_id)
+                     ON l.workspace_id = w.workspace_id AND l.destination_id = w.destination_id
+                  WHERE l.holder = $1 AND l.leased_until >= now() FOR UPDATE OF l SKIP LOCKED) AS mine
+          WHERE l.workspace_id = mine.workspace_id AND l.destination_id = mine.destination_id",
+        node.uuid(),
+        &workspaces,
+        &destinations
+    )
+    .execute(&database.worker)
+    .await?;
+    let rows = sqlx::query!(
+        r#"SELECT l.workspace_id AS "workspace: WorkspaceId", l.destination_id AS "destination: DestinationId"
+             FROM lanes l JOIN unnest($2::uuid[], $3::uuid[]) AS w (workspace_id, destination_id)
+               ON l.workspace_id = w.workspace_id AND l.destination_id = w.destination_id
+            WHERE l.holder = $1 AND l.leased_until >= now() AND NOT l.stopped"#,
+        node.uuid(),
+        &workspaces,
+        &destinations
+    )
+    .fetch_all(&database.worker)
+    .await?;
+    Ok(rows.into_iter().map(|r| LaneKey { workspace: r.workspace, destination: r.destination }).collect())
+}
+
+/// Lets go of a lane.
+///
+/// # Errors
+/// If the database does not answer; then the lease runs out by itself.
+pub async fn release(database: &Database, node: NodeId, key: LaneKey, fence: i64) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE lanes SET leased_until = '-infinity'
+          WHERE workspace_id = $1 AND destination_id = $2 AND holder = $3 AND fence = $4",
+        key.workspace.uuid(),
+        key.destination.uuid(),
+        node.uuid(),
+        fence
+    )
+    .execute(&database.worker)
+    .await?;
+    Ok(())
+}
+
+pub(super) fn columns(lanes: &[LaneKey]) -> (Vec<uuid::Uuid>, Vec<uuid::Uuid>) {
+    lanes.iter().map(|k| (k.workspace.uuid(), k.destination.uuid())).unzip()
+}
+
+/// A delivery's row.
+struct Row {
+    number: i64,
+    ledger_id: LedgerId,
+    seq: i64,
+    receipt_id: ReceiptId,
+    issued_at: i64,
+    tree_size: i64,
+    receipt_key: Vec<u8>,
+    checkpoint_key: Vec<u8>,
+    attempts: i32,
+}
+
+/// What of a lane is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// First attempts, from this number on.
+    First {
+        /// The first number wanted.
+        from: i64,
+    },
+    /// Retries whose time has come.
+    Retries,
+    /// One delivery, whatever its state.
+    One {
+        /// Its number.
+        number: i64,
+    },
+}
+
+/// A job that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// The tree.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// The openings.
+    #[error(transparent)]
+    Sealing(#[from] crate::sealing::Error),
+    /// A row that was tampered with.
+    #[error("delivery {0} is damaged: {1}")]
+    Damaged(i64, &'static str),
+}
+
+/// Reads at most `limit` jobs of a lane, in the order in which they are to start.
+///
+/// # Errors
+/// If the database does not answer, or what a job needs is missing.
+pub async fn read_jobs(
+    database: &Database,
+    data_keys: &DataKeys,
+    key: LaneKey,
+    wanted: Wanted,
+    limit: i64,
+) -> Result<Vec<Job>, Error> {
+    let mut tx = database.workspace(key.workspace).await?;
+    let rows = match wanted {
+        Wanted::First { from } => {
+            sqlx::query_as!(
+                Row,
+                r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
+                          issued_at, tree_size, receipt_key, checkpoint_key, attempts
+                     FROM deliveries
+                    WHERE workspace_id = $1 AND destination_id = $2 AND number >= $3 AND state = 'pending'
+                    ORDER BY number LIMIT $4"#,
+                key.workspace.uuid(),
+                key.destination.uuid(),
+                from,
+                limit
+            )
+            .fetch_all(&mut *tx)
+            .await?
+        }
+        Wanted::Retries => {
+            sqlx::query_as!(
+                Row,
+                r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
+                          issued_at, tree_size, receipt_key, checkpoint_key, attempts
+                     FROM deliveries
+                    WHERE workspace_id = $1 AND destination_id = $2 AND state = 'retry' AND next_attempt_at <= now()
+                    ORDER BY next_attempt_at, number LIMIT $3"#,
+                key.workspace.uuid(),
+                key.destination.uuid(),
+                limit
+            )
+            .fetch_all(&mut *tx)
+            .await?
+        }
+        Wanted::One { number } => {
+            sqlx::query_as!(
+                Row,
+                r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
+                          issued_at, tree_size, receipt_key, checkpoint_key, attempts
+                     FROM deliveries WHERE workspace_id = $1 AND destination_id = $2 AND number = $3"#,
+                key.workspace.uuid(),
+                key.destination.uuid(),
+                number
+            )
+            .fetch_all(&mut *tx)
+            .await?
+        }
+    };
+    jobs(&mut tx, data_keys, key, rows).await
+}
+
+/// Reads what belongs to the rows: entries, openings, and the nodes of their proofs; four statements for all.
+async fn jobs(
+    tx: &mut WorkspaceTx,
+    data_keys: &DataKeys,
+    key: LaneKey,
+    rows: Vec<Row>,
+) -> Result<Vec<Job>, Error> {
+    let mut by_ledger: BTreeMap<uuid::Uuid, Vec<Row>> = BTreeMap::new();
+    for row in rows {
+        by_ledger.entry(row.ledger_id.uuid()).or_default().push(row);
+    }
+    let mut jobs = Vec::new();
+    for (ledger, rows) in by_ledger {
+        let seqs: Vec<i64> = rows.iter().map(|r| r.seq).collect();
+        let entries: HashMap<i64, Arc<str>> = sqlx::query!(
+            "SELECT seq, entry FROM entries WHERE workspace_id = $1 AND ledger_id = $2 AND seq = ANY ($3)",
+            key.workspace.uuid(),
+            ledger,
+            &seqs
+        )
+        .fetch_all(&mut **tx)
+        .await?
+        .into_iter()
+        .map(|r| (r.seq, r.entry.into()))
+        .collect();
+        let openings = read_openings(tx, data_keys, key.workspace, LedgerId::from(ledger), &seqs).await?;
+        let mut paths = Vec::with_capacity(rows.len());
+        for row in &rows {
+            paths.push(tree::inclusion(row.seq as u64, row.tree_size as u64)?);
+        }
+        let wanted =
+            paths.iter().flatten().copied().chain(rows.iter().map(|r| Range::prefix(r.tree_size as u64)));
+        let stored = Stored::read(&mut *tx, key.workspace, LedgerId::from(ledger), wanted).await?;
+        for (row, path) in rows.into_iter().zip(paths) {
+            let damaged = |what| Error::Damaged(row.number, what);
+            let size = row.tree_size as u64;
+            jobs.push(Job {
+                attempts: row.attempts,
+                entry: entries.get(&row.seq).cloned().ok_or_else(|| damaged("its entry is missing"))?,
+                openings: openings.get(&row.seq).cloned().unwrap_or_default().into(),
+                proof: stored.hashes(&path)?.into(),
+                root: Range::prefix(size).root(|node| stored.find(node))?,
+                facts: Facts {
+                    destination: key.destination,
+                    number: row.number,
+                    receipt: row.receipt_id,
+                    ledger: row.ledger_id,
+                    seq: row.seq as u64,
+                    issued_at: row.issued_at,
+                    tree_size: size,
+                    receipt_key: row.receipt_key.as_slice().try_into().map_err(|_| damaged("its key id"))?,
+                    checkpoint_key: row
+                        .checkpoint_key
+                        .as_slice()
+                        .try_into()
+                        .map_err(|_| damaged("its key id"))?,
+                },
+            });
+        }
+    }
+    jobs.sort_by_key(|job| job.facts.number);
+    Ok(jobs)
+}
+
+/// The openings of some entries, decrypted, by seq.
+///
+/// # Errors
+/// If one does not open, or the database does not answer.
+pub async fn read_openings(
+    tx: &mut WorkspaceTx,
+    data_keys: &DataKeys,
+    workspace: WorkspaceId,
+    ledger: LedgerId,
+    seqs: &[i64],
+) -> Result<HashMap<i64, Vec<Opening>>, crate::sealing::Error> {
+    let rows = sqlx::query!(
+        "SELECT seq, name, sealed FROM openings
+          WHERE workspace_id = $1 AND ledger_id = $2 AND seq = ANY ($3) ORDER BY seq, name",
+        workspace.uuid(),
+        ledger.uuid(),
+        seqs
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut openings: HashMap<i64, Vec<Opening>> = HashMap::new();
+    if rows.is_empty() {
+        return Ok(openings);
+    }
+    let data_key = data_keys.get(workspace).await?;
+    for row in rows {
+        let bytes = open_opening(&data_key, ledger, row.seq as u64, &row.name, &row.sealed)?;
+        let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+        openings.entry(row.seq).or_default().push(Opening { name: row.name, canonical: text });
+    }
+    Ok(openings)
+}
+
+/// Fixes a delivery's receipt anew: another key, another time of issue, the same destination and number. For one
+/// whose key was revoked or destroyed before it left.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn reissue(
+    database: &Database,
+    key: LaneKey,
+    number: i64,
+    issued_at: i64,
+    receipt_key: &Hash,
+    checkpoint_key: &Hash,
+) -> Result<(), sqlx::Error> {
+    let mut tx = database.workspace(key.workspace).await?;
+    sqlx::query!(
+        "UPDATE deliveries SET issued_at = $4, receipt_key = $5, checkpoint_key = $6,
+                receipt_signature = NULL, checkpoint_signature = NULL
+          WHERE workspace_id = $1 AND destination_id = $2 AND number = $3",
+        key.workspace.uuid(),
+        key.destination.uuid(),
+        number,
+        issued_at,
+        &receipt_key[..],
+        &checkpoint_key[..]
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}
+
+/// A destination's row, as its lane needs it.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    /// Where to.
+    pub url: String,
+    /// Whether notifications carry openings.
+    pub openings: bool,
+    /// Attempts at once, at most.
+    pub max_in_flight: usize,
+    /// The sealed secret in use, and the one before while it is still valid.
+    pub secrets: (Vec<u8>, Option<Vec<u8>>),
+    /// Whether it takes nothing any more.
+    pub disabled: bool,
+    /// What it wants.
+    pub filter: Filter,
+}
+
+/// Reads a destination.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn configured(database: &Database, key: LaneKey) -> Result<Option<Configured>, sqlx::Error> {
+    let mut tx = database.workspace(key.workspace).await?;
+    let row = sqlx::query!(
+        r#"SELECT url, openings, max_in_flight, secret,
+                  CASE WHEN previous_secret_until > now() THEN previous_secret END AS previous_secret,
+                  (disabled_at IS NOT NULL OR deleted_at IS NOT NULL) AS "disabled!",
+                  filter AS "filter: sqlx::types::Json<Filter>"
+             FROM destinations WHERE workspace_id = $1 AND destination_id = $2"#,
+        key.workspace.uuid(),
+        key.destination.uuid()
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    Ok(row.map(|r| Configured {
+        url: r.url,
+        openings: r.openings,
+        max_in_flight: r.max_in_flight.max(1) as usize,
+        secrets: (r.secret, r.previous_secret),
+        disabled: r.disabled,
+        filter: r.filter.0,
+    }))
+}

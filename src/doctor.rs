@@ -1,0 +1,399 @@
+//! Doctor: everything stored, verified again, row by row.
+//!
+//! It trusts no column that another could have been computed from: every entry is parsed and hashed again, the chain
+//! and the tree are built anew, and compared with the head, the tiles, the newest signed checkpoint, what this node
+//! remembers, the openings and the deliveries. It changes nothing.
+
+use crate::database::Database;
+use crate::id::{DestinationId, LedgerId, WorkspaceId};
+use crate::ledger::checkpoint::{SeenHeads, SignedTree};
+use crate::ledger::tree::TILE;
+use crate::ledger::{hex, read};
+use crate::sealing::{DataKeys, open_opening};
+use sha2::{Digest, Sha256};
+use statusledger_verify::Hash;
+use statusledger_verify::json::{self, Value};
+use statusledger_verify::tree::{Frontier, leaf_hash};
+use std::collections::HashMap;
+
+/// Entries read at once.
+const PAGE: i64 = 2048;
+/// Findings of one ledger that are kept; a rewritten ledger has one a row.
+const KEPT: usize = 20;
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub ledger: LedgerId,
+    /// The entry, where it is one.
+    pub seq: Option<u64>,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.seq {
+            Some(seq) => write!(f, "ledger {} entry {seq}: {}", self.ledger, self.what),
+            None => write!(f, "ledger {}: {}", self.ledger, self.what),
+        }
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Ledgers.
+    pub ledgers: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Openings.
+    pub openings: u64,
+    /// Deliveries.
+    pub deliveries: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// An examination that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// The data keys.
+    #[error(transparent)]
+    Sealing(#[from] crate::sealing::Error),
+}
+
+/// A workspace's examination.
+struct Ward<'a> {
+    database: &'a Database,
+    workspace: WorkspaceId,
+    ledger: LedgerId,
+    findings: Vec<Finding>,
+    unkept: u64,
+}
+
+/// Examines every ledger. `progress` is told how many entries are done, of how many.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn examine(
+    database: &Database,
+    data_keys: &DataKeys,
+    seen: &SeenHeads,
+    progress: impl Fn(u64, u64),
+) -> Result<Examined, Error> {
+    let workspaces = sqlx::query!(
+        r#"SELECT w.workspace_id AS "workspace: WorkspaceId", h.ledger_id AS "ledger: LedgerId", h.size
+             FROM workspaces w LEFT JOIN heads h USING (workspace_id, ledger_id) ORDER BY w.created_at"#
+    )
+    .fetch_all(&database.worker)
+    .await?;
+    let total = workspaces.iter().map(|w| w.size as u64).sum();
+    let mut examined = Examined::default();
+    for row in workspaces {
+        let mut ward =
+            Ward { database, workspace: row.workspace, ledger: row.ledger, findings: Vec::new(), unkept: 0 };
+        let before = examined.entries;
+        let sealed = ward.entries(seen, |done| progress(before + done, total), &mut examined).await?;
+        ward.openings(data_keys, sealed, &mut examined).await?;
+        ward.deliveries(&mut examined).await?;
+        examined.ledgers += 1;
+        if ward.unkept > 0 {
+            let more = format!("and {} more findings", ward.unkept);
+            ward.findings.push(Finding { ledger: ward.ledger, seq: None, what: more });
+        }
+        examined.findings.append(&mut ward.findings);
+    }
+    Ok(examined)
+}
+
+/// The sealed hashes of an entry, by name.
+type Sealed = HashMap<u64, HashMap<String, String>>;
+
+impl Ward<'_> {
+    fn find(&mut self, seq: Option<u64>, what: impl Into<String>) {
+        if self.findings.len() < KEPT {
+            self.findings.push(Finding { ledger: self.ledger, seq, what: what.into() });
+        } else {
+            self.unkept += 1;
+        }
+    }
+
+    /// Walks the entries, building chain and tree anew. Returns the hashes of sealed values.
+    async fn entries(
+        &mut self,
+        seen: &SeenHeads,
+        progress: impl Fn(u64),
+        examined: &mut Examined,
+    ) -> Result<Sealed, Error> {
+        let (workspace, ledger) = (self.workspace.uuid(), self.ledger.uuid());
+        let mut tx = self.database.workspace(self.workspace).await?;
+        let Some((_, size)) = read::size(&mut tx).await? else {
+            self.find(None, "it has no head");
+            return Ok(Sealed::new());
+        };
+        let signed = sqlx::query!(
+            "SELECT size, root FROM checkpoints WHERE workspace_id = $1 AND ledger_id = $2",
+            workspace,
+            ledger
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .and_then(|c| Some(SignedTree { size: c.size as u64, root: c.root.try_into().ok()? }));
+        let mut trees: Vec<(&str, SignedTree)> = Vec::new();
+        trees.extend(signed.map(|t| ("the newest checkpoint in the database", t)));
+        trees
+            .extend(seen.newest(self.ledger).map(|t| ("the newest checkpoint that this node handed out", t)));
+        for (which, tree) in &trees {
+            if tree.size > size {
+                let missing = tree.size - size;
+                self.find(
+                    None,
+                    format!(
+                        "{which} is of {} entries, but there are {size}: {missing} are missing",
+                        tree.size
+                    ),
+                );
+            }
+        }
+        let mut frontier = Frontier::new();
+        let mut previous: Hash = [0; 32];
+        let mut previous_time = String::new();
+        let mut sealed = Sealed::new();
+        let mut tile: Vec<u8> = Vec::with_capacity(8192);
+        let mut at = -1_i64;
+        loop {
+            let rows = sqlx::query!(
+                "SELECT seq, leaf, type, entry FROM entries
+                  WHERE workspace_id = $1 AND ledger_id = $2 AND seq > $3 ORDER BY seq LIMIT $4",
+                workspace,
+                ledger,
+                at,
+                PAGE
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            let Some(last) = rows.last() else { break };
+            at = last.seq;
+            for row in rows {
+                let seq = row.seq as u64;
+                if seq != frontier.size() {
+                    self.find(
+                        Some(seq),
+                        format!("entries {} to {} are missing", frontier.size(), seq.wrapping_sub(1)),
+                    );
+                    return Ok(sealed);
+                }
+                let leaf = leaf_hash(row.entry.as_bytes());
+                if row.leaf != leaf {
+                    self.find(Some(seq), "its leaf column is not the hash of its text");
+                }
+                match json::parse(row.entry.as_bytes()) {
+                    Ok(value) => {
+                        let checked = EntryFacts {
+                            seq,
+                            kind: &row.r#type,
+                            previous: &previous,
+                            previous_time: &previous_time,
+                        };
+                        if let Some(time) = self.entry(&value, &row.entry, &checked, &mut sealed) {
+                            previous_time = time;
+                        }
+                    }
+                    Err(e) => self.find(Some(seq), format!("its text does not parse: {e}")),
+                }
+                previous = leaf;
+                frontier.push(leaf);
+                tile.extend_from_slice(&leaf);
+                if tile.len() as u64 == TILE * 32 {
+                    self.tile(&mut tx, seq / TILE, &tile).await?;
+                    tile.clear();
+                }
+                for (which, tree) in &trees {
+                    if tree.size == frontier.size() && tree.root != frontier.root() {
+                        self.find(Some(seq), format!("the entries up to here are not those of {which}"));
+                    }
+                }
+                examined.entries += 1;
+                if examined.entries % 1024 == 0 {
+                    progress(frontier.size());
+                }
+            }
+        }
+        let head = sqlx::query!(
+            "SELECT size, leaf, frontier FROM heads WHERE workspace_id = $1 AND ledger_id = $2",
+            workspace,
+            ledger
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if frontier.size() < size {
+            self.find(None, format!("its head says {size} entries, but there are {}", frontier.size()));
+        }
+        if frontier.size() == head.size as u64
+            && (head.leaf != previous || head.frontier != frontier.hashes().concat())
+        {
+            self.find(None, "its head is not that of its entries");
+        }
+        progress(frontier.size());
+        Ok(sealed)
+    }
+
+    /// Checks an entry's members against its place; returns its time.
+    fn entry(
+        &mut self,
+        value: &Value,
+        text: &str,
+        facts: &EntryFacts<'_>,
+        sealed: &mut Sealed,
+    ) -> Option<String> {
+        let seq = Some(facts.seq);
+        if value.canonical() != text {
+            self.find(seq, "its text is not canonical");
+        }
+        let Some(entry) = value.as_object() else {
+            self.find(seq, "its text is no object");
+            return None;
+        };
+        let text_of = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        if entry.get("seq").and_then(Value::as_int) != i64::try_from(facts.seq).ok() {
+            self.find(seq, "its text says another seq");
+        }
+        if text_of("ledger") != self.ledger.to_string() {
+            self.find(seq, "its text names another ledger");
+        }
+        if text_of("prev") != hex(facts.previous) {
+            self.find(seq, "its prev is not the leaf of the entry before");
+        }
+        if text_of("type") != facts.kind {
+            self.find(seq, "its type column is not the type in its text");
+        }
+        let time = text_of("timestamp").to_owned();
+        if time.as_str() < facts.previous_time {
+            self.find(seq, "it was recorded before the entry before it");
+        }
+        let hashes = entry
+            .get("data")
+            .and_then(Value::as_object)
+            .and_then(|d| d.get("sealed"))
+            .and_then(Value::as_object);
+        if let Some(hashes) = hashes {
+            let of = sealed.entry(facts.seq).or_default();
+            for (name, hash) in hashes.iter() {
+                of.insert(name.to_owned(), hash.as_str().unwrap_or_default().to_owned());
+            }
+        }
+        Some(time)
+    }
+
+    async fn tile(&mut self, tx: &mut sqlx::PgConnection, tile: u64, expected: &[u8]) -> Result<(), Error> {
+        let stored = sqlx::query_scalar!(
+            "SELECT hashes FROM tiles WHERE workspace_id = $1 AND ledger_id = $2 AND level = 0 AND tile = $3",
+            self.workspace.uuid(),
+            self.ledger.uuid(),
+            tile as i64
+        )
+        .fetch_optional(tx)
+        .await?;
+        if stored.as_deref() != Some(expected) {
+            self.find(Some(tile * TILE), "the stored tree tile that begins here is not that of the entries");
+        }
+        Ok(())
+    }
+
+    /// Opens every opening and compares it with its entry.
+    async fn openings(
+        &mut self,
+        data_keys: &DataKeys,
+        sealed: Sealed,
+        examined: &mut Examined,
+    ) -> Result<(), Error> {
+        let (mut seq, mut name) = (-1_i64, String::new());
+        let mut tx = self.database.workspace(self.workspace).await?;
+        loop {
+            let rows = sqlx::query!(
+                "SELECT seq, name, sealed FROM openings
+                  WHERE workspace_id = $1 AND ledger_id = $2 AND (seq, name) > ($3, $4) ORDER BY seq, name LIMIT 256",
+                self.workspace.uuid(),
+                self.ledger.uuid(),
+                seq,
+                name
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            (seq, name) = (last.seq, last.name.clone());
+            let key = data_keys.get(self.workspace).await?;
+            for row in rows {
+                examined.openings += 1;
+                let at = row.seq as u64;
+                let Ok(opening) = open_opening(&key, self.ledger, at, &row.name, &row.sealed) else {
+                    self.find(Some(at), format!("the opening of \"{}\" does not decrypt", row.name));
+                    continue;
+                };
+                let expected = sealed.get(&at).and_then(|of| of.get(&row.name));
+                if sealed_hash(&opening).as_ref() != expected {
+                    self.find(Some(at), format!("the opening of \"{}\" is not that of the entry", row.name));
+                }
+            }
+        }
+    }
+
+    /// Checks that each destination's numbers are dense and rise as seq does.
+    async fn deliveries(&mut self, examined: &mut Examined) -> Result<(), Error> {
+        let mut tx = self.database.workspace(self.workspace).await?;
+        let rows = sqlx::query!(
+            r#"SELECT l.destination_id AS "destination: DestinationId", l.last_number,
+                      count(d.number) AS "count!", COALESCE(max(d.number), 0) AS "highest!",
+                      COALESCE(bool_and(d.rises), true) AS "rises!"
+                 FROM lanes l
+                 LEFT JOIN (SELECT destination_id, number,
+                                   seq > lag(seq, 1, -1) OVER (PARTITION BY destination_id, ledger_id ORDER BY number)
+                                       AS rises
+                              FROM deliveries WHERE workspace_id = $1) d USING (destination_id)
+                WHERE l.workspace_id = $1 GROUP BY l.destination_id, l.last_number"#,
+            self.workspace.uuid()
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        for row in rows {
+            examined.deliveries += row.count as u64;
+            if row.count != row.highest || row.highest != row.last_number {
+                self.find(
+                    None,
+                    format!(
+                        "destination {} was given {} numbers, but has {} deliveries up to {}",
+                        row.destination, row.last_number, row.count, row.highest
+                    ),
+                );
+            } else if !row.rises {
+                self.find(None, format!("destination {}: numbers do not rise as seq does", row.destination));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct EntryFacts<'a> {
+    seq: u64,
+    kind: &'a str,
+    previous: &'a Hash,
+    previous_time: &'a str,
+}
+
+/// `SHA-256(0x02 || salt || canonical value)` of an opening, hex.
+fn sealed_hash(opening: &[u8]) -> Option<String> {
+    use base64::Engine;
+    let value = json::parse(opening).ok()?;
+    let object = value.as_object()?;
+    let salt = base64::engine::general_purpose::STANDARD.decode(object.get("salt")?.as_str()?).ok()?;
+    let mut hash = Sha256::new();
+    hash.update([0x02]);
+    hash.update(salt);
+    hash.update(object.get("value")?.canonical());
+    Some(hex(&hash.finalize()))
+}

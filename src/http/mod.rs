@@ -1,0 +1,169 @@
+//! HTTP: the domains' routers under one roof, and what is the instance's own.
+
+pub mod extract;
+pub mod problem;
+
+use crate::access::KnownTokens;
+use crate::config::PollingSettings;
+use crate::database::Database;
+use crate::delivery::dispatcher::Shared;
+use crate::delivery::guard::Policy;
+use crate::keyring::Keyring;
+use crate::ledger::Writer;
+use crate::ledger::checkpoint::SeenHeads;
+use crate::node::Readiness;
+use crate::sealing::DataKeys;
+use crate::source::inbound::SourceTokens;
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use problem::Problem;
+use std::sync::Arc;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The largest body of a request to the API (inbound events have their own limit).
+const MAX_BODY: usize = 1 << 20;
+
+/// What handlers may ask for. Each takes the parts it needs, never the whole.
+#[derive(Clone, FromRef)]
+pub struct App {
+    /// The database.
+    pub database: Database,
+    /// The signing keys.
+    pub keyring: Keyring,
+    /// The data keys.
+    pub data_keys: DataKeys,
+    /// The writer of ledgers.
+    pub writer: Writer,
+    /// What this node handed out.
+    pub seen_heads: SeenHeads,
+    /// The lanes.
+    pub shared: Arc<Shared>,
+    /// Where notifications may go.
+    pub policy: Policy,
+    /// How stores are polled.
+    pub polling: PollingSettings,
+    /// Administrators' tokens seen lately.
+    pub known_tokens: KnownTokens,
+    /// Sources' tokens seen lately.
+    pub source_tokens: SourceTokens,
+    /// Whether this node may serve.
+    pub readiness: Readiness,
+    /// The metrics.
+    pub metrics: PrometheusHandle,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "statusledger",
+        description = "App store status as a verifiable ledger. Errors are problem details (RFC 9457).",
+        license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
+    ),
+    modifiers(&Tokens)
+)]
+struct Document;
+
+struct Tokens;
+
+impl Modify for Tokens {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_with(Default::default);
+        let bearer = || SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        components.add_security_scheme("token", bearer());
+        components.add_security_scheme("source_token", bearer());
+    }
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(crate::workspace::http::router())
+        .merge(crate::source::http::router())
+        .merge(crate::delivery::http::router())
+        .merge(crate::ledger::read::router())
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(keys))
+}
+
+/// The OpenAPI document, written from the code.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().split_for_parts().1
+}
+
+/// Everything that this node answers.
+pub fn router(app: App) -> Router {
+    let (router, document) = routes().split_for_parts();
+    router
+        .route("/openapi.json", axum::routing::get(move || async move { Json(document) }))
+        .fallback(|| async { Problem::not_found("No route has this path; see /openapi.json.") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(app.readiness.clone(), guard))
+        .with_state(app)
+}
+
+/// Gives each request an id, says nothing may be cached or sniffed, and lets nothing but the instance's own pages
+/// through while the history is unverified.
+async fn guard(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let always = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/statusledger-keys.json"];
+    let mut response = if always.contains(&path) || readiness.is_ready() {
+        next.run(request).await
+    } else {
+        Problem::unavailable(readiness.words()).into_response()
+    };
+    let id = uuid::Uuid::now_v7().to_string();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "instance", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether this node may serve: its database answers, and the history in it is the one that was signed.
+#[utoipa::path(get, path = "/readyz", tag = "instance",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+async fn readyz(
+    State(readiness): State<Readiness>,
+    State(database): State<Database>,
+) -> Result<&'static str, Problem> {
+    if !readiness.is_ready() {
+        return Err(Problem::unavailable(readiness.words()));
+    }
+    sqlx::query_scalar!("SELECT 1 AS x").fetch_one(&database.service).await?;
+    Ok("ready\n")
+}
+
+/// Metrics for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "instance", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn metrics(State(handle): State<PrometheusHandle>) -> String {
+    handle.run_upkeep();
+    handle.render()
+}
+
+/// The key manifest (formats.md, "Key manifest").
+#[utoipa::path(get, path = "/.well-known/statusledger-keys.json", tag = "instance",
+    responses((status = 200, body = Object, description = "The key manifest")))]
+async fn keys(State(keyring): State<Keyring>) -> Response {
+    let manifest = keyring.current().manifest().to_string();
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=60")];
+    (StatusCode::OK, headers, manifest).into_response()
+}

@@ -1,0 +1,759 @@
+//! Append: the only writer of entries.
+//!
+//! Two ways lead to the one SQL function that inserts:
+//!
+//! * [`Writer::append`], the group commit. Requests for a workspace queue at its committer, a task that takes what
+//!   has gathered while the last batch was being committed, builds it on the head it remembers, and sends it as one
+//!   statement. The function compares the remembered head with the real one; when another process has appended in
+//!   between, nothing is written and the batch is built again. So the chain's lock costs one commit a batch.
+//! * [`Locked`], a transaction that holds the head's lock from its start. What it changes besides (a subject, a
+//!   destination, a source) commits with the entry or not at all.
+//!
+//! A lost connection leaves it unknown whether a batch was committed. The committer then sends the very same batch
+//! again: either the head is still where it was, and it is written now, or the entry at the batch's first place is
+//! the batch's own (its nonce is random), and it was written before.
+
+use super::batch::{self, Batch, Head, Recorded};
+use super::draft::{Draft, IdempotencyKey};
+use crate::database::{Database, WorkspaceTx};
+use crate::delivery::routes::Routes;
+use crate::delivery::{Handoff, Lane, Outbox};
+use crate::id::{DestinationId, LedgerId, NodeId, WorkspaceId};
+use crate::keyring::{Keyring, Snapshot};
+use crate::sealing::{self, DataKeys};
+use sqlx::PgConnection;
+use statusledger_keys::envelope::DataKey;
+use statusledger_verify::Hash;
+use statusledger_verify::time::Timestamp;
+use statusledger_verify::tree::Frontier;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+
+/// Most entries in a batch: beyond that a larger one saves nothing and makes the others wait.
+const MAX_BATCH: usize = 1000;
+/// Most bytes in a batch, entries and openings together.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Requests that may queue at a workspace's committer; more wait at its door.
+const QUEUE: usize = 4096;
+/// How long a batch is tried while the database does not answer, before its requests are refused.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a committer with nothing to do is kept.
+const IDLE: Duration = Duration::from_secs(60);
+/// Shared by every append, exclusive to a rotation of the keys (`migrations/0001_spine.sql`).
+pub(crate) const RING_LOCK: i64 = 1_397_489_665;
+
+/// An entry that was not recorded.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The workspace does not exist.
+    #[error("the workspace {0} does not exist")]
+    NoWorkspace(WorkspaceId),
+    /// The idempotency key was used before.
+    #[error("the idempotency key was used before")]
+    KeyTaken(Prior),
+    /// The database did not answer in time; whether the entry was recorded is unknown.
+    #[error("the database does not answer; whether the entry was recorded is not known: {0}")]
+    Unavailable(Arc<sqlx::Error>),
+    /// The database refused.
+    #[error("the database refused the entry: {0}")]
+    Sql(Arc<sqlx::Error>),
+    /// The workspace's data key cannot be had.
+    #[error("{0}")]
+    Sealing(Arc<sealing::Error>),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(e: sqlx::Error) -> Self {
+        Self::Sql(Arc::new(e))
+    }
+}
+
+impl From<sealing::Error> for Error {
+    fn from(e: sealing::Error) -> Self {
+        Self::Sealing(Arc::new(e))
+    }
+}
+
+/// What an idempotency key was used for before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prior {
+    /// SHA-256 of the body it came with.
+    pub body_hash: [u8; 32],
+    /// The entry that was recorded then.
+    pub seq: u64,
+    /// When.
+    pub timestamp: Timestamp,
+}
+
+/// A request that waits at a committer.
+#[derive(Debug)]
+struct Request {
+    draft: Draft,
+    reply: oneshot::Sender<Result<Recorded, Error>>,
+}
+
+/// The writer of all ledgers. Cloned freely; clones share the committers.
+#[derive(Clone, Debug)]
+pub struct Writer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    database: Database,
+    keyring: Keyring,
+    data_keys: DataKeys,
+    /// The node that sends; a command sends nothing and takes no lanes.
+    node: Option<NodeId>,
+    outbox: Outbox,
+    /// A committer's door by workspace. Locked for look-ups only.
+    committers: Mutex<HashMap<WorkspaceId, mpsc::Sender<Request>>>,
+    /// The newest head known by workspace; a hint, since the SQL function compares. Locked for look-ups only.
+    heads: Mutex<HashMap<WorkspaceId, Head>>,
+}
+
+impl Writer {
+    /// A writer for `node` (none: a command beside the nodes), which hands what is to be delivered to `outbox`.
+    #[must_use]
+    pub fn new(
+        database: Database,
+        keyring: Keyring,
+        data_keys: DataKeys,
+        node: Option<NodeId>,
+        outbox: Outbox,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            database,
+            keyring,
+            data_keys,
+            node,
+            outbox,
+            committers: Mutex::default(),
+            heads: Mutex::default(),
+        }))
+    }
+
+    /// Records `draft` and returns once it is durable, with others that arrive meanwhile in one commit.
+    ///
+    /// # Errors
+    /// If it was not recorded, or (only [`Error::Unavailable`]) if that is not known.
+    pub async fn append(&self, workspace: WorkspaceId, draft: Draft) -> Result<Recorded, Error> {
+        let (reply, answer) = oneshot::channel();
+        let mut request = Request { draft, reply };
+        loop {
+            let door = self.committer(workspace);
+            match door.send(request).await {
+                Ok(()) => return answer.await.unwrap_or(Err(Error::Stopping)),
+                // It went idle between look-up and sending: the next look-up makes a new one.
+                Err(mpsc::error::SendError(back)) => request = back,
+            }
+        }
+    }
+
+    /// Begins a transaction that holds the workspace's head.
+    ///
+    /// # Errors
+    /// If the workspace does not exist, or the database does not answer.
+    pub async fn lock(&self, workspace: WorkspaceId) -> Result<Locked, Error> {
+        let data_key = self.0.data_keys.get(workspace).await.map_err(|e| match e {
+            sealing::Error::Missing(workspace) => Error::NoWorkspace(workspace),
+            e => e.into(),
+        })?;
+        let mut tx = self.0.database.workspace(workspace).await?;
+        // Before the head's lock, as in every other order of the two a rotation could wait for us and we for it.
+        sqlx::query!("SELECT pg_advisory_xact_lock_shared($1) AS x", RING_LOCK).fetch_one(&mut *tx).await?;
+        Locked::adopt(self.clone(), tx, workspace, data_key).await
+    }
+
+    /// The same, and nobody else fixes a receipt to a key until it ends.
+    ///
+    /// # Errors
+    /// If the workspace does not exist, or the database does not answer.
+    pub async fn lock_for_rotation(&self, workspace: WorkspaceId) -> Result<Locked, Error> {
+        let data_key = self.0.data_keys.get(workspace).await?;
+        let mut tx = self.0.database.workspace(workspace).await?;
+        crate::keyring::lock(&mut tx).await?;
+        Locked::adopt(self.clone(), tx, workspace, data_key).await
+    }
+
+    /// The database it writes to.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    /// The data keys it seals with.
+    #[must_use]
+    pub fn data_keys(&self) -> &DataKeys {
+        &self.0.data_keys
+    }
+
+    fn committer(&self, workspace: WorkspaceId) -> mpsc::Sender<Request> {
+        let mut committers = self.0.committers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(door) = committers.get(&workspace).filter(|door| !door.is_closed()) {
+            return door.clone();
+        }
+        let (door, requests) = mpsc::channel(QUEUE);
+        committers.insert(workspace, door.clone());
+        tokio::spawn(commit_batches(self.clone(), workspace, requests));
+        door
+    }
+
+    fn remembered(&self, workspace: WorkspaceId) -> Option<Head> {
+        self.0.heads.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned()
+    }
+
+    fn remember(&self, head: Head) {
+        self.0.heads.lock().unwrap_or_else(PoisonError::into_inner).insert(head.workspace, head);
+    }
+
+    async fn head(&self, workspace: WorkspaceId) -> Result<Head, Error> {
+        if let Some(head) = self.remembered(workspace) {
+            return Ok(head);
+        }
+        let mut tx = self.0.database.workspace(workspace).await?;
+        let head = read_head(&mut tx, workspace, false).await?.ok_or(Error::NoWorkspace(workspace))?;
+        self.remember(head.clone());
+        Ok(head)
+    }
+
+    fn forget(&self, workspace: WorkspaceId) {
+        self.0.heads.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+    }
+}
+
+/// Takes what has gathered, commits it, answers; ends when nothing has come for a while.
+async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mpsc::Receiver<Request>) {
+    let mut gathered = Vec::new();
+    loop {
+        let taken = tokio::time::timeout(IDLE, requests.recv_many(&mut gathered, MAX_BATCH)).await;
+        match taken {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(_) => {
+                // Whoever got the door before this finds it closed and makes another; what is in it is still done.
+                requests.close();
+                continue;
+            }
+        }
+        while !gathered.is_empty() {
+            let mut bytes = 0;
+            let mut keys = std::collections::HashSet::new();
+            let fits = gathered
+                .iter()
+                .take_while(|r| {
+                    bytes += r.draft.weight();
+                    // One key twice in a batch: the second waits for the next, and finds the first's answer.
+                    let fresh =
+                        r.draft.idempotency.as_ref().is_none_or(|k| keys.insert((k.source, k.key.clone())));
+                    fresh && bytes <= MAX_BATCH_BYTES.max(r.draft.weight())
+                })
+                .count()
+                .max(1);
+            let batch: Vec<Request> = gathered.drain(..fits).collect();
+            commit(&writer, workspace, batch).await;
+        }
+    }
+}
+
+/// Commits one batch and answers each of its requests. A bad one never fails the others.
+async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Request>) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(5);
+    // Built, and perhaps written: sent again unchanged until that is known.
+    let mut sent: Option<(Batch, Arc<Snapshot>)> = None;
+    while !requests.is_empty() {
+        let outcome = attempt(writer, workspace, &requests, &mut sent).await;
+        match outcome {
+            Ok(Written { batch, lanes, ring }) => {
+                for (request, recorded) in requests.drain(..).zip(&batch.entries) {
+                    // The sender may have gone; the entry stays.
+                    let _ = request.reply.send(Ok(recorded.clone()));
+                }
+                writer.remember(batch.after.clone());
+                writer.0.outbox.hand_over(Handoff { batch, lanes, ring });
+            }
+            Err(Trouble::Moved) => {
+                sent = None;
+                writer.forget(workspace);
+            }
+            Err(Trouble::RingMoved) => {
+                sent = None;
+                if let Err(e) = writer.0.keyring.reload().await {
+                    tracing::warn!(error = %e, "the key ring cannot be read again");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            Err(Trouble::KeysTaken(taken)) => {
+                sent = None;
+                writer.forget(workspace);
+                let mut left = Vec::with_capacity(requests.len());
+                for request in requests.drain(..) {
+                    match request.draft.idempotency.as_ref().and_then(|k| taken.get(k_id(k).as_str())) {
+                        Some(prior) => drop(request.reply.send(Err(Error::KeyTaken(*prior)))),
+                        None => left.push(request),
+                    }
+                }
+                requests = left;
+            }
+            Err(Trouble::Lost(e)) => {
+                writer.forget(workspace);
+                if Instant::now() + pause > deadline {
+                    refuse(requests, &Error::Unavailable(Arc::new(e)));
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            Err(Trouble::Refused(e)) => {
+                writer.forget(workspace);
+                // One of several is at fault: alone, each gets its own answer.
+                if requests.len() > 1 {
+                    for request in requests {
+                        Box::pin(commit(writer, workspace, vec![request])).await;
+                    }
+                } else {
+                    refuse(requests, &e);
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn refuse(requests: Vec<Request>, error: &Error) {
+    for request in requests {
+        let _ = request.reply.send(Err(error.clone()));
+    }
+}
+
+/// A batch that is durable, and the lanes that its deliveries joined.
+struct Written {
+    batch: Batch,
+    lanes: HashMap<DestinationId, Lane>,
+    ring: Arc<Snapshot>,
+}
+
+/// Why a batch is not written (yet).
+enum Trouble {
+    /// Another has appended, or changed the destinations.
+    Moved,
+    /// The keys were rotated.
+    RingMoved,
+    /// Some idempotency keys were used before.
+    KeysTaken(HashMap<String, Prior>),
+    /// The connection was lost or could not be had.
+    Lost(sqlx::Error),
+    /// It will not be written.
+    Refused(Error),
+}
+
+impl From<sqlx::Error> for Trouble {
+    fn from(e: sqlx::Error) -> Self {
+        match &e {
+            sqlx::Error::Database(d) => match d.code().as_deref() {
+                Some("SL001") => Self::Moved,
+                Some("SL003") => Self::RingMoved,
+                // Shutdown and crash of the server, too many connections, serialization, read-only standby: passing.
+                Some(code)
+                    if code.starts_with("57P")
+                        || code.starts_with("08")
+                        || code.starts_with("40")
+                        || code.starts_with("53")
+                        || code == "25006" =>
+                {
+                    Self::Lost(e)
+                }
+                _ => Self::Refused(e.into()),
+            },
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => Self::Lost(e),
+            _ => Self::Refused(e.into()),
+        }
+    }
+}
+
+async fn attempt(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    requests: &[Request],
+    sent: &mut Option<(Batch, Arc<Snapshot>)>,
+) -> Result<Written, Trouble> {
+    let fault = |e: Error| match e {
+        Error::Sql(e) => {
+            Trouble::from(Arc::try_unwrap(e).unwrap_or_else(|e| sqlx::Error::Protocol(e.to_string())))
+        }
+        e => Trouble::Refused(e),
+    };
+    if let Some((batch, _)) = sent.as_ref() {
+        if is_written(writer, batch).await? {
+            // Its lanes will be found by looking for what is due.
+            let (batch, ring) = sent.take().ok_or(Trouble::Moved)?;
+            return Ok(Written { batch, lanes: HashMap::new(), ring });
+        }
+    } else {
+        let head = writer.head(workspace).await.map_err(fault)?;
+        let key = match writer.0.data_keys.get(workspace).await {
+            Ok(key) => key,
+            Err(sealing::Error::Sql(e)) => return Err(e.into()),
+            Err(e) => return Err(Trouble::Refused(e.into())),
+        };
+        let drafts: Vec<Draft> = requests.iter().map(|r| r.draft.clone()).collect();
+        let batch = batch::build(&head, &drafts, &key, unix_micros())
+            .map_err(|e| Trouble::Refused(sealing::Error::Seal(e).into()))?;
+        *sent = Some((batch, writer.0.keyring.current()));
+    }
+    let Some((batch, ring)) = sent.as_ref() else { return Err(Trouble::Moved) };
+    let keys: Vec<(usize, &IdempotencyKey)> =
+        requests.iter().enumerate().filter_map(|(i, r)| Some((i, r.draft.idempotency.as_ref()?))).collect();
+    let mut connection = writer.0.database.service.acquire().await?;
+    match write(&mut connection, batch, &keys, ring, writer.0.node).await {
+        Ok(lanes) => {
+            let (batch, ring) = sent.take().ok_or(Trouble::Moved)?;
+            Ok(Written { batch, lanes, ring })
+        }
+        Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("SL004") => {
+            drop(connection);
+            Err(Trouble::KeysTaken(read_taken(writer, workspace, &keys).await?))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a batch that was sent is the one that stands at its place.
+async fn is_written(writer: &Writer, batch: &Batch) -> Result<bool, sqlx::Error> {
+    let Some(first) = batch.entries.first() else { return Ok(true) };
+    let mut tx = writer.0.database.workspace(batch.before.workspace).await?;
+    let leaf = sqlx::query_scalar!(
+        "SELECT leaf FROM entries WHERE workspace_id = $1 AND ledger_id = $2 AND seq = $3",
+        batch.before.workspace.uuid(),
+        batch.before.ledger.uuid(),
+        first.seq as i64
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    Ok(leaf.is_some_and(|leaf| leaf == first.leaf))
+}
+
+fn k_id(key: &IdempotencyKey) -> String {
+    format!("{}/{}", key.source, key.key)
+}
+
+/// What the taken ones of `keys` were used for.
+async fn read_taken(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    keys: &[(usize, &IdempotencyKey)],
+) -> Result<HashMap<String, Prior>, sqlx::Error> {
+    let mut tx = writer.0.database.workspace(workspace).await?;
+    let mut taken = HashMap::new();
+    for (_, key) in keys {
+        if let Some(prior) = read_prior(&mut tx, key).await? {
+            taken.insert(k_id(key), prior);
+        }
+    }
+    Ok(taken)
+}
+
+/// What `key` was used for within the last 24 hours, if it was.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn read_prior(tx: &mut WorkspaceTx, key: &IdempotencyKey) -> Result<Option<Prior>, sqlx::Error> {
+    let workspace = tx.workspace;
+    let row = sqlx::query!(
+        "SELECT body_hash, seq, recorded_at FROM idempotency_keys
+          WHERE workspace_id = $1 AND source_id = $2 AND key = $3 AND expires_at > now()",
+        workspace.uuid(),
+        key.source.uuid(),
+        key.key
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.and_then(|row| {
+        Some(Prior {
+            body_hash: row.body_hash.try_into().ok()?,
+            seq: row.seq as u64,
+            timestamp: Timestamp::from_unix_micros(row.recorded_at)?,
+        })
+    }))
+}
+
+/// Sends a batch to the SQL function. A crash before its commit leaves nothing, after it everything.
+async fn write(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    keys: &[(usize, &IdempotencyKey)],
+    ring: &Snapshot,
+    node: Option<NodeId>,
+) -> Result<HashMap<DestinationId, Lane>, sqlx::Error> {
+    let (before, after) = (&batch.before, &batch.after);
+    let seq = |position: usize| before.frontier.size() as i64 + position as i64;
+    let leaves: Vec<&[u8]> = batch.entries.iter().map(|e| e.leaf.as_slice()).collect();
+    let types: Vec<&str> = batch.entries.iter().map(|e| entry_type(&e.entry)).collect();
+    let entries: Vec<&str> = batch.entries.iter().map(|e| &*e.entry).collect();
+    let opening_seqs: Vec<i64> = batch.sealed.iter().map(|(p, _, _)| seq(*p)).collect();
+    let opening_names: Vec<&str> = batch.sealed.iter().map(|(_, name, _)| name.as_str()).collect();
+    let openings: Vec<&[u8]> = batch.sealed.iter().map(|(_, _, sealed)| sealed.as_slice()).collect();
+    let node_hashes: Vec<&[u8]> = batch.nodes.hashes.iter().map(Vec::as_slice).collect();
+    let key_sources: Vec<uuid::Uuid> = keys.iter().map(|(_, k)| k.source.uuid()).collect();
+    let key_names: Vec<&str> = keys.iter().map(|(_, k)| k.key.as_str()).collect();
+    let key_hashes: Vec<&[u8]> = keys.iter().map(|(_, k)| k.body_hash.as_slice()).collect();
+    let key_seqs: Vec<i64> = keys.iter().map(|(p, _)| seq(*p)).collect();
+    let destinations: Vec<uuid::Uuid> = batch.deliveries.iter().map(|d| d.destination.uuid()).collect();
+    let delivery_seqs: Vec<i64> = batch.deliveries.iter().map(|d| seq(d.position)).collect();
+    let receipts: Vec<uuid::Uuid> = batch.deliveries.iter().map(|d| d.receipt.uuid()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT destination_id AS "destination!: DestinationId", before_first AS "before_first!",
+                  held AS "held!", fence AS "fence!", sent_through AS "sent_through!", failing_since
+             FROM ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9::bytea[], $10::text[], $11::text[],
+                  $12::bigint[], $13::text[], $14::bytea[], $15::smallint[], $16::bigint[], $17::bytea[],
+                  $18::uuid[], $19::text[], $20::bytea[], $21::bigint[], $22::uuid[], $23::bigint[], $24::uuid[],
+                  $25, $26, $27, $28)"#,
+        before.workspace.uuid(),
+        before.ledger.uuid(),
+        before.frontier.size() as i64,
+        &before.leaf[..],
+        before.routes.version,
+        &after.leaf[..],
+        after.frontier.hashes().concat(),
+        after.recorded_at,
+        &leaves as &[&[u8]],
+        &types as &[&str],
+        &entries as &[&str],
+        &opening_seqs,
+        &opening_names as &[&str],
+        &openings as &[&[u8]],
+        &batch.nodes.levels,
+        &batch.nodes.tiles,
+        &node_hashes as &[&[u8]],
+        &key_sources,
+        &key_names as &[&str],
+        &key_hashes as &[&[u8]],
+        &key_seqs,
+        &destinations,
+        &delivery_seqs,
+        &receipts,
+        ring.serial(),
+        &ring.receipt_key_id()[..],
+        &ring.checkpoint_key_id()[..],
+        node.map(NodeId::uuid),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            let lane = Lane {
+                before_first: r.before_first,
+                held: r.held,
+                fence: r.fence,
+                sent_through: r.sent_through,
+                failing_since: r.failing_since,
+            };
+            (r.destination, lane)
+        })
+        .collect())
+}
+
+/// The type of an entry of ours: it stands between the last `"type":"` and `","v":1}`.
+fn entry_type(entry: &str) -> &str {
+    let end = entry.len().saturating_sub(r#"","v":1}"#.len());
+    let start = entry[..end].rfind('"').map_or(0, |at| at + 1);
+    &entry[start..end]
+}
+
+/// Reads the workspace's head and its destinations, both of one moment; with `lock`, until the transaction ends.
+async fn read_head(
+    tx: &mut WorkspaceTx,
+    workspace: WorkspaceId,
+    lock: bool,
+) -> Result<Option<Head>, sqlx::Error> {
+    if lock {
+        sqlx::query!(
+            "SELECT 1 AS x FROM heads h JOIN workspaces w USING (workspace_id, ledger_id)
+              WHERE h.workspace_id = $1 FOR UPDATE OF h",
+            workspace.uuid()
+        )
+        .fetch_optional(&mut **tx)
+        .await?;
+    }
+    let Some(row) = sqlx::query!(
+        r#"SELECT h.ledger_id AS "ledger: LedgerId", h.size, h.leaf, h.frontier, h.recorded_at, h.routes
+             FROM heads h JOIN workspaces w USING (workspace_id, ledger_id)
+            WHERE h.workspace_id = $1"#,
+        workspace.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?
+    else {
+        return Ok(None);
+    };
+    let wrong = |what: &str| sqlx::Error::Decode(format!("the head of {workspace} {what}").into());
+    let hashes: Vec<Hash> = row.frontier.as_chunks::<32>().0.to_vec();
+    let frontier = Frontier::from_parts(row.size as u64, hashes)
+        .ok_or_else(|| wrong("has a frontier of another size"))?;
+    let leaf: Hash = row.leaf.try_into().map_err(|_| wrong("has no leaf hash"))?;
+    // Not in one statement with the head: a change of the destinations between the two is refused by the count.
+    let routes = Routes::read(&mut *tx, workspace, row.routes).await?;
+    Ok(Some(Head {
+        workspace,
+        ledger: row.ledger,
+        leaf,
+        frontier,
+        recorded_at: row.recorded_at,
+        routes: Arc::new(routes),
+    }))
+}
+
+/// A transaction that holds the head of a workspace's ledger: the proof that what it reads stays so until it ends.
+#[derive(Debug)]
+pub struct Locked {
+    writer: Writer,
+    tx: WorkspaceTx,
+    head: Head,
+    data_key: Arc<DataKey>,
+    written: Vec<Written>,
+}
+
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Written").field("entries", &self.batch.entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Locked {
+    /// Takes the head's lock in `tx`, which may have made the workspace itself.
+    ///
+    /// # Errors
+    /// If the workspace does not exist, or the database does not answer.
+    pub async fn adopt(
+        writer: Writer,
+        mut tx: WorkspaceTx,
+        workspace: WorkspaceId,
+        data_key: Arc<DataKey>,
+    ) -> Result<Self, Error> {
+        let head = read_head(&mut tx, workspace, true).await?.ok_or(Error::NoWorkspace(workspace))?;
+        Ok(Self { writer, tx, head, data_key, written: Vec::new() })
+    }
+
+    /// The last entry's time, in microseconds since 1970.
+    #[must_use]
+    pub const fn recorded_at(&self) -> i64 {
+        self.head.recorded_at
+    }
+
+    /// Appends `drafts`, durable when [`Locked::commit`] has returned.
+    ///
+    /// # Errors
+    /// If the database refuses; then the transaction is to be dropped.
+    pub async fn append(&mut self, drafts: &[Draft]) -> Result<Vec<Recorded>, Error> {
+        self.append_at(drafts, unix_micros()).await
+    }
+
+    /// The same, at `now` (microseconds since 1970).
+    ///
+    /// # Errors
+    /// If the database refuses; then the transaction is to be dropped.
+    pub async fn append_at(&mut self, drafts: &[Draft], now: i64) -> Result<Vec<Recorded>, Error> {
+        if drafts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch = batch::build(&self.head, drafts, &self.data_key, now)
+            .map_err(|e| Error::from(sealing::Error::Seal(e)))?;
+        let keys: Vec<_> =
+            drafts.iter().enumerate().filter_map(|(i, d)| Some((i, d.idempotency.as_ref()?))).collect();
+        let mut ring = self.writer.0.keyring.current();
+        let newest = sqlx::query_scalar!(r#"SELECT max(serial) AS "serial!" FROM key_manifests"#)
+            .fetch_one(&mut *self.tx)
+            .await?;
+        if newest != ring.serial() {
+            // The lock taken at the beginning holds rotations off: what is read now stays.
+            self.writer
+                .0
+                .keyring
+                .reload()
+                .await
+                .map_err(|e| Error::Sql(Arc::new(sqlx::Error::Protocol(e.to_string()))))?;
+            ring = self.writer.0.keyring.current();
+        }
+        let lanes = write(&mut self.tx, &batch, &keys, &ring, self.writer.0.node).await?;
+        self.head = batch.after.clone();
+        let recorded = batch.entries.clone();
+        self.written.push(Written { batch, lanes, ring });
+        Ok(recorded)
+    }
+
+    /// Says that the workspace's destinations were changed in this transaction: appends from here on, and everybody
+    /// after the commit, sees them.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn routes_changed(&mut self) -> Result<(), Error> {
+        let version = sqlx::query_scalar!(
+            "UPDATE heads SET routes = routes + 1 WHERE workspace_id = $1 AND ledger_id = $2 RETURNING routes",
+            self.head.workspace.uuid(),
+            self.head.ledger.uuid()
+        )
+        .fetch_one(&mut *self.tx)
+        .await?;
+        self.head.routes = Arc::new(Routes::read(&mut self.tx, self.head.workspace, version).await?);
+        Ok(())
+    }
+
+    /// The ledger it writes to.
+    #[must_use]
+    pub const fn ledger(&self) -> LedgerId {
+        self.head.ledger
+    }
+
+    /// Its workspace.
+    #[must_use]
+    pub const fn workspace(&self) -> WorkspaceId {
+        self.head.workspace
+    }
+
+    /// Commits, then hands the deliveries over. A crash in between leaves them to whoever looks for what is due.
+    ///
+    /// # Errors
+    /// If the database does not confirm; whether it was committed is then unknown.
+    pub async fn commit(self) -> Result<(), Error> {
+        let Self { writer, tx, head, written, .. } = self;
+        if let Err(e) = tx.commit().await {
+            writer.forget(head.workspace);
+            return Err(Error::Unavailable(Arc::new(e)));
+        }
+        writer.remember(head);
+        for Written { batch, lanes, ring } in written {
+            writer.0.outbox.hand_over(Handoff { batch, lanes, ring });
+        }
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Locked {
+    type Target = WorkspaceTx;
+    fn deref(&self) -> &WorkspaceTx {
+        &self.tx
+    }
+}
+
+impl std::ops::DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut WorkspaceTx {
+        &mut self.tx
+    }
+}
+
+/// The clock, in microseconds since 1970.
+#[must_use]
+pub fn unix_micros() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+}

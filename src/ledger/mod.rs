@@ -1,0 +1,46 @@
+//! The ledger: a workspace's append-only, hash-chained log.
+//!
+//! [`append`] is the only writer. It serves two kinds of caller: a group commit for what needs no more than an entry
+//! (inbound events), and a transaction that holds the head's lock for what changes other rows too (a transition and
+//! its subject, a mutation and its audit entry). Both end in one SQL function, which compares the head that the
+//! batch was built on with the head that is, so `seq` is dense and `prev` is the leaf before under any concurrency.
+//!
+//! [`draft`] is an entry before it has its place, [`tree`] finds the nodes of a proof, [`checkpoint`] signs what is
+//! durable and remembers on this node what was signed, [`read`] pages, [`export`] streams the file that proves itself.
+
+pub mod append;
+pub mod batch;
+pub mod checkpoint;
+pub mod draft;
+pub mod export;
+pub mod read;
+pub mod tree;
+
+pub use append::{Locked, Writer};
+pub use draft::Draft;
+
+use base64::Engine;
+
+/// Standard base64 with padding (RFC 4648, section 4).
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for b in bytes {
+        out.push(DIGITS[usize::from(b >> 4)] as char);
+        out.push(DIGITS[usize::from(b & 15)] as char);
+    }
+    out
+}
+
+/// Fills `out` from the operating system.
+///
+/// # Panics
+/// If the operating system has no randomness to give: nothing this program does would be safe without.
+pub(crate) fn fill_random(out: &mut [u8]) {
+    getrandom::fill(out).expect("the operating system gives random bytes");
+}

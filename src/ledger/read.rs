@@ -1,0 +1,456 @@
+//! Reading a ledger: entries, proofs, checkpoints, and `/v1/workspaces/{workspace}/…` for them.
+
+use super::checkpoint::{self, SeenHeads, SignedTree};
+use super::tree::{self, Stored};
+use super::{base64, export, hex};
+use crate::access::Admin;
+use crate::database::{Database, WorkspaceTx};
+use crate::http::App;
+use crate::http::extract::{InPath, InQuery};
+use crate::http::problem::Problem;
+use crate::id::{LedgerId, WorkspaceId};
+use crate::keyring::{self, Keyring};
+use crate::sealing::DataKeys;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Entries of a page, at most.
+const PAGE: i64 = 1000;
+
+/// A checkpoint that cannot be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// The tree.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// The keys.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
+    /// This node handed out another history.
+    #[error(transparent)]
+    Head(#[from] checkpoint::Error),
+    /// This node cannot keep its record.
+    #[error("this node cannot remember what it hands out: {0}")]
+    Remember(std::io::Error),
+    /// Beyond the ledger's end.
+    #[error("the ledger has {has} entries, not {asked}")]
+    Size {
+        /// Entries in it.
+        has: u64,
+        /// Asked for.
+        asked: u64,
+    },
+}
+
+impl From<Error> for Problem {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Sql(e) | Error::Tree(tree::Error::Sql(e)) => e.into(),
+            Error::Tree(tree::Error::OutOfRange(what)) => Self::invalid(what),
+            e @ Error::Size { .. } => Self::invalid(e.to_string()),
+            e => Self::internal(e),
+        }
+    }
+}
+
+/// A ledger's size, as a transaction sees it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn size(tx: &mut WorkspaceTx) -> Result<Option<(LedgerId, u64)>, sqlx::Error> {
+    let workspace = tx.workspace;
+    let row = sqlx::query!(
+        r#"SELECT h.ledger_id AS "ledger: LedgerId", h.size
+             FROM heads h JOIN workspaces w USING (workspace_id, ledger_id) WHERE h.workspace_id = $1"#,
+        workspace.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.map(|r| (r.ledger, r.size as u64)))
+}
+
+/// Signs the ledger's first `size` entries (none: all), which are durable, and remembers it before it leaves.
+///
+/// # Errors
+/// If the ledger is shorter, or is not the one that this node handed out before.
+pub async fn checkpoint(
+    database: &Database,
+    keyring: &Keyring,
+    seen: &SeenHeads,
+    workspace: WorkspaceId,
+    at: Option<u64>,
+) -> Result<Option<(LedgerId, SignedTree, String)>, Error> {
+    let mut tx = database.workspace(workspace).await?;
+    let Some((ledger, has)) = size(&mut tx).await? else { return Ok(None) };
+    let at = at.unwrap_or(has);
+    if at > has {
+        return Err(Error::Size { has, asked: at });
+    }
+    let root = checkpoint::root_at(&mut tx, workspace, ledger, at).await?;
+    if let Some(known) = seen.newest(ledger) {
+        let disagrees = |what: String| Error::Head(checkpoint::Error::Disagrees { ledger, what });
+        if known.size > has {
+            return Err(disagrees(format!(
+                "it has {has} entries, but this node handed out a checkpoint of {}",
+                known.size
+            )));
+        }
+        if known.size <= at
+            && checkpoint::root_at(&mut tx, workspace, ledger, known.size).await? != known.root
+        {
+            return Err(disagrees(format!(
+                "its first {} entries are not those that this node handed out",
+                known.size
+            )));
+        }
+    }
+    let ring = keyring.current();
+    let note = ring.sign_checkpoint(&ring.checkpoint_key_id(), ledger, at, root)?;
+    let tree = SignedTree { size: at, root };
+    seen.remember(ledger, tree).await.map_err(Error::Remember)?;
+    checkpoint::keep(&mut tx, workspace, ledger, &tree, &note).await?;
+    tx.commit().await?;
+    Ok(Some((ledger, tree, note)))
+}
+
+fn no_workspace(id: WorkspaceId) -> Problem {
+    Problem::not_found(format!("The workspace {id} does not exist."))
+}
+
+/// Which entries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct EntriesQuery {
+    /// Entries from this seq on.
+    #[param(minimum = 0)]
+    from: Option<u64>,
+    /// At most this many (1 to 1000; default 100).
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+    /// Only of this type.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Newest first, from `from` (or the end) down.
+    reverse: Option<bool>,
+}
+
+/// A page of entries.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Entries {
+    /// The canonical entries: each, byte for byte, is what its leaf hash is of.
+    #[schema(value_type = Vec<Object>)]
+    items: Vec<Box<RawValue>>,
+    /// Where the next page begins; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+}
+
+/// An inclusion or consistency proof's hashes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InclusionProof {
+    /// The entry.
+    seq: u64,
+    /// The tree.
+    size: u64,
+    /// The entry's leaf hash, hex.
+    leaf: String,
+    /// The tree's root, hex.
+    root: String,
+    /// The audit path, RFC 6962 order, hex.
+    hashes: Vec<String>,
+    /// The same as a C2SP tlog-proof with a checkpoint of that size, as receipts carry it.
+    proof: String,
+}
+
+/// A consistency proof, as `statusledger-verify consistency --proof` takes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ConsistencyProof {
+    /// The older size.
+    from: u64,
+    /// The newer size.
+    to: u64,
+    /// RFC 6962 order, hex.
+    hashes: Vec<String>,
+}
+
+/// Which inclusion.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct InclusionQuery {
+    /// The entry.
+    #[param(minimum = 0)]
+    seq: u64,
+    /// The tree's size (default: all entries).
+    #[param(minimum = 1)]
+    size: Option<u64>,
+}
+
+/// Which sizes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ConsistencyQuery {
+    /// The older size.
+    #[param(minimum = 0)]
+    from: u64,
+    /// The newer size (default: all entries).
+    #[param(minimum = 0)]
+    to: Option<u64>,
+}
+
+/// Which checkpoint.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointQuery {
+    /// The tree's size (default: all entries).
+    #[param(minimum = 0)]
+    size: Option<u64>,
+}
+
+/// What to export.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ExportQuery {
+    /// From this seq (default 0).
+    #[param(minimum = 0)]
+    from: Option<u64>,
+    /// To before this seq (default: the end).
+    #[param(minimum = 0)]
+    to: Option<u64>,
+    /// Only entries of these types, separated by commas; the others are named by their leaf hash.
+    types: Option<String>,
+    /// Whether openings of sealed values go with it (default false).
+    openings: Option<bool>,
+}
+
+/// The routes of ledgers.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_entries))
+        .routes(routes!(read_entry))
+        .routes(routes!(inclusion))
+        .routes(routes!(consistency))
+        .routes(routes!(read_checkpoint))
+        .routes(routes!(read_export))
+}
+
+/// Pages through a ledger's entries.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries", tag = "ledger", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), EntriesQuery),
+    responses((status = 200, body = Entries),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn list_entries(
+    _: Admin,
+    State(database): State<Database>,
+    InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<EntriesQuery>,
+) -> Result<Json<Entries>, Problem> {
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=PAGE).contains(&limit) {
+        return Err(Problem::bad_request("limit is 1 to 1000"));
+    }
+    let reverse = query.reverse.unwrap_or(false);
+    let from =
+        query.from.map_or(if reverse { i64::MAX } else { 0 }, |f| i64::try_from(f).unwrap_or(i64::MAX));
+    let mut tx = database.workspace(workspace).await?;
+    let (ledger, _) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let rows: Vec<(i64, String)> = if reverse {
+        sqlx::query!(
+            "SELECT seq, entry FROM entries
+              WHERE workspace_id = $1 AND ledger_id = $2 AND seq <= $3 AND ($4::text IS NULL OR type = $4)
+              ORDER BY seq DESC LIMIT $5",
+            workspace.uuid(),
+            ledger.uuid(),
+            from,
+            query.kind,
+            limit + 1
+        )
+        .fetch_all(&mut *tx)
+        .await?
+        .into_iter()
+        .map(|r| (r.seq, r.entry))
+        .collect()
+    } else {
+        sqlx::query!(
+            "SELECT seq, entry FROM entries
+              WHERE workspace_id = $1 AND ledger_id = $2 AND seq >= $3 AND ($4::text IS NULL OR type = $4)
+              ORDER BY seq LIMIT $5",
+            workspace.uuid(),
+            ledger.uuid(),
+            from,
+            query.kind,
+            limit + 1
+        )
+        .fetch_all(&mut *tx)
+        .await?
+        .into_iter()
+        .map(|r| (r.seq, r.entry))
+        .collect()
+    };
+    let more = rows.len() as i64 > limit;
+    let next = rows.get(limit as usize).filter(|_| more).map(|(seq, _)| *seq as u64);
+    let items = rows
+        .into_iter()
+        .take(limit as usize)
+        .map(|(_, entry)| RawValue::from_string(entry).map_err(Problem::internal))
+        .collect::<Result<_, _>>()?;
+    Ok(Json(Entries { items, next }))
+}
+
+/// Shows an entry, byte for byte.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries/{seq}", tag = "ledger", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("seq" = u64, Path, minimum = 0)),
+    responses((status = 200, body = Object, description = "The canonical entry"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn read_entry(
+    _: Admin,
+    State(database): State<Database>,
+    InPath((workspace, seq)): InPath<(WorkspaceId, u64)>,
+) -> Result<Response, Problem> {
+    let mut tx = database.workspace(workspace).await?;
+    let (ledger, _) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let entry = sqlx::query_scalar!(
+        "SELECT entry FROM entries WHERE workspace_id = $1 AND ledger_id = $2 AND seq = $3",
+        workspace.uuid(),
+        ledger.uuid(),
+        i64::try_from(seq).unwrap_or(i64::MAX)
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or_else(|| Problem::not_found(format!("The ledger has no entry {seq}.")))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], entry).into_response())
+}
+
+/// Proves that an entry stands in the ledger.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/proofs/inclusion", tag = "ledger", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), InclusionQuery),
+    responses((status = 200, body = InclusionProof),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn inclusion(
+    _: Admin,
+    State(database): State<Database>,
+    State(keyring): State<Keyring>,
+    State(seen): State<SeenHeads>,
+    InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<InclusionQuery>,
+) -> Result<Json<InclusionProof>, Problem> {
+    let (ledger, tree, note) = checkpoint(&database, &keyring, &seen, workspace, query.size)
+        .await?
+        .ok_or_else(|| no_workspace(workspace))?;
+    let path = tree::inclusion(query.seq, tree.size).map_err(Error::from)?;
+    let mut tx = database.workspace(workspace).await?;
+    let stored = Stored::read(&mut tx, workspace, ledger, path.iter().copied()).await?;
+    let hashes = stored.hashes(&path).map_err(Error::from)?;
+    let leaf = sqlx::query_scalar!(
+        "SELECT leaf FROM entries WHERE workspace_id = $1 AND ledger_id = $2 AND seq = $3",
+        workspace.uuid(),
+        ledger.uuid(),
+        query.seq as i64
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let lines: String = hashes.iter().map(|h| base64(h) + "\n").collect();
+    Ok(Json(InclusionProof {
+        seq: query.seq,
+        size: tree.size,
+        leaf: hex(&leaf),
+        root: hex(&tree.root),
+        hashes: hashes.iter().map(|h| hex(h)).collect(),
+        proof: format!("c2sp.org/tlog-proof@v1\nindex {}\n{lines}\n{note}", query.seq),
+    }))
+}
+
+/// Proves that a smaller ledger is the beginning of a larger one.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/proofs/consistency", tag = "ledger", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ConsistencyQuery),
+    responses((status = 200, body = ConsistencyProof),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn consistency(
+    _: Admin,
+    State(database): State<Database>,
+    InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<ConsistencyQuery>,
+) -> Result<Json<ConsistencyProof>, Problem> {
+    let mut tx = database.workspace(workspace).await?;
+    let (ledger, has) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let to = query.to.unwrap_or(has);
+    if to > has {
+        return Err(Error::Size { has, asked: to }.into());
+    }
+    let path = tree::consistency(query.from, to).map_err(Error::from)?;
+    let stored = Stored::read(&mut tx, workspace, ledger, path.iter().copied()).await?;
+    let hashes = stored.hashes(&path).map_err(Error::from)?;
+    Ok(Json(ConsistencyProof { from: query.from, to, hashes: hashes.iter().map(|h| hex(h)).collect() }))
+}
+
+/// The signed checkpoint of the ledger (C2SP tlog-checkpoint).
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/checkpoint", tag = "ledger", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), CheckpointQuery),
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn read_checkpoint(
+    _: Admin,
+    State(database): State<Database>,
+    State(keyring): State<Keyring>,
+    State(seen): State<SeenHeads>,
+    InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<CheckpointQuery>,
+) -> Result<String, Problem> {
+    let (_, _, note) = checkpoint(&database, &keyring, &seen, workspace, query.size)
+        .await?
+        .ok_or_else(|| no_workspace(workspace))?;
+    Ok(note)
+}
+
+/// The ledger as one file that proves itself (formats.md, "Export"), streamed.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/export", tag = "ledger", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ExportQuery),
+    responses((status = 200, body = Vec<u8>, content_type = "application/zip"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn read_export(
+    _: Admin,
+    State(database): State<Database>,
+    State(keyring): State<Keyring>,
+    State(data_keys): State<DataKeys>,
+    State(seen): State<SeenHeads>,
+    InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<ExportQuery>,
+) -> Result<Response, Problem> {
+    let request = export::Request {
+        workspace,
+        from: query.from.unwrap_or(0),
+        to: query.to,
+        types: query.types.map(|t| t.split(',').map(str::to_owned).collect()),
+        openings: query.openings.unwrap_or(false),
+        exported_by: "admin".into(),
+    };
+    let exporter = export::Exporter { database, keyring, data_keys, seen };
+    let prepared = exporter.prepare(request).await?.ok_or_else(|| no_workspace(workspace))?;
+    let name = format!("attachment; filename=\"ledger-{}.zip\"", prepared.ledger());
+    let stream = exporter.stream(prepared);
+    Ok((
+        [(header::CONTENT_TYPE, "application/zip".to_owned()), (header::CONTENT_DISPOSITION, name)],
+        Body::from_stream(stream),
+    )
+        .into_response())
+}

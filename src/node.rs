@@ -1,0 +1,461 @@
+//! A node: one process over a database, and what runs in it.
+//!
+//! It starts in an order that lets nothing out before it is known to be right: the database and its roles, the
+//! instance and its keys, the heads against what was signed, and only then lanes, poller and listener. It stops in
+//! the opposite order: no new requests, lanes wound down, outcomes written.
+
+use crate::access::KnownTokens;
+use crate::config::Settings;
+use crate::database::Database;
+use crate::delivery::channels::webhook;
+use crate::delivery::dispatcher::{self, Parts};
+use crate::delivery::guard::Policy;
+use crate::delivery::{Outbox, queue, results};
+use crate::http::{self, App};
+use crate::id::NodeId;
+use crate::instance::Instance;
+use crate::keyring::{self, Keyring};
+use crate::ledger::Writer;
+use crate::ledger::checkpoint::{self, SeenHeads};
+use crate::source::inbound::SourceTokens;
+use crate::source::poller::Poller;
+use anyhow::{Context, Result, anyhow, bail};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use nix::fcntl::{Flock, FlockArg};
+use statusledger_keys::key_encryption::{KeyEncryptionKey, KeyEncryptionSource};
+use statusledger_keys::ring::{DueWork, Rotation};
+use statusledger_keys::signing::KeyPurpose;
+use statusledger_verify::time::Timestamp;
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+/// How often the database is asked whether it is still the same one.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// How often the keys are looked at for what is due, and expired idempotency keys are removed.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
+/// How long requests in flight may take when the node stops.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// Whether a node may serve, and if not, why not.
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<Mutex<Result<(), String>>>);
+
+impl Readiness {
+    fn unverified() -> Self {
+        Self(Arc::new(Mutex::new(Err("the ledgers' heads are not verified yet".into()))))
+    }
+
+    /// Whether it may.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_ok()
+    }
+
+    /// Why not.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Ok(()) => "ready".into(),
+            Err(why) => why.clone(),
+        }
+    }
+
+    fn set(&self, state: Result<(), String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+/// A node's directory: used by one process at a time.
+#[derive(Debug)]
+pub struct NodeDirectory {
+    /// Which node this directory makes of the process.
+    pub node: NodeId,
+    _lock: Flock<File>,
+}
+
+impl NodeDirectory {
+    /// Opens the directory, or makes it, and takes it for this process. The lock ends with the process, however it
+    /// ends.
+    ///
+    /// # Errors
+    /// If it cannot be made or written, or another process has it.
+    pub fn open(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot make the data directory {}", path.display()))?;
+        let lock_path = path.join("node-lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .with_context(|| format!("cannot write in the data directory {}", path.display()))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            anyhow!("the data directory {} is used by another statusledger process", path.display())
+        })?;
+        let id_path = path.join("node-id");
+        let node = match std::fs::read_to_string(&id_path) {
+            Ok(text) => text.trim().parse().with_context(|| format!("{} is damaged", id_path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let node = NodeId::new();
+                let aside = path.join("node-id.new");
+                let mut file = File::create(&aside)?;
+                writeln!(file, "{node}")?;
+                file.sync_all()?;
+                std::fs::rename(&aside, &id_path)?;
+                node
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", id_path.display())),
+        };
+        Ok(Self { node, _lock: lock })
+    }
+}
+
+/// Reads the node's key-encryption key: from the environment (`STATUSLEDGER_KEY_ENCRYPTION_KEY`, base64), or from
+/// its file, which is made at the first start.
+///
+/// # Errors
+/// If it is not usable; the message names where it was looked for.
+pub fn key_encryption_key(settings: &Settings) -> Result<KeyEncryptionKey> {
+    let source = match std::env::var("STATUSLEDGER_KEY_ENCRYPTION_KEY") {
+        Ok(value) => KeyEncryptionSource::Value(Zeroizing::new(value)),
+        Err(_) => KeyEncryptionSource::CreatedFile(settings.key_encryption_key_path()),
+    };
+    source.load().context("the key-encryption key cannot be used")
+}
+
+/// Where requests may go besides public https, under these settings.
+///
+/// # Errors
+/// If a network is not one.
+pub fn policy(settings: &Settings) -> Result<Policy> {
+    let networks = settings
+        .delivery
+        .allow_networks
+        .iter()
+        .map(|n| {
+            n.parse().with_context(|| {
+                format!("the setting delivery.allow_networks: \"{n}\" is not a network (CIDR)")
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Policy { allow_http: settings.delivery.allow_http, allowed_networks: networks })
+}
+
+fn metrics_handle() -> Result<PrometheusHandle> {
+    // One recorder a process; tests run several nodes in one.
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    // Lost only to another task that was faster, whose handle is then taken.
+    let _ = metrics::set_global_recorder(recorder);
+    Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+/// A node that serves.
+pub struct Node {
+    /// Its instance.
+    pub instance: Instance,
+    /// Its keys.
+    pub keyring: Keyring,
+    /// Its writer.
+    pub writer: Writer,
+    /// What it handed out.
+    pub seen_heads: SeenHeads,
+    /// Its database.
+    pub database: Database,
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<std::io::Result<()>>,
+    dispatcher: JoinHandle<()>,
+    poller: JoinHandle<()>,
+    results: JoinHandle<()>,
+    watcher: JoinHandle<Result<()>>,
+    _directory: NodeDirectory,
+}
+
+impl Node {
+    /// Starts a node over `database`. `name` is the instance's name where the operator gave one.
+    ///
+    /// # Errors
+    /// If anything is not as it has to be; nothing has been served then.
+    pub async fn start(settings: &Settings, name: Option<&str>, database: Database) -> Result<Self> {
+        let directory = NodeDirectory::open(&settings.data_dir)?;
+        let metrics = metrics_handle()?;
+        let policy = policy(settings)?;
+        let (outbox, handoffs) = Outbox::new();
+        let opened = Instance::open(
+            &database,
+            key_encryption_key(settings)?,
+            name,
+            Some(directory.node),
+            outbox.clone(),
+        )
+        .await?;
+        let (instance, keyring, writer) = (opened.instance, opened.keyring, opened.writer);
+        let seen_heads = SeenHeads::open(&settings.data_dir.join("heads"))?;
+        remember_manifest(&settings.data_dir, &keyring)?;
+        let readiness = Readiness::unverified();
+        let checked = checkpoint::check_heads(&database, &seen_heads)
+            .await
+            .context("the database does not hold the history that was signed; run `statusledger doctor`")?;
+        tracing::info!(ledgers = checked, "the heads agree with what was signed");
+        queue::forget_past(&database, directory.node).await?;
+
+        let (stop, stopping) = watch::channel(false);
+        let (reports, reported) = mpsc::channel(4096);
+        let results = tokio::spawn(results::write_results(database.clone(), directory.node, reported));
+        let mut roots = Vec::new();
+        if let Some(path) = &settings.delivery.extra_roots {
+            roots.push(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
+        }
+        let sender = webhook::Sender::new(
+            policy.clone(),
+            &webhook::Settings {
+                deadline: Duration::from_secs_f64(settings.delivery.deadline_s),
+                extra_roots: roots,
+            },
+        )?;
+        let shared = dispatcher::shared(Parts {
+            database: database.clone(),
+            data_keys: writer.data_keys().clone(),
+            keyring: keyring.clone(),
+            writer: writer.clone(),
+            node: directory.node,
+            seen_heads: seen_heads.clone(),
+            sender,
+            settings: settings.delivery.clone(),
+            reports,
+            outbox,
+            stop: stopping.clone(),
+        });
+        let app = App {
+            database: database.clone(),
+            keyring: keyring.clone(),
+            data_keys: writer.data_keys().clone(),
+            writer: writer.clone(),
+            seen_heads: seen_heads.clone(),
+            shared: Arc::clone(&shared),
+            policy,
+            polling: settings.polling.clone(),
+            known_tokens: KnownTokens::default(),
+            source_tokens: SourceTokens::default(),
+            readiness: readiness.clone(),
+            metrics,
+        };
+        let listener = tokio::net::TcpListener::bind((settings.listen, settings.port))
+            .await
+            .with_context(|| format!("cannot listen on {}:{}", settings.listen, settings.port))?;
+        let address = listener.local_addr()?;
+        readiness.set(Ok(()));
+        let poller = Poller::new(database.clone(), writer.clone(), directory.node, settings.polling.clone());
+        let poller = tokio::spawn(poller.run(stopping.clone()));
+        let dispatcher = tokio::spawn(dispatcher::dispatch(shared, handoffs));
+        let mut ended = stopping.clone();
+        let serving = axum::serve(listener, http::router(app)).with_graceful_shutdown(async move {
+            // Either way the node stops.
+            let _ = ended.changed().await;
+        });
+        let server = tokio::spawn(async move { serving.await });
+        let watcher = tokio::spawn(watch_over(Watched {
+            database: database.clone(),
+            keyring: keyring.clone(),
+            writer: writer.clone(),
+            seen_heads: seen_heads.clone(),
+            instance: instance.clone(),
+            readiness,
+            stop: stopping,
+        }));
+        Ok(Self {
+            instance,
+            keyring,
+            writer,
+            seen_heads,
+            database,
+            address,
+            stop,
+            server,
+            dispatcher,
+            poller,
+            results,
+            watcher,
+            _directory: directory,
+        })
+    }
+
+    /// Waits until the node must not serve any more, and says why.
+    ///
+    /// # Errors
+    /// Always: a node does not end by itself but for a reason.
+    pub async fn refused(&mut self) -> Result<()> {
+        match (&mut self.watcher).await {
+            Ok(Err(e)) => Err(e),
+            Ok(Ok(())) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Stops: answers what is in flight, winds the lanes down, writes what they report.
+    pub async fn stop(self) {
+        // Nobody listens any more when all have ended already.
+        let _ = self.stop.send(true);
+        let ended = async {
+            let _ = self.server.await;
+            let _ = self.poller.await;
+            let _ = self.dispatcher.await;
+        };
+        if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
+            tracing::warn!("some work did not end in time; it will be taken up again at the next start");
+        }
+        self.watcher.abort();
+        self.results.abort();
+        self.database.service.close().await;
+        self.database.worker.close().await;
+    }
+}
+
+/// Keeps the newest key manifest in the node's directory, and refuses a database with an older one or another:
+/// a ring that was set back could sign under keys that were already destroyed.
+fn remember_manifest(directory: &Path, keyring: &Keyring) -> Result<()> {
+    use statusledger_verify::manifest::{self, KeyManifest};
+    let path = directory.join("keys.json");
+    let current = keyring.current();
+    let read = |bytes: &[u8]| KeyManifest::parse(bytes).map_err(|f| anyhow!("{}: {}", f.check, f.detail));
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let (old, new) = (read(&bytes)?, read(current.manifest().as_bytes())?);
+            manifest::compare(&old, &new).map_err(|f| {
+                anyhow!(
+                    "the key manifest in the database does not follow the one that this node used before ({}): {}",
+                    path.display(),
+                    f.detail
+                )
+            })?;
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+    }
+    let aside = directory.join("keys.json.new");
+    std::fs::write(&aside, current.manifest().as_bytes())?;
+    File::open(&aside)?.sync_all()?;
+    std::fs::rename(&aside, &path)?;
+    Ok(())
+}
+
+struct Watched {
+    database: Database,
+    keyring: Keyring,
+    writer: Writer,
+    seen_heads: SeenHeads,
+    instance: Instance,
+    readiness: Readiness,
+    stop: watch::Receiver<bool>,
+}
+
+/// Which server this is: a restart or a failover changes it.
+async fn server_identity(database: &Database) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT pg_postmaster_start_time()::text || ' ' || pg_is_in_recovery()::text AS "id!""#
+    )
+    .fetch_one(&database.worker)
+    .await
+}
+
+/// Watches the database and the keys. After every reconnect to a server that is not the same process as before, the
+/// heads are checked again before anything is served.
+async fn watch_over(mut watched: Watched) -> Result<()> {
+    let mut identity = server_identity(&watched.database).await.ok();
+    let mut tick = tokio::time::interval(WATCH_EVERY);
+    let mut keep_house = tokio::time::interval(HOUSEKEEPING_EVERY);
+    loop {
+        tokio::select! {
+            _ = watched.stop.changed() => return Ok(()),
+            _ = tick.tick() => {}
+            _ = keep_house.tick() => {
+                housekeeping(&watched).await;
+                continue;
+            }
+        }
+        match server_identity(&watched.database).await {
+            Ok(now) if identity.as_ref() == Some(&now) => {}
+            Ok(now) => {
+                watched.readiness.set(Err("the database was restarted; the heads are being verified".into()));
+                match checkpoint::check_heads(&watched.database, &watched.seen_heads).await {
+                    Ok(ledgers) => {
+                        tracing::info!(
+                            ledgers,
+                            "the database came back, and the heads agree with what was signed"
+                        );
+                        watched.readiness.set(Ok(()));
+                        identity = Some(now);
+                    }
+                    Err(e @ checkpoint::Error::Disagrees { .. }) => {
+                        watched
+                            .readiness
+                            .set(Err(format!("the database came back with another history: {e}")));
+                        bail!("the database came back with another history than was signed: {e}");
+                    }
+                    Err(e) => tracing::warn!(error = %e, "the heads cannot be verified yet"),
+                }
+            }
+            Err(e) => {
+                tracing::debug!(error = %e, "the database does not answer");
+                identity = None;
+            }
+        }
+    }
+}
+
+async fn housekeeping(watched: &Watched) {
+    let expired = sqlx::query!("DELETE FROM idempotency_keys WHERE expires_at < now()")
+        .execute(&watched.database.worker)
+        .await;
+    if let Err(e) = expired {
+        tracing::debug!(error = %e, "expired idempotency keys stay for now");
+    }
+    if let Err(e) = watched.keyring.reload().await {
+        tracing::warn!(error = %e, "the key ring cannot be read again");
+        return;
+    }
+    let now = Timestamp::now();
+    for due in watched.keyring.current().ring().due(now) {
+        if due.root_is_offline {
+            tracing::warn!(at = %due.at, work = ?due.work, "the keys need the offline root: `statusledger keys rotate --root FILE`");
+            continue;
+        }
+        if !due.now {
+            continue;
+        }
+        let done = watched
+            .keyring
+            .change(&watched.writer, watched.instance.workspace, |ring, now| {
+                // Another node may have done it meanwhile.
+                let still = ring.due(now).iter().any(|d| d.work == due.work && d.now);
+                let change = match due.work {
+                    _ if !still => ring.republish(now)?,
+                    DueWork::Rotate(KeyPurpose::Checkpoint) => ring.rotate(Rotation::Checkpoint, now)?,
+                    DueWork::Rotate(_) => ring.rotate(Rotation::Receipt, now)?,
+                    DueWork::Republish => ring.republish(now)?,
+                };
+                Ok((change, ()))
+            })
+            .await;
+        match done {
+            Ok(()) => tracing::info!(work = ?due.work, "the keys were renewed"),
+            Err(e) => tracing::error!(error = %e, work = ?due.work, "the keys could not be renewed"),
+        }
+    }
+    if let Err(e) = keyring::destroy_retired(&watched.keyring, &watched.writer, &watched.instance).await {
+        tracing::warn!(error = %e, "retired keys are not destroyed yet");
+    }
+}

@@ -1,0 +1,302 @@
+//! `/v1/workspaces/{workspace}/sources`, and the subjects they speak of.
+
+use super::inbound::{self, SourceTokens};
+use super::poller::fetch_options;
+use super::{Error, Kind, NewSource, app_store, google_play};
+use crate::access::Admin;
+use crate::config::PollingSettings;
+use crate::database::Database;
+use crate::http::App;
+use crate::http::extract::{Body, InPath};
+use crate::http::problem::Problem;
+use crate::id::{SourceId, WorkspaceId};
+use crate::ledger::Writer;
+use axum::Json;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use zeroize::Zeroizing;
+
+/// A source. Its key is never shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Source {
+    /// `src_` and a UUID.
+    #[schema(value_type = String, example = "src_0199b1c4-0000-7000-8000-000000000001")]
+    id: SourceId,
+    /// What it is: `app_store`, `google_play`, `inbound`.
+    kind: String,
+    /// What people call it.
+    name: String,
+    /// How it fares: `new`, `ok`, `degraded`, `suspect`, `refused`, `agreements_missing`, `role_too_small`.
+    health: String,
+    /// Why, in words.
+    health_detail: Option<String>,
+    /// When it was last swept.
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_polled_at: Option<OffsetDateTime>,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+/// A list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sources {
+    items: Vec<Source>,
+}
+
+/// A source to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SourceRequest {
+    /// An App Store Connect API key.
+    AppStore {
+        /// 1 to 100 characters, unique in the workspace.
+        name: String,
+        /// The key.
+        credentials: app_store::Credentials,
+        /// The store's address, where the operator allows another.
+        base_url: Option<String>,
+    },
+    /// A Google Play service account.
+    GooglePlay {
+        /// 1 to 100 characters, unique in the workspace.
+        name: String,
+        /// The service account, as Google's JSON file has it.
+        #[schema(value_type = Object)]
+        service_account: serde_json::Value,
+        /// The publisher API's address, where the operator allows another.
+        publisher_url: Option<String>,
+        /// The reporting API's address, where the operator allows another.
+        reporting_url: Option<String>,
+    },
+    /// Events posted to `/in/{source}`.
+    Inbound {
+        /// 1 to 100 characters, unique in the workspace.
+        name: String,
+    },
+}
+
+/// A source that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CreatedSource {
+    /// The source.
+    #[serde(flatten)]
+    source: Source,
+    /// An inbound source's token, shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+/// A subject: what has a status.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Subject {
+    /// Its source.
+    #[schema(value_type = String)]
+    source: SourceId,
+    /// `version`, `build`, `release`.
+    kind: String,
+    /// The store's id of it.
+    key: String,
+    /// The app: bundle id or package name.
+    app: String,
+    /// What a person knows it by.
+    #[schema(value_type = Object)]
+    description: serde_json::Value,
+    /// Its state, as the store spells it.
+    state: String,
+    /// When that was first seen.
+    #[serde(with = "time::serde::rfc3339")]
+    state_since: OffsetDateTime,
+    /// When it was last seen.
+    #[serde(with = "time::serde::rfc3339")]
+    last_seen_at: OffsetDateTime,
+    /// The entry that says so.
+    seq: i64,
+}
+
+/// A list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Subjects {
+    items: Vec<Subject>,
+}
+
+impl From<Error> for Problem {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Missing(_) => Self::not_found(e.to_string()),
+            Error::Name(ref what) if what.ends_with("exists") => Self::conflict(what.clone()),
+            Error::Name(what) | Error::Key(what) => Self::invalid(what),
+            Error::Sql(e) => e.into(),
+            Error::Sealing(e) => e.into(),
+            Error::Append(e) => e.into(),
+            Error::Draft(e) => e.into(),
+            e @ Error::Seal(_) => Self::internal(e),
+        }
+    }
+}
+
+/// The routes of sources.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(read, remove))
+        .routes(routes!(subjects))
+        .merge(
+            // One byte more than a payload may have, so that the refusal is ours and says so.
+            OpenApiRouter::new()
+                .routes(routes!(inbound::receive))
+                .layer(DefaultBodyLimit::max(inbound::MAX_PAYLOAD + 1)),
+        )
+}
+
+async fn all(
+    database: &Database,
+    workspace: WorkspaceId,
+    only: Option<SourceId>,
+) -> Result<Vec<Source>, Problem> {
+    let mut tx = database.workspace(workspace).await?;
+    if crate::instance::ledger_of(&mut tx).await?.is_none() {
+        return Err(Problem::not_found(format!("The workspace {workspace} does not exist.")));
+    }
+    Ok(sqlx::query_as!(
+        Source,
+        r#"SELECT source_id AS "id: SourceId", kind, name, health, health_detail, last_polled_at, created_at
+             FROM sources
+            WHERE workspace_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR source_id = $2)
+            ORDER BY created_at, source_id"#,
+        workspace.uuid(),
+        only.map(SourceId::uuid)
+    )
+    .fetch_all(&mut *tx)
+    .await?)
+}
+
+async fn one(database: &Database, workspace: WorkspaceId, id: SourceId) -> Result<Source, Problem> {
+    all(database, workspace, Some(id)).await?.pop().ok_or_else(|| Error::Missing(id).into())
+}
+
+/// Lists the sources.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources", tag = "sources", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id")),
+    responses((status = 200, body = Sources), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn list(
+    _: Admin,
+    State(database): State<Database>,
+    InPath(workspace): InPath<WorkspaceId>,
+) -> Result<Json<Sources>, Problem> {
+    Ok(Json(Sources { items: all(&database, workspace, None).await? }))
+}
+
+/// Makes a source. Keys are kept encrypted and never shown; an inbound source's token is shown this once.
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/sources", tag = "sources", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id")), request_body = SourceRequest,
+    responses((status = 201, body = CreatedSource),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn create(
+    _: Admin,
+    State(database): State<Database>,
+    State(writer): State<Writer>,
+    State(polling): State<PollingSettings>,
+    InPath(workspace): InPath<WorkspaceId>,
+    Body(request): Body<SourceRequest>,
+) -> Result<(StatusCode, Json<CreatedSource>), Problem> {
+    let new = check(request, &polling)?;
+    let (id, token) = super::create(&writer, workspace, new).await?;
+    let source = one(&database, workspace, id).await?;
+    let token = token.map(|t| t.as_str().to_owned());
+    Ok((StatusCode::CREATED, Json(CreatedSource { source, token })))
+}
+
+/// Checks that a client can be made of what was given, so that a wrong key is refused now and here.
+fn check(request: SourceRequest, polling: &PollingSettings) -> Result<NewSource, Error> {
+    let other_host = |given: bool| {
+        if given && !polling.allow_other_hosts {
+            return Err(Error::Key("this instance does not allow other addresses for the stores".into()));
+        }
+        Ok(())
+    };
+    let unusable = |e: super::fetch::StoreError| Error::Key(format!("the key is not usable: {e}"));
+    let json = |e: serde_json::Error| Error::Key(e.to_string());
+    let options = fetch_options(polling);
+    match request {
+        SourceRequest::AppStore { name, credentials, base_url } => {
+            other_host(base_url.is_some())?;
+            let settings = app_store::StoreSettings { base_url };
+            app_store::client(&credentials, &settings, options).map_err(unusable)?;
+            let secret = Zeroizing::new(serde_json::to_vec(&credentials).map_err(json)?);
+            let settings = serde_json::to_value(settings).map_err(json)?;
+            Ok(NewSource { kind: Kind::AppStore, name, settings, secret: Some(secret) })
+        }
+        SourceRequest::GooglePlay { name, service_account, publisher_url, reporting_url } => {
+            other_host(publisher_url.is_some() || reporting_url.is_some())?;
+            let settings = google_play::StoreSettings { publisher_url, reporting_url };
+            let account = Zeroizing::new(service_account.to_string());
+            google_play::client(&account, &settings, options).map_err(unusable)?;
+            let secret = Zeroizing::new(account.as_bytes().to_vec());
+            let settings = serde_json::to_value(settings).map_err(json)?;
+            Ok(NewSource { kind: Kind::GooglePlay, name, settings, secret: Some(secret) })
+        }
+        SourceRequest::Inbound { name } => {
+            Ok(NewSource { kind: Kind::Inbound, name, settings: serde_json::json!({}), secret: None })
+        }
+    }
+}
+
+/// Shows a source.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources/{source}", tag = "sources", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
+    responses((status = 200, body = Source), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn read(
+    _: Admin,
+    State(database): State<Database>,
+    InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
+) -> Result<Json<Source>, Problem> {
+    Ok(Json(one(&database, workspace, id).await?))
+}
+
+/// Removes a source and destroys its key. What it said stays.
+#[utoipa::path(delete, path = "/v1/workspaces/{workspace}/sources/{source}", tag = "sources", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn remove(
+    _: Admin,
+    State(writer): State<Writer>,
+    State(tokens): State<SourceTokens>,
+    InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
+) -> Result<StatusCode, Problem> {
+    super::delete(&writer, workspace, id).await?;
+    tokens.forget(id);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists what has a status, and which.
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/subjects", tag = "sources", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id")),
+    responses((status = 200, body = Subjects), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn subjects(
+    _: Admin,
+    State(database): State<Database>,
+    InPath(workspace): InPath<WorkspaceId>,
+) -> Result<Json<Subjects>, Problem> {
+    let mut tx = database.workspace(workspace).await?;
+    if crate::instance::ledger_of(&mut tx).await?.is_none() {
+        return Err(Problem::not_found(format!("The workspace {workspace} does not exist.")));
+    }
+    let items = sqlx::query_as!(
+        Subject,
+        r#"SELECT source_id AS "source: SourceId", kind, subject_key AS key, app, description, state, state_since,
+                  last_seen_at, seq
+             FROM subjects WHERE workspace_id = $1 ORDER BY app, kind, subject_key LIMIT 10000"#,
+        workspace.uuid()
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok(Json(Subjects { items }))
+}

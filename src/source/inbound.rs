@@ -1,0 +1,199 @@
+//! Inbound events: `POST /in/{source}` with the source's token takes any payload.
+//!
+//! The payload is committed as a sealed member of an `event.received` entry before the sender hears 202, and goes out
+//! like a transition. It is never parsed: it travels as text (base64 where it is not UTF-8), so nothing in it is
+//! rounded or reordered.
+
+use super::Error;
+use crate::access::{bearer, hash_token};
+use crate::database::Database;
+use crate::http::problem::Problem;
+use crate::id::{SourceId, WorkspaceId};
+use crate::ledger::append::{self, Prior};
+use crate::ledger::draft::IdempotencyKey;
+use crate::ledger::{Draft, Writer, base64};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use statusledger_verify::json::{Object, Value};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use utoipa::ToSchema;
+
+/// The largest payload.
+pub const MAX_PAYLOAD: usize = 1 << 20;
+/// How long a source's token is taken for known without asking again: a deleted source may be heard that long.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Tokens remembered at most.
+const KNOWN: usize = 10_000;
+
+/// Where a token leads, and when that was looked up.
+type Known = HashMap<[u8; 32], (WorkspaceId, SourceId, Instant)>;
+
+/// Which token is whose, as far as was asked lately. Locked for look-ups only.
+#[derive(Clone, Debug, Default)]
+pub struct SourceTokens(Arc<Mutex<Known>>);
+
+impl SourceTokens {
+    async fn find(
+        &self,
+        database: &Database,
+        token: &str,
+    ) -> Result<Option<(WorkspaceId, SourceId)>, sqlx::Error> {
+        if !token.starts_with("sl_in_") {
+            return Ok(None);
+        }
+        let hash = hash_token(token);
+        {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((workspace, source, at)) = known.get(&hash) {
+                if at.elapsed() < KNOWN_FOR {
+                    return Ok(Some((*workspace, *source)));
+                }
+            }
+        }
+        let row = sqlx::query!(
+            r#"SELECT workspace_id AS "workspace: WorkspaceId", source_id AS "source: SourceId"
+                 FROM sources WHERE token_hash = $1 AND deleted_at IS NULL"#,
+            &hash[..]
+        )
+        .fetch_optional(&database.worker)
+        .await?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(row) = row else {
+            known.remove(&hash);
+            return Ok(None);
+        };
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(hash, (row.workspace, row.source, Instant::now()));
+        Ok(Some((row.workspace, row.source)))
+    }
+
+    /// Forgets a source's token at once on this node.
+    pub fn forget(&self, source: SourceId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (_, s, _)| *s != source);
+    }
+}
+
+/// What an accepted event became.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Accepted {
+    /// The entry's place in the ledger.
+    pub seq: u64,
+    /// When it was recorded.
+    pub timestamp: String,
+}
+
+/// Takes an event. It is durable when 202 is answered.
+#[utoipa::path(post, path = "/in/{source}", tag = "inbound", security(("source_token" = [])),
+    params(("source" = String, Path, description = "The source's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Kept for 24 hours: the same body gets the first answer, another body 409")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any payload up to 1 MiB"),
+    responses((status = 202, body = Accepted),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub async fn receive(
+    State(database): State<Database>,
+    State(writer): State<Writer>,
+    State(tokens): State<SourceTokens>,
+    axum::extract::Path(source): axum::extract::Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Response, Problem> {
+    let token = bearer(&headers).ok_or_else(Problem::unauthorized)?;
+    let (workspace, owner) = tokens.find(&database, token).await?.ok_or_else(Problem::unauthorized)?;
+    // A token opens its own source only; which others exist is nobody else's business.
+    if source.parse::<SourceId>().ok() != Some(owner) {
+        return Err(Problem::unauthorized());
+    }
+    let body = body.map_err(|e| match e.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("A payload has at most 1 MiB (1,048,576 bytes)."),
+        _ => Problem::bad_request(e.body_text()),
+    })?;
+    if body.len() > MAX_PAYLOAD {
+        return Err(Problem::too_large("A payload has at most 1 MiB (1,048,576 bytes)."));
+    }
+    let content_type = match headers.get(header::CONTENT_TYPE) {
+        None => None,
+        Some(value) => Some(value.to_str().ok().filter(|v| v.len() <= 255).ok_or_else(|| {
+            Problem::bad_request("The Content-Type has at most 255 bytes of visible ASCII.")
+        })?),
+    };
+    let idempotency = match headers.get("idempotency-key") {
+        None => None,
+        Some(value) => {
+            let key = value.to_str().ok().filter(|k| (1..=255).contains(&k.len())).ok_or_else(|| {
+                Problem::bad_request("An Idempotency-Key has 1 to 255 bytes of visible ASCII.")
+            })?;
+            // The type is part of what was sent: the same bytes as another type are another event.
+            let mut hash = Sha256::new();
+            hash.update(content_type.unwrap_or_default().as_bytes());
+            hash.update([0]);
+            hash.update(&body);
+            Some(IdempotencyKey { source: owner, key: key.to_owned(), body_hash: hash.finalize().into() })
+        }
+    };
+    if let Some(key) = &idempotency {
+        let mut tx = database.workspace(workspace).await?;
+        if let Some(prior) = append::read_prior(&mut tx, key).await? {
+            return again(prior, key);
+        }
+    }
+    let mut draft = draft(owner, &body, content_type)?;
+    draft.idempotency.clone_from(&idempotency);
+    match writer.append(workspace, draft).await {
+        Ok(recorded) => {
+            metrics::counter!("statusledger_events_received_total").increment(1);
+            Ok(accepted(recorded.seq, recorded.timestamp.to_string()))
+        }
+        Err(append::Error::KeyTaken(prior)) => match &idempotency {
+            Some(key) => again(prior, key),
+            None => Err(append::Error::KeyTaken(prior).into()),
+        },
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn accepted(seq: u64, timestamp: String) -> Response {
+    (StatusCode::ACCEPTED, Json(Accepted { seq, timestamp })).into_response()
+}
+
+/// The answer to a key that was used before: the first one, or a refusal where the body is another.
+fn again(prior: Prior, key: &IdempotencyKey) -> Result<Response, Problem> {
+    if prior.body_hash == key.body_hash {
+        Ok(accepted(prior.seq, prior.timestamp.to_string()))
+    } else {
+        Err(Problem::conflict(format!(
+            "The Idempotency-Key was used within 24 hours for another body (entry {}).",
+            prior.seq
+        )))
+    }
+}
+
+/// The entry of a received event.
+fn draft(source: SourceId, body: &[u8], content_type: Option<&str>) -> Result<Draft, Problem> {
+    let mut data = Object::default();
+    data.insert("size".into(), Value::Int(body.len() as i64));
+    data.insert("source".into(), Value::String(source.to_string()));
+    let mut payload = Object::default();
+    if let Some(content_type) = content_type {
+        payload.insert("content_type".into(), Value::String(content_type.into()));
+    }
+    match std::str::from_utf8(body) {
+        Ok(text) => payload.insert("text".into(), Value::String(text.into())),
+        Err(_) => payload.insert("base64".into(), Value::String(base64(body))),
+    };
+    let draft = Draft::sealing("event.received", data, vec![("payload", Value::Object(payload))])
+        .map_err(|e| Problem::from(Error::from(e)))?;
+    Ok(draft.source(source))
+}

@@ -1,0 +1,259 @@
+//! Sources: where observations come from.
+//!
+//! Two kinds are polled ([`app_store`], [`google_play`], by the [`poller`]); one is told ([`inbound`]). A store key is
+//! kept encrypted and never shown again. Trouble with it is a state of the source, never of an app.
+
+pub mod app_store;
+pub mod budget;
+pub mod fetch;
+pub mod google_play;
+pub mod http;
+pub mod inbound;
+pub mod poller;
+
+use crate::access::{hash_token, new_token};
+use crate::id::{SourceId, WorkspaceId};
+use crate::ledger::append;
+use crate::ledger::{Draft, Writer, draft};
+use crate::sealing::{self, SecretColumn};
+use serde::{Deserialize, Serialize};
+use statusledger_keys::sealing::SealError;
+use statusledger_verify::json::{Object, Value};
+use zeroize::Zeroizing;
+
+/// What a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// An App Store Connect API key.
+    AppStore,
+    /// A Google Play service account.
+    GooglePlay,
+    /// Events posted to `/in/{source}`.
+    Inbound,
+}
+
+impl Kind {
+    /// Its name in rows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AppStore => "app_store",
+            Self::GooglePlay => "google_play",
+            Self::Inbound => "inbound",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::AppStore, Self::GooglePlay, Self::Inbound].into_iter().find(|k| k.name() == name)
+    }
+}
+
+/// How a source fares. Its name is stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing was heard yet.
+    New,
+    /// The last sweep was whole.
+    Ok,
+    /// The store is not answering, or not well.
+    Degraded,
+    /// A key that worked is refused: the store's fault, or the key's.
+    Suspect,
+    /// The key is refused, and keeps being refused.
+    Refused,
+    /// The account holder has an agreement to accept.
+    AgreementsMissing,
+    /// The key may not read what is asked.
+    RoleTooSmall,
+}
+
+impl Health {
+    /// Its name in rows and entries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Suspect => "suspect",
+            Self::Refused => "refused",
+            Self::AgreementsMissing => "agreements_missing",
+            Self::RoleTooSmall => "role_too_small",
+        }
+    }
+}
+
+/// A source that cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none of that id in the workspace.
+    #[error("the source {0} does not exist")]
+    Missing(SourceId),
+    /// The name is empty, too long, or taken.
+    #[error("{0}")]
+    Name(String),
+    /// The key or its settings are not usable.
+    #[error("{0}")]
+    Key(String),
+    /// The secret cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// The data key.
+    #[error(transparent)]
+    Sealing(#[from] sealing::Error),
+    /// The entry.
+    #[error(transparent)]
+    Append(#[from] append::Error),
+    /// The entry.
+    #[error(transparent)]
+    Draft(#[from] draft::Error),
+}
+
+/// A source to be made: its secret (a store key, as the store gives it), and the settings that are no secret.
+#[derive(Debug)]
+pub struct NewSource {
+    /// What it is.
+    pub kind: Kind,
+    /// What people call it; unique in the workspace.
+    pub name: String,
+    /// Settings without secrets, kept readable.
+    pub settings: serde_json::Value,
+    /// The store key; none for an inbound source.
+    pub secret: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Makes a source. An inbound one gets a token, returned this once and kept as a hash.
+///
+/// # Errors
+/// If the name is out of bounds or taken; then nothing is made.
+pub async fn create(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    new: NewSource,
+) -> Result<(SourceId, Option<Zeroizing<String>>), Error> {
+    let name = &new.name;
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        return Err(Error::Name("a source's name has 1 to 100 characters".into()));
+    }
+    let id = SourceId::new();
+    let data_key = writer.data_keys().get(workspace).await.map_err(|e| match e {
+        sealing::Error::Missing(w) => Error::Append(append::Error::NoWorkspace(w)),
+        e => e.into(),
+    })?;
+    let sealed = match &new.secret {
+        Some(secret) => Some(SecretColumn::SourceSecret(id).seal(&data_key, secret)?),
+        None => None,
+    };
+    let token = (new.kind == Kind::Inbound).then(|| new_token("sl_in", id.uuid()));
+    let token_hash = token.as_ref().map(|t| hash_token(t));
+    let polled = new.kind != Kind::Inbound;
+    let mut locked = writer.lock(workspace).await?;
+    sqlx::query!(
+        "INSERT INTO sources (workspace_id, source_id, kind, name, settings, secret, token_hash, next_poll_at, health)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN now() END, CASE WHEN $8 THEN 'new' ELSE 'ok' END)",
+        workspace.uuid(),
+        id.uuid(),
+        new.kind.name(),
+        name,
+        new.settings,
+        sealed,
+        token_hash.as_ref().map(|h| &h[..]),
+        polled
+    )
+    .execute(&mut **locked)
+    .await
+    .map_err(|e| match &e {
+        sqlx::Error::Database(d) if d.constraint() == Some("sources_name_unique") => {
+            Error::Name(format!("a source called \"{name}\" exists"))
+        }
+        _ => e.into(),
+    })?;
+    let mut data = Object::default();
+    data.insert("kind".into(), Value::String(new.kind.name().into()));
+    data.insert("source".into(), Value::String(id.to_string()));
+    let sealed = vec![("name", Value::String(new.name))];
+    locked.append(&[Draft::sealing("source.created", data, sealed)?.source(id)]).await?;
+    locked.commit().await?;
+    Ok((id, token))
+}
+
+/// Removes a source: it is polled no more, its token is refused, its key is destroyed. What it said stays.
+///
+/// # Errors
+/// If there is none.
+pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: SourceId) -> Result<(), Error> {
+    let mut locked = writer.lock(workspace).await?;
+    let found = sqlx::query!(
+        "UPDATE sources SET deleted_at = now(), secret = NULL, token_hash = NULL, next_poll_at = NULL,
+                name = name || ' ' || source_id
+          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
+        workspace.uuid(),
+        id.uuid()
+    )
+    .execute(&mut **locked)
+    .await?
+    .rows_affected();
+    if found == 0 {
+        return Err(Error::Missing(id));
+    }
+    let mut data = Object::default();
+    data.insert("source".into(), Value::String(id.to_string()));
+    locked.append(&[Draft::new("source.deleted", data)?.source(id)]).await?;
+    locked.commit().await?;
+    Ok(())
+}
+
+/// Sets how a source fares, with an entry where that is a change.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn set_health(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    id: SourceId,
+    health: Health,
+    detail: Option<&str>,
+) -> Result<bool, Error> {
+    let mut locked = writer.lock(workspace).await?;
+    let before = sqlx::query_scalar!(
+        "SELECT health FROM sources WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL FOR UPDATE",
+        workspace.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(&mut **locked)
+    .await?
+    .ok_or(Error::Missing(id))?;
+    if before == health.name() {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "UPDATE sources SET health = $3, health_detail = $4 WHERE workspace_id = $1 AND source_id = $2",
+        workspace.uuid(),
+        id.uuid(),
+        health.name(),
+        detail
+    )
+    .execute(&mut **locked)
+    .await?;
+    // The first good sweep is what everybody expects.
+    if before == Health::New.name() && health == Health::Ok {
+        locked.commit().await?;
+        return Ok(false);
+    }
+    let text = |s: &str| Value::String(s.to_owned());
+    let mut data = Object::default();
+    data.insert("detail".into(), detail.map_or(Value::Null, text));
+    data.insert("from".into(), text(&before));
+    data.insert("source".into(), text(&id.to_string()));
+    data.insert("to".into(), text(health.name()));
+    locked.append(&[Draft::new("source.health_changed", data)?.source(id)]).await?;
+    locked.commit().await?;
+    Ok(true)
+}

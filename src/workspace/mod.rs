@@ -1,0 +1,89 @@
+//! Workspaces: the tenants. Each has a data key, one ledger, and sees nothing of another.
+
+pub mod http;
+
+use crate::database::WorkspaceTx;
+use crate::id::{LedgerId, WorkspaceId};
+use crate::ledger::append::{self, Locked};
+use crate::ledger::{Draft, Writer, draft};
+use crate::sealing::{self, DataKeys};
+use statusledger_verify::json::{Object, Value};
+
+/// A workspace that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is taken.
+    #[error("a workspace called \"{0}\" exists")]
+    NameTaken(String),
+    /// The name is empty or longer than 100 characters.
+    #[error("a workspace's name has 1 to 100 characters")]
+    Name,
+    /// The database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// Its data key.
+    #[error(transparent)]
+    Sealing(#[from] sealing::Error),
+    /// Its first entry.
+    #[error(transparent)]
+    Append(#[from] append::Error),
+    /// Its first entry.
+    #[error(transparent)]
+    Draft(#[from] draft::Error),
+}
+
+/// Makes a workspace and its first entry, in one transaction.
+///
+/// # Errors
+/// If the name is taken or out of bounds, or the database does not confirm.
+pub async fn create(writer: &Writer, name: &str) -> Result<(WorkspaceId, LedgerId), Error> {
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        return Err(Error::Name);
+    }
+    let workspace = WorkspaceId::new();
+    let mut tx = writer.database().workspace(workspace).await?;
+    let ledger = insert(&mut tx, writer.data_keys(), name).await.map_err(|e| match e {
+        sealing::Error::Sql(sqlx::Error::Database(d)) if d.constraint() == Some("workspaces_name_unique") => {
+            Error::NameTaken(name.into())
+        }
+        e => e.into(),
+    })?;
+    let data_key = writer.data_keys().within(&mut tx).await?;
+    let mut locked = Locked::adopt(writer.clone(), tx, workspace, data_key).await?;
+    let mut data = Object::default();
+    data.insert("name".into(), Value::String(name.into()));
+    data.insert("workspace".into(), Value::String(workspace.to_string()));
+    locked.append(&[Draft::new("workspace.created", data)?]).await?;
+    locked.commit().await?;
+    Ok((workspace, ledger))
+}
+
+/// Inserts the workspace that `tx` sees, with its data key and an empty ledger.
+///
+/// # Errors
+/// If the name is taken, or the database refuses.
+pub async fn insert(
+    tx: &mut WorkspaceTx,
+    data_keys: &DataKeys,
+    name: &str,
+) -> Result<LedgerId, sealing::Error> {
+    let (workspace, ledger) = (tx.workspace, LedgerId::new());
+    sqlx::query!(
+        "INSERT INTO workspaces (workspace_id, name, ledger_id) VALUES ($1, $2, $3)",
+        workspace.uuid(),
+        name,
+        ledger.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    data_keys.create(tx).await?;
+    sqlx::query!(
+        "INSERT INTO heads (workspace_id, ledger_id, leaf, frontier) VALUES ($1, $2, $3, '')",
+        workspace.uuid(),
+        ledger.uuid(),
+        &[0_u8; 32][..]
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(ledger)
+}
