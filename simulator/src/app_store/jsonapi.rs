@@ -47,6 +47,8 @@ pub(crate) struct Relationship {
 pub(crate) enum Target {
     One(Option<String>),
     Many(Vec<String>),
+    /// Resources that the simulator does not have: only their addresses are told.
+    Elsewhere,
 }
 
 /// What a list endpoint allows.
@@ -219,7 +221,7 @@ fn render(base: &str, resource: &Resource, query: &Query, primary: bool) -> Valu
                 Target::One(Some(id)) => {
                     shown.insert("data".to_owned(), data(id));
                 }
-                Target::One(None) => {}
+                Target::One(None) | Target::Elsewhere => {}
                 Target::Many(all) => {
                     let paging = json!({ "total": all.len(), "limit": related_limit(relationship, query) });
                     shown.insert("meta".to_owned(), json!({ "paging": paging }));
@@ -254,6 +256,7 @@ fn ids<'r>(relationship: &'r Relationship, query: &Query) -> impl Iterator<Item 
     let (one, many): (&'r [String], usize) = match &relationship.target {
         Target::One(id) => (id.as_slice(), 1),
         Target::Many(ids) => (ids, related_limit(relationship, query)),
+        Target::Elsewhere => (&[], 0),
     };
     one.iter().take(many)
 }

@@ -10,6 +10,53 @@ use crate::scenario::{App, AppStoreTeam, Build, Version};
 /// How long TestFlight keeps a build.
 const BUILD_LIFE: time::Duration = time::Duration::days(90);
 
+/// An app's relationships to what the simulator does not have.
+const APP_ELSEWHERE: &[&str] = &[
+    "accessibilityDeclarations",
+    "appEncryptionDeclarations",
+    "ciProduct",
+    "betaGroups",
+    "betaAppLocalizations",
+    "betaLicenseAgreement",
+    "betaAppReviewDetail",
+    "appInfos",
+    "appClips",
+    "endUserLicenseAgreement",
+    "appPriceSchedule",
+    "appAvailabilityV2",
+    "subscriptionGroups",
+    "gameCenterEnabledVersions",
+    "inAppPurchasesV2",
+    "promotedPurchases",
+    "appEvents",
+    "reviewSubmissions",
+    "customerReviews",
+    "gameCenterDetail",
+    "buildUploads",
+    "webhooks",
+];
+
+/// A version's relationships to what the simulator does not have.
+const VERSION_ELSEWHERE: &[&str] = &[
+    "appStoreVersionLocalizations",
+    "routingAppCoverage",
+    "appStoreReviewDetail",
+    "appStoreVersionSubmission",
+    "appClipDefaultExperience",
+    "appStoreVersionExperiments",
+    "customerReviews",
+];
+
+/// A build's relationships to what the simulator does not have.
+const BUILD_ELSEWHERE: &[&str] = &[
+    "individualTesters",
+    "betaBuildLocalizations",
+    "appEncryptionDeclaration",
+    "betaAppReviewSubmission",
+    "icons",
+    "diagnosticSignatures",
+];
+
 /// Finds a resource of a team by type and id.
 pub(crate) fn lookup(team: &AppStoreTeam, kind: &str, id: &str) -> Option<Resource> {
     match kind {
@@ -56,7 +103,10 @@ pub(crate) fn app(team: &AppStoreTeam, app: &App) -> Resource {
             ),
             many("builds", "builds", builds().map(|build| build.id.clone()).collect()),
             many("preReleaseVersions", "preReleaseVersions", pre_releases),
-        ],
+        ]
+        .into_iter()
+        .chain(elsewhere(APP_ELSEWHERE))
+        .collect(),
     }
 }
 
@@ -76,11 +126,14 @@ pub(crate) fn version(version: &Version) -> Resource {
             ("downloadable", Some((version.state == "READY_FOR_DISTRIBUTION").into())),
             ("createdDate", date(version.created)),
         ],
-        relationships: vec![
+        relationships: [
             Relationship { linked: false, ..one("app", "apps", Some(version.app.clone())) },
             one("build", "builds", version.build.clone()),
             one("appStoreVersionPhasedRelease", "appStoreVersionPhasedReleases", phased_id(version)),
-        ],
+        ]
+        .into_iter()
+        .chain(elsewhere(VERSION_ELSEWHERE))
+        .collect(),
     }
 }
 
@@ -100,12 +153,15 @@ pub(crate) fn build(team: &AppStoreTeam, build: &Build) -> Resource {
             ("buildAudienceType", text("APP_STORE_ELIGIBLE")),
             ("usesNonExemptEncryption", Some(false.into())),
         ],
-        relationships: vec![
+        relationships: [
             one("preReleaseVersion", "preReleaseVersions", Some(pre_release_id(build))),
             one("app", "apps", Some(build.app.clone())),
             one("buildBetaDetail", "buildBetaDetails", Some(build.id.clone())),
             one("appStoreVersion", "appStoreVersions", version.map(|version| version.id.clone())),
-        ],
+        ]
+        .into_iter()
+        .chain(elsewhere(BUILD_ELSEWHERE))
+        .collect(),
     }
 }
 
@@ -187,4 +243,8 @@ fn one(name: &'static str, kind: &'static str, id: Option<String>) -> Relationsh
 
 fn many(name: &'static str, kind: &'static str, ids: Vec<String>) -> Relationship {
     Relationship { name, kind, target: Target::Many(ids), linked: true }
+}
+
+fn elsewhere(names: &'static [&'static str]) -> impl Iterator<Item = Relationship> {
+    names.iter().map(|name| Relationship { name, kind: "", target: Target::Elsewhere, linked: true })
 }
