@@ -18,6 +18,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 MAX_MEMORY_KIB = 256 * 1024
+MEMBERS = ("file", "ok", "verdict", "time", "failed_check", "seq", "instance", "ledger", "key_id", "checkpoint_size",
+           "withheld", "keys_serial")
 
 
 class Run:
@@ -74,6 +76,9 @@ def disagreements(case, run, time_limit):
     failed = next((a.get("failed_check") for a in answers if a.get("failed_check") is not None), None)
     if failed != case["failed_check"]:
         found.append(f"failed_check {failed}, not {case['failed_check']}")
+    missing = {m for a in answers for m in MEMBERS if m not in a}
+    if missing:
+        found.append(f"members missing: {', '.join(sorted(missing))}")
     first = answers[0]
     # Only receipts and exports have a verdict that formats.md names.
     if case["args"][0] in ("receipt", "export") and case["exit"] == 0 and first.get("verdict") != case["verdict"]:

@@ -1135,6 +1135,8 @@ def _zip64(extra, wanted):
         if at + length > len(extra) or tag in seen:
             raise Malformed("a torn or repeated extra field")
         seen.add(tag)
+        if tag == 0x7075:
+            raise Malformed("a second name, in a Unicode path field")
         if tag == 0x0001:
             values = extra[at:at + length]
         at += length
@@ -1206,7 +1208,7 @@ class Zip:
         for _ in range(entries):
             fields = struct.unpack("<IHHHHHHIIIHHHHHII", self._bytes(at, 46))
             (signature, _, needed, flags, method, time, date, crc, packed, size,
-             name_length, extra_length, comment_length, disk, _, _, offset) = fields
+             name_length, extra_length, comment_length, disk, _, attributes, offset) = fields
             if signature != 0x02014B50 or comment_length != 0:
                 raise Malformed("a central header is malformed or has a comment")
             if name_length > 64:
@@ -1221,6 +1223,9 @@ class Zip:
                 packed = values.pop(0)
             if saturated[2]:
                 offset = values.pop(0)
+            # The Unix file type (none, or a regular file) and the DOS directory bit.
+            if attributes >> 28 not in (0, 0o10) or attributes & 0x10:
+                raise Malformed("a directory or a link")
             if disk not in (0, 0xFFFF):
                 raise Malformed("of several disks")
             if flags & ~ALLOWED_FLAGS or method not in (0, 8):
@@ -1454,17 +1459,16 @@ def _verify_export(answer, archive, manifest_data, options, root_at):
         raise Failed("members", "a member of manifest.json is missing, unknown or of the wrong form")
     answer.instance, answer.ledger, answer.key_id = document["instance"], document["ledger"], document["key_id"]
 
-    enclosed = archive.read("keys.json", MAX_KEY_MANIFEST)
-    if enclosed is None:
-        raise Failed("manifest", "keys.json has more than 1 MiB")
-    manifest = read_manifest(enclosed, options.pin_key)
-    instances = {manifest.instance}
-    if manifest_data is not None:
-        manifest = read_manifest(manifest_data, options.pin_key)
-        instances.add(manifest.instance)
+    # A key manifest given beside the export stands in for the one inside, which
+    # may be older than the pin.
+    if manifest_data is None:
+        manifest_data = archive.read("keys.json", MAX_KEY_MANIFEST)
+        if manifest_data is None:
+            raise Failed("manifest", "keys.json has more than 1 MiB")
+    manifest = read_manifest(manifest_data, options.pin_key)
     answer.keys_serial = manifest.serial
     answer.notes.append(f"revocations known up to key manifest {manifest.serial} of {manifest.issued_at}")
-    if instances != {document["instance"]} or document["instance"] != options.pin_instance:
+    if not document["instance"] == manifest.instance == options.pin_instance:
         raise Failed("instance", "export, key manifest and pin name different instances")
     if options.ledger is not None and document["ledger"] != options.ledger:
         raise Failed("ledger", "of another ledger")
@@ -1629,6 +1633,8 @@ def command_consistency(files, arguments, options):
         export = _looks_like_zip(answer.file)
         data = None if export else read_file(answer.file, MAX_BODY)
         try:
+            if data is not None and answer.file == "-" and data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+                raise Usage("an export cannot be read from standard input")
             if options.pin_key is None:
                 raise Failed("unpinned", "without --pin nothing is proven")
             if export:

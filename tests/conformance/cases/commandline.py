@@ -63,8 +63,8 @@ def _complete(corpus, ledger):
     of("gap-in-one-destination", [(1, 1), (3, 3), (2, 2, other)], gap)
     of("gap-and-conflict", [(1, 1), (2, 5), (3, 5)], gap, open="two findings: whichever is first")
     wrong = {"kind": "export"}
-    of("gap-where-a-receipt-fails", [(1, 1), (2, 2, wrong), (3, 3)], gap, exit=1,
-       open="a receipt that does not verify proves no number: a gap, beside its own `signature`")
+    of("gap-where-a-receipt-fails", [(1, 1), (2, 2, wrong), (3, 3)], "signature", answers=[None, "signature", gap],
+       open="a receipt that does not verify proves no number, so that its number is missing")
     of("conflict-by-a-receipt-that-fails", [(1, 1), (2, 1, wrong)], "signature", answers=[None, "signature"],
        open="a receipt that does not verify proves no conflict")
     mine = usual_ledger(ledger=OTHER_LEDGER)
@@ -93,7 +93,7 @@ def _standard_input(corpus, ledger):
         "older": ledger.checkpoint(), "newer": ledger.checkpoint(), "keys.json": keys}, stdin="older")
     corpus.add("stdin-export", ["export", "-", "--pin", PIN], {"ledger.zip": ledger.zip()}, exit=USAGE, stdin="ledger.zip")
     corpus.add("stdin-export-in-consistency", ["consistency", "-", ":newer", "--pin", PIN, "--keys", ":keys.json"], {
-        "ledger.zip": ledger.zip(), "newer": ledger.checkpoint(), "keys.json": keys}, "proof", exit=1,
+        "ledger.zip": ledger.zip(), "newer": ledger.checkpoint(), "keys.json": keys}, exit=USAGE,
         stdin="ledger.zip", open="'not for exports': usage, or a checkpoint that does not parse")
 
 

@@ -14,6 +14,7 @@ from .ledger import TYPES, Ledger, usual_ledger
 from .witnesses import policy
 
 FRESH = ("--as", "fresh", "--at")
+BESIDE = "--keys, where it is given, is the key manifest; the one inside is then not judged (a pin may be later than it)"
 
 
 def add_to(corpus):
@@ -196,10 +197,15 @@ def _keys(corpus, ledger):
     older = manifest(usual_keys()[:3], serial=4)
     corpus.export("export-keys-beside-it-older", archive, "key_unknown", keys=older,
                   open="an older --keys that does not have the key: judged by it, or by the later one inside")
-    corpus.export("export-keys-inside-wrong-beside-it-right", ledger.zip(keys=manifest() | {"serial": 7}), "manifest",
-                  keys=manifest(), open="keys.json is a part of the export and has to verify too")
-    corpus.export("export-keys-inside-revoke-beside-it-older", ledger.zip(keys=revoked), "key_revoked",
-                  keys=manifest(serial=5), open="a revocation is known from the later manifest inside")
+    corpus.export("export-keys-inside-wrong-beside-it-right", ledger.zip(keys=manifest() | {"serial": 7}),
+                  keys=manifest(), open=BESIDE)
+    corpus.export("export-keys-inside-revoke-beside-it-older", ledger.zip(keys=revoked), keys=manifest(), open=BESIDE,
+                  also={"keys_serial": 5})
+    june = "2026-06-01T00:00:00.000000Z"
+    later = manifest([root_row(ROOT, not_after="2026-11-22T00:00:00.000000Z"), root_row(ROOT2, ROOT, june),
+                      *usual_keys()[1:]], signer=ROOT2, serial=6)
+    corpus.export("export-keys-beside-it-under-a-later-pin", archive, keys=later, pin=f"{ROOT2.id}@{INSTANCE}",
+                  open=BESIDE, also={"keys_serial": 6})
     mixed = Key("receipt key with torsion", torsion=True)
     keys = manifest([*usual_keys(), key_row(mixed, "receipt")])
     corpus.export("export-key-with-torsion-valid-with-cofactor-only", ledger.zip(
@@ -270,6 +276,11 @@ def _chain_again(ledger):
 def _order(corpus, ledger):
     """Where two checks fail, the first is named."""
     bad_keys = manifest() | {"serial": 6}
+    for name, options in (("members", {"v": 2}), ("manifest", {"keys": bad_keys}), ("signature", {"kind": "receipt"}),
+                          ("lines", {"lines": [b"x"]})):
+        members = [zips.Member(n, d, both={"crc": 1} if n == "entries.jsonl" else {})
+                   for n, d in ledger.export(**options).items()]
+        corpus.export(f"export-order-zip-before-{name}", zips.write(members), "zip")
     corpus.export("export-order-members-before-manifest", ledger.zip(v=2, keys=bad_keys), "members")
     corpus.export("export-order-manifest-before-instance", ledger.zip(keys=bad_keys, instance="x.example.com"), "manifest")
     corpus.export("export-order-instance-before-ledger", ledger.zip(), "instance", pin=f"{ROOT.id}@x.example.com",

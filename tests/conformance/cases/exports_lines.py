@@ -155,22 +155,24 @@ def _members(corpus, ledger):
 def _order(corpus, ledger):
     good = ledger.lines(0, 13)
 
-    def of(name, lines, failed, seq=None, start=0, end=13, **more):
+    def of(name, lines, failed, seq=None, start=0, end=13, open=None, **more):
         corpus.export(f"lines-{name}", ledger.zip(start, end, lines=lines, openings=False, **more), failed,
-                      also={} if seq is None else {"seq": seq})
+                      also={} if seq is None else {"seq": seq}, open=open)
 
     of("swapped", good[:4] + [good[5], good[4]] + good[6:], "seq", 4)
     of("reversed", good[::-1], "seq", 0)
     of("one-missing", good[:4] + good[5:], "seq", 4)
     of("first-missing", good[1:], "seq", 0)
     of("last-missing", good[:-1], "count")
-    of("last-missing-and-counted", good[:-1], "root", count=12)
+    why = "fewer lines than seqs, with a count that is right for the lines: `root`, or a rule of `count`"
+    of("last-missing-and-counted", good[:-1], "root", count=12, open=why)
     of("none", [], "count")
-    of("none-and-counted", [], "root", count=0)
+    of("none-and-counted", [], "root", count=0, open=why)
     of("one-twice", good[:5] + good[4:], "seq", 5)
     of("last-twice", good + good[-1:], "seq", 13)
-    of("one-more", good[:12], "seq", 11, end=11)
-    of("one-more-and-counted", good[:12], "seq", 11, end=11, count=12)
+    why = "a line whose seq is `to`: `seq`, as the export covers none such, or `count` once all are read"
+    of("one-more", good[:12], "seq", 11, end=11, open=why)
+    of("one-more-and-counted", good[:12], "seq", 11, end=11, count=12, open=why)
     of("more-before-from", good[2:], "seq", 3, start=3)
     inserted = ledger.entries[4] | {"data": {"n": 99}}
     of("inserted", good[:5] + [canonical(inserted)] + good[5:], "seq", 5)

@@ -113,11 +113,14 @@ def _names(corpus, contents):
         for n, d in contents.items()]), "zip")
     extra = b"\x01" + struct.pack("<I", zlib.crc32(b"checkpoint")) + b"../../x"
     corpus.export("zip-name-in-a-unicode-path-field", write(one_changed(
-        contents, "checkpoint", extra=struct.pack("<HH", 0x7075, len(extra)) + extra)),
-        open="extra fields are not named; the name itself is right")
+        contents, "checkpoint", extra=struct.pack("<HH", 0x7075, len(extra)) + extra)), "zip",
+        open="extra fields are not named; this one gives the member a second name")
     link = {"attributes": 0o120777 << 16}
     corpus.export("zip-checkpoint-is-a-symbolic-link", write(one_changed(contents, "checkpoint", central=link)),
-                  open="attributes are not named; nothing is unpacked to a disk")
+                  "zip", open="attributes are not named; a link is no file of that name")
+    folder = {"attributes": 0o040755 << 16 | 0x10}
+    corpus.export("zip-checkpoint-is-a-directory", write(one_changed(contents, "checkpoint", central=folder)), "zip",
+                  open="attributes are not named; 'no directories'")
 
 
 def _headers(corpus, contents):
@@ -127,7 +130,8 @@ def _headers(corpus, contents):
                          ("packed", 7), ("size", size + 1)):
         for side in ("local", "central"):
             corpus.export(f"zip-{side}-{field}-differs", write(one_changed(
-                contents, "keys.json", **{side: {field: value}})), "zip")
+                contents, "keys.json", **{side: {field: value}})), "zip",
+                open="'headers agreeing': also in the version that it takes to unpack" if field == "needed" else None)
     for label, flags in (("encrypted", 0x0001), ("strongly-encrypted", 0x0041), ("patched", 0x0020),
                          ("masked-headers", 0x2000)):
         corpus.export(f"zip-flag-{label}", write(one_changed(contents, "keys.json", flags=flags)), "zip")

@@ -292,8 +292,10 @@ def _rollback(corpus):
         was = manifest(changed_keys(OLD_RECEIPT, revoked_at=Q4))
         for label, value in (("null-again", None), ("later", "2027-03-01T00:00:00.000000Z"), ("earlier", Q3)):
             changed = {"revoked_at": Q4} | {member: value}
-            if member == "not_after" and value is None:
-                changed["verify_until"] = None
+            if member == "not_after":
+                # 90 days after it, so that the new manifest is right in itself.
+                changed["verify_until"] = {"later": "2027-05-30T00:00:00.000000Z", "earlier": "2026-09-29T00:00:00.000000Z",
+                                           "null-again": None}[label]
             since(f"{member}-{label}", manifest(changed_keys(OLD_RECEIPT, **changed), serial=6), fail, was)
     since("not-before-changes", manifest(changed_keys(RECEIPT, not_before="2026-10-02T00:00:00.000000Z"), serial=6),
           open="not_before is not among the members that must not change")
