@@ -2,8 +2,7 @@
 
 use super::{Error, ErrorKind, MAX_DEPTH, MAX_INTEGER, Object, Value, compare_names};
 
-/// Above this many elements, an array or object grows by a quarter rather than by doubling, so that what a hostile
-/// document takes stays a small multiple of its size.
+/// Above this many elements, an array or object grows by a quarter rather than by doubling.
 const LARGE: usize = 64 * 1024;
 
 /// Parses a document of at most [`MAX_DEPTH`] levels.
@@ -285,8 +284,11 @@ impl Parser<'_> {
     }
 }
 
+/// Makes room for one more. A vector of the standard library starts with room for four, which a document of many
+/// small arrays would pay for fifty times over, and doubles, which one of a large array would pay for.
 fn make_room<T>(elements: &mut Vec<T>) {
-    if elements.len() == elements.capacity() && elements.len() >= LARGE {
-        elements.reserve_exact(elements.len() / 4);
+    if elements.len() == elements.capacity() {
+        let growth = if elements.len() < LARGE { elements.len().max(1) } else { elements.len() / 4 };
+        elements.reserve_exact(growth);
     }
 }
