@@ -1,6 +1,6 @@
 //! A team's apps, versions and builds as App Store Connect's resources.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -120,8 +120,11 @@ pub(crate) fn version(version: &Version) -> Resource {
             ("versionString", text(&version.version_string)),
             ("appStoreState", text(app_store_state(&version.state))),
             ("appVersionState", text(&version.state)),
+            ("copyright", text(version.created.map_or(String::new(), |date| format!("© {}", date.year())))),
             ("reviewType", text("APP_STORE")),
             ("releaseType", text(&version.release_type)),
+            // The store tells null where there is none, which its description does not allow.
+            ("earliestReleaseDate", date(version.created)),
             ("usesIdfa", Some(false.into())),
             ("downloadable", Some((version.state == "READY_FOR_DISTRIBUTION").into())),
             ("createdDate", date(version.created)),
@@ -149,6 +152,7 @@ pub(crate) fn build(team: &AppStoreTeam, build: &Build) -> Resource {
             ("expirationDate", date(build.uploaded.map(|uploaded| uploaded + BUILD_LIFE))),
             ("expired", Some(build.expired.into())),
             ("minOsVersion", text("17.0")),
+            ("iconAssetToken", Some(icon())),
             ("processingState", text(&build.processing_state)),
             ("buildAudienceType", text("APP_STORE_ELIGIBLE")),
             ("usesNonExemptEncryption", Some(false.into())),
@@ -243,6 +247,11 @@ fn one(name: &'static str, kind: &'static str, id: Option<String>) -> Relationsh
 
 fn many(name: &'static str, kind: &'static str, ids: Vec<String>) -> Relationship {
     Relationship { name, kind, target: Target::Many(ids), linked: true }
+}
+
+/// An image that is nowhere, in the store's way of writing an address of any size.
+fn icon() -> Value {
+    json!({ "templateUrl": "https://icons.invalid/{w}x{h}bb.{f}", "width": 1024, "height": 1024 })
 }
 
 fn elsewhere(names: &'static [&'static str]) -> impl Iterator<Item = Relationship> {
