@@ -4,8 +4,13 @@
 //! Exports hold millions of entries, and each has to be *exactly* the bytes that were hashed. Building a tree,
 //! writing it again and comparing answers that too, at several times the cost of the hashing itself; but canonical
 //! bytes are a regular thing to recognise: no white space, members in rising UTF-16 order, one spelling for each
-//! string and number. So this module recognises and never transforms. It must agree with
+//! string and number. So this module recognises (and, for the rare line that may be written otherwise, rewrites
+//! without a tree). It must agree with
 //! [`crate::json`] on every input, which a property test and a fuzz target hold.
+
+mod rewrite;
+
+pub(crate) use rewrite::rewrite;
 
 use std::fmt;
 

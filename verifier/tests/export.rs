@@ -187,6 +187,9 @@ fn a_file_that_cannot_be_read_is_not_a_failed_check() {
     let missing = std::path::Path::new("/nonexistent/export.zip");
     let answer = export::verify(missing, &signer().pin(), None, &Options::default(), &|_, _| ());
     assert!(matches!(answer, Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound));
+    let folder = tempfile::tempdir().unwrap();
+    let answer = export::verify(folder.path(), &signer().pin(), None, &Options::default(), &|_, _| ());
+    assert!(matches!(answer, Err(Error::Io(_))));
 }
 
 // --- the documents beside the lines, E2 to E12 ---

@@ -129,6 +129,10 @@ fn verify_with_root(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<(Report, Option<Hash>), Error> {
     let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        let what = "an export is read from several places at once, so it has to be a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
+    }
     let directory = zip::read_directory(&file)?;
     let documents = Documents {
         checkpoint: member::read_small(&file, &directory.checkpoint, MAX_CHECKPOINT_BYTES)?,

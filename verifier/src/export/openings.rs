@@ -4,13 +4,12 @@
 //! hash over a value is computed where the line is parsed, in parallel; what is left to the merge is comparing.
 
 use std::cmp::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use super::entries::Commitment;
 use super::zip;
 use crate::encoding::parse_base64_array;
 use crate::entry::sealed_hash;
-use crate::json::{self, MAX_SEALED_DEPTH};
+use crate::json::{MAX_DEPTH, MAX_SEALED_DEPTH};
 use crate::scan;
 use crate::{Check, Failure};
 
@@ -47,70 +46,54 @@ pub(crate) fn check(chunk: &[u8]) -> Found {
 
 /// The commitment that a line opens.
 pub(crate) fn parse(line: &[u8]) -> Result<Commitment, &'static str> {
-    let line = match line.strip_suffix(b"\n") {
-        _ if line.len() > LONGEST + 1 => return Err("more than 8 MiB"),
-        Some(line) if line.len() <= LONGEST => line,
-        Some(_) => return Err("more than 8 MiB"),
-        None => return Err("no line feed after it"),
-    };
+    // Whatever its end, a line beyond the limit is too long.
+    let content = line.strip_suffix(b"\n").unwrap_or(line);
+    if content.len() > LONGEST {
+        return Err("more than 8 MiB");
+    }
+    if content.len() == line.len() {
+        return Err("no line feed after it");
+    }
+    // Exporters write canonical lines; others of the same meaning are as good, and rare.
+    match parse_canonical(content) {
+        Some(parsed) => parsed,
+        None => {
+            let canonical = scan::rewrite(content, MAX_DEPTH).ok_or("not JSON of the restricted kind")?;
+            parse_canonical(&canonical).expect("what was rewritten is canonical")
+        }
+    }
+}
+
+/// The same for a line without its end; `None` if it is not canonical.
+fn parse_canonical(line: &[u8]) -> Option<Result<Commitment, &'static str>> {
     let mut names = [""; MEMBERS.len()];
     let mut values = [""; MEMBERS.len()];
     let mut count = 0;
-    let scanned = scan::members(line, "", |name, value, _| {
+    scan::members(line, "", |name, value, _| {
         if count < MEMBERS.len() {
             (names[count], values[count]) = (name, value);
         }
         count += 1;
-    });
-    match scanned {
-        // Exporters write canonical lines; others of the same meaning are as good, and rare.
-        Err(_) => parse_as_tree(line),
-        Ok(true) if count == MEMBERS.len() && names == MEMBERS => {
-            let [name, salt, seq, value] = values;
-            if scan::canonical_with_levels(value.as_bytes(), MAX_SEALED_DEPTH).is_err() {
-                return Err("a value of more than 24 levels");
-            }
-            let text = |value: &str| Some(value.strip_prefix('"')?.strip_suffix('"')?.to_owned());
-            let seq = seq.parse().ok();
-            commitment(text(name), text(salt), seq, value.as_bytes())
-        }
-        Ok(_) => Err("other members than name, salt, seq and value"),
+    })
+    .ok()?;
+    if count != MEMBERS.len() || names != MEMBERS {
+        return Some(Err("other members than name, salt, seq and value"));
     }
+    Some(commitment(values))
 }
 
-/// The same for a line that is not canonical. A tree takes many times the bytes of its text, so only one is built
-/// at a time, in whatever number of threads.
-fn parse_as_tree(line: &[u8]) -> Result<Commitment, &'static str> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let document = json::parse(line).map_err(|_| "not JSON of the restricted kind")?;
-    let object = document.as_object().ok_or("not an object")?;
-    if !object.iter().map(|(name, _)| name).eq(MEMBERS) {
-        return Err("other members than name, salt, seq and value");
-    }
-    let text = |name| object.get(name)?.as_str().map(str::to_owned);
-    let value = object.get("value").ok_or("no value")?;
-    if value.depth() > MAX_SEALED_DEPTH {
+fn commitment([name, salt, seq, value]: [&str; 4]) -> Result<Commitment, &'static str> {
+    // As written: a name or salt that needs an escape is none.
+    let text = |value: &'_ str| Some(value.strip_prefix('"')?.strip_suffix('"')?.to_owned());
+    let salt =
+        text(salt).and_then(|salt| parse_base64_array(&salt)).ok_or("salt is not 32 bytes in base64")?;
+    if scan::canonical_with_levels(value.as_bytes(), MAX_SEALED_DEPTH).is_err() {
         return Err("a value of more than 24 levels");
     }
-    let mut canonical = Vec::new();
-    value.write_canonical(&mut canonical);
-    commitment(text("name"), text("salt"), object.get("seq").and_then(json::Value::as_u64), &canonical)
-}
-
-fn commitment(
-    name: Option<String>,
-    salt: Option<String>,
-    seq: Option<u64>,
-    value: &[u8],
-) -> Result<Commitment, &'static str> {
-    let salt =
-        salt.and_then(|salt| parse_base64_array::<32>(&salt)).ok_or("salt is not 32 bytes in base64")?;
-    let hash = sealed_hash(&salt, value);
     Ok(Commitment {
-        seq: seq.ok_or("seq is not a number from 0 on")?,
-        name: name.ok_or("name is not a name")?,
-        hash,
+        seq: seq.parse().map_err(|_| "seq is not a number from 0 on")?,
+        name: text(name).ok_or("name is not a name")?,
+        hash: sealed_hash(&salt, value.as_bytes()),
     })
 }
 

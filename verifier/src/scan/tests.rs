@@ -16,6 +16,10 @@ fn agree(input: &[u8]) {
         assert_eq!(by_scan.is_ok(), is_canonical_by_tree(input, levels), "{levels} {shown} {by_scan:?}");
     }
     assert_eq!(canonical(input).is_ok(), json::is_canonical(input), "{shown}");
+    for levels in [MAX_LEVELS, 3] {
+        let by_tree = json::parse_with_depth(input, levels).ok().map(|value| value.canonical().into_bytes());
+        assert_eq!(rewrite(input, levels), by_tree, "{levels} {shown}");
+    }
     let mut seen = Vec::new();
     let by_members = members(input, "a", |name, value, inner| seen.push((name, value, inner)));
     assert_eq!(by_members.is_ok(), canonical(input).is_ok(), "{shown}");
@@ -92,6 +96,42 @@ fn edited(mut bytes: Vec<u8>, edits: &[(prop::sample::Index, u8, u8)]) -> Vec<u8
     bytes
 }
 
+/// A spelling of a value with white space, escapes and members in any order.
+fn spread(value: &Value, seed: &mut u64) -> String {
+    let mut next = |below: u64| {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*seed >> 33) % below
+    };
+    let space = [" ", "", "\n", "\t\r", "", ""][next(6) as usize];
+    let escape = next(3) == 0;
+    let literal = |text: &str| {
+        if !escape {
+            return Value::String(text.to_owned()).canonical();
+        }
+        let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+        format!("\"{units}\"")
+    };
+    match value {
+        Value::String(text) => format!("{space}{}{space}", literal(text)),
+        Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(|value| spread(value, seed)).collect();
+            format!("{space}[{space}{}{space}]", values.join(","))
+        }
+        Value::Object(object) => {
+            let turned = next(2) == 0;
+            let mut members: Vec<String> = object
+                .iter()
+                .map(|(name, value)| format!("{space}{}{space}:{}", literal(name), spread(value, seed)))
+                .collect();
+            if turned {
+                members.reverse();
+            }
+            format!("{space}{{{}{space}}}{space}", members.join(","))
+        }
+        scalar => format!("{space}{}{space}", scalar.canonical()),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -112,6 +152,11 @@ proptest! {
         "-1", "10", "01", "9007199254740991", "9007199254740992", "1.0", "1e2", "true", "false", "null", " ", "\\",
     ]), 0..12)) {
         agree(tokens.concat().as_bytes());
+    }
+
+    #[test]
+    fn a_document_is_rewritten_as_the_tree_would_be(value in value(), seed in any::<u64>()) {
+        agree(spread(&value, &mut { seed }).as_bytes());
     }
 
     #[test]
