@@ -147,6 +147,8 @@ def _inputs(corpus, ledger):
     of("checkpoint-does-not-parse", good, good[:-1], "proof")
     of("checkpoint-extension-line", good, ledger.text() + "x\n\n" + log_line(ledger.text() + "x\n"), "proof")
     of("origin-is-no-uuid", good, ledger.checkpoint(13, origin=f"{INSTANCE}/x"), "origin")
+    of("origin-changed-and-so-not-signed", good, good.replace("status.example.com", "status.example.con", 1), "origin",
+       open="a checkpoint by itself is held to the order of a receipt's: `origin`, then `checkpoint_signature`")
     why = "neither a receipt body, a checkpoint nor an export: read as a checkpoint that does not parse"
     of("empty", good, "", "proof", open=why)
     of("text", good, "hello\n", "proof", open=why)

@@ -7,9 +7,9 @@ key_revoked, key_window, stale, signature, openings; --as and --at.
 import json
 
 from . import ed25519
-from .build import (AT, CHECKPOINT, DESTINATION, INSTANCE, ISSUED, LEDGER, MANIFEST_EXPIRES, OLD_RECEIPT,
-                    OTHER_LEDGER, PIN, Q3, Q3_VERIFY_UNTIL, Q4, RECEIPT, ROOT, ROOT2, STRANGER, b64, canonical,
-                    changed_keys, key_row, log_line, manifest, quote, root_row, text_of, usual_keys)
+from .build import (CHECKPOINT, DESTINATION, INSTANCE, ISSUED, LEDGER, MANIFEST_EXPIRES, OLD_RECEIPT, OTHER_LEDGER, Q3,
+                    Q3_VERIFY_UNTIL, Q4, RECEIPT, ROOT, ROOT2, STRANGER, b64, canonical, changed_keys, key_row, manifest,
+                    root_row, text_of, usual_keys)
 from .ed25519 import Key
 from .ledger import Ledger, usual_ledger
 
