@@ -51,14 +51,15 @@ pub enum Check {
     Stale,
     /// R11, E10. The Ed25519 signature verifies: canonical S and R, R not of small order, cofactorless equation.
     Signature,
-    /// R12. The proof, and the checkpoint in it, parse as the formats say.
+    /// R12. The proof, and the checkpoint in it, parse as the formats say: `index <seq>` with the entry's own `seq`, at
+    /// most 63 hashes, no `extra` line, 1 to 64 signature lines.
     Proof,
     /// R13, E11. The checkpoint's origin is `<instance>/<ledger>`. In an export also: the checkpoint parses.
     Origin,
     /// R14, E12. The checkpoint has the log's own line by a trusted, unrevoked checkpoint key, and no line by a
     /// known key fails to verify.
     CheckpointSignature,
-    /// R15. The proof's index is `seq`, and its hashes lead from the entry's leaf hash to the checkpoint's root.
+    /// R15. The proof's hashes lead from the entry's leaf hash at `seq` to the checkpoint's root.
     Inclusion,
     /// R16, E21. Each opening is named in its entry's `data.sealed` and hashes to what stands there.
     Openings,

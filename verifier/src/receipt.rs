@@ -299,6 +299,12 @@ impl Receipt {
         let text = receipt.and_then(|receipt| receipt.get("proof")).and_then(Value::as_str);
         let text = text.expect("the proof was read as a string");
         let proof = Proof::parse(text).map_err(|error| failure(error.to_string()))?;
+        if proof.index != self.seq {
+            return Err(failure(format!(
+                "the proof is of index {}, the entry of seq {}",
+                proof.index, self.seq
+            )));
+        }
         let signed = SignedCheckpoint::parse(proof.checkpoint.as_bytes())
             .map_err(|error| failure(error.to_string()))?;
         Ok((proof, signed))
@@ -306,10 +312,6 @@ impl Receipt {
 
     /// R15.
     fn check_inclusion(&self, proof: &Proof, checkpoint: &checkpoint::Checkpoint) -> Result<(), Failure> {
-        if proof.index != self.seq {
-            let detail = format!("the proof is of index {}, the entry of seq {}", proof.index, self.seq);
-            return Err(Failure::new(Check::Inclusion, detail));
-        }
         let leaf = tree::leaf_hash(&self.leaf);
         tree::verify_inclusion(proof.index, checkpoint.size, &leaf, &proof.hashes, &checkpoint.root)
             .map_err(|error| Failure::new(Check::Inclusion, error.to_string()))

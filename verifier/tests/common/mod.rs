@@ -1,6 +1,6 @@
 //! Makes receipts, checkpoints, proofs and policies, right ones and others, from the formats alone. Keys, ledgers and
 //! exports are `export_support`'s.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "../export_support/mod.rs"]
 pub mod export_support;
@@ -36,8 +36,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
     let path = std::env::var_os("STATUSLEDGER_SHARED").map_or_else(default, PathBuf::from).join(path);
     if !path.exists() {
-        use std::io::Write;
-        writeln!(std::io::stderr(), "skipped: there is no {}", path.display()).unwrap();
+        eprintln!("skipped: there is no {}", path.display());
         return None;
     }
     Some(path)

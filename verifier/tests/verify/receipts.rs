@@ -503,9 +503,10 @@ fn a_proof_has_one_form() {
         ("a hash more, before", with_hashes(&[&[zero.as_str()], hashes].concat()), Inclusion),
         ("hashes swapped", with_hashes(&swapped), Inclusion),
         ("a hash changed", with_hashes(&changed), Inclusion),
-        ("another index", right.replace("index 10", "index 11"), Inclusion),
-        ("an index far out", right.replace("index 10", "index 18446744073709551615"), Inclusion),
-        ("another entry's proof", other_index.proof(), Inclusion),
+        ("another index", right.replace("index 10", "index 11"), Proof),
+        ("an index far out", right.replace("index 10", "index 18446744073709551615"), Proof),
+        ("another entry's proof", other_index.proof(), Proof),
+        ("another entry's path", other_index.proof().replace("index 9", "index 10"), Inclusion),
         ("another tree's path", format!("{}\n{checkpoint}", world.draft(10, 19).path()), Inclusion),
         ("another tree's checkpoint", format!("{path}\n{}", world.draft(10, 19).checkpoint()), Inclusion),
     ];
@@ -646,7 +647,8 @@ fn the_first_check_in_the_order_is_the_one_that_is_named() {
     let keys = world.keys();
     let options =
         Options { ledger: Some(OTHER_LEDGER.to_owned()), destination: Some("x".to_owned()), ..options() };
-    let spoil_path = |draft: &Draft| draft.proof().replace("index 10", "index 11");
+    let spoil_path =
+        |draft: &Draft| draft.proof().replacen("=\n", "=\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", 1);
     let check = |draft: &Draft, options: &Options, proof: &str| {
         receipt::verify(&canonical(&draft.finish_with(proof)), &keys, options).unwrap_err().check
     };
