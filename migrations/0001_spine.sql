@@ -405,6 +405,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO statusledger_service, statusledger_worker;
 
 GRANT EXECUTE ON FUNCTION ledger_append TO statusledger_service;
+-- So that a node can tell a schema of another version than its own.
+GRANT SELECT ON _sqlx_migrations TO statusledger_service;
 GRANT SELECT, INSERT ON instance, key_manifests, api_tokens TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE (private_key) ON signing_keys TO statusledger_service;
 GRANT SELECT, INSERT ON workspaces, data_keys, entries TO statusledger_service;
@@ -420,5 +422,7 @@ GRANT SELECT (workspace_id, source_id, kind, token_hash, health, next_poll_at, l
       UPDATE (next_poll_at, leased_until, lease_holder) ON sources TO statusledger_worker;
 GRANT SELECT (workspace_id, source_id, key, expires_at), DELETE ON idempotency_keys TO statusledger_worker;
 GRANT SELECT, UPDATE ON lanes TO statusledger_worker;
-GRANT SELECT, UPDATE (state, attempts, next_attempt_at, first_attempt_at, settled_at) ON deliveries TO statusledger_worker;
+GRANT SELECT,
+      UPDATE (state, attempts, next_attempt_at, first_attempt_at, settled_at, receipt_signature, checkpoint_signature)
+      ON deliveries TO statusledger_worker;
 GRANT SELECT (workspace_id, destination_id, number, attempt), INSERT ON attempts TO statusledger_worker;

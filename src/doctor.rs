@@ -8,13 +8,13 @@ use crate::database::Database;
 use crate::id::{DestinationId, LedgerId, WorkspaceId};
 use crate::ledger::checkpoint::{SeenHeads, SignedTree};
 use crate::ledger::tree::TILE;
-use crate::ledger::{hex, read};
+use crate::ledger::{hex, read, tree};
 use crate::sealing::{DataKeys, open_opening};
 use sha2::{Digest, Sha256};
 use statusledger_verify::Hash;
 use statusledger_verify::json::{self, Value};
 use statusledger_verify::tree::{Frontier, leaf_hash};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Entries read at once.
 const PAGE: i64 = 2048;
@@ -87,12 +87,12 @@ pub async fn examine(
     progress: impl Fn(u64, u64),
 ) -> Result<Examined, Error> {
     let workspaces = sqlx::query!(
-        r#"SELECT w.workspace_id AS "workspace: WorkspaceId", h.ledger_id AS "ledger: LedgerId", h.size
+        r#"SELECT w.workspace_id AS "workspace: WorkspaceId", w.ledger_id AS "ledger: LedgerId", h.size AS "size?"
              FROM workspaces w LEFT JOIN heads h USING (workspace_id, ledger_id) ORDER BY w.created_at"#
     )
     .fetch_all(&database.worker)
     .await?;
-    let total = workspaces.iter().map(|w| w.size as u64).sum();
+    let total = workspaces.iter().filter_map(|w| w.size).map(|size| size as u64).sum();
     let mut examined = Examined::default();
     for row in workspaces {
         let mut ward =
@@ -131,7 +131,7 @@ impl Ward<'_> {
         examined: &mut Examined,
     ) -> Result<Sealed, Error> {
         let (workspace, ledger) = (self.workspace.uuid(), self.ledger.uuid());
-        let mut tx = self.database.workspace(self.workspace).await?;
+        let mut tx = self.database.snapshot(self.workspace).await?;
         let Some((_, size)) = read::size(&mut tx).await? else {
             self.find(None, "it has no head");
             return Ok(Sealed::new());
@@ -165,6 +165,7 @@ impl Ward<'_> {
         let mut previous_time = String::new();
         let mut sealed = Sealed::new();
         let mut tile: Vec<u8> = Vec::with_capacity(8192);
+        let mut upper: BTreeMap<(i16, i64), Vec<u8>> = BTreeMap::new();
         let mut at = -1_i64;
         loop {
             let rows = sqlx::query!(
@@ -207,7 +208,11 @@ impl Ward<'_> {
                     Err(e) => self.find(Some(seq), format!("its text does not parse: {e}")),
                 }
                 previous = leaf;
-                frontier.push(leaf);
+                let (grown, nodes) = tree::grow(&frontier, &[leaf]);
+                frontier = grown;
+                for ((level, tile), hash) in nodes.levels.iter().zip(&nodes.tiles).zip(&nodes.hashes) {
+                    upper.entry((*level, *tile)).or_default().extend_from_slice(hash);
+                }
                 tile.extend_from_slice(&leaf);
                 if tile.len() as u64 == TILE * 32 {
                     self.tile(&mut tx, seq / TILE, &tile).await?;
@@ -225,19 +230,33 @@ impl Ward<'_> {
             }
         }
         let head = sqlx::query!(
-            "SELECT size, leaf, frontier FROM heads WHERE workspace_id = $1 AND ledger_id = $2",
+            "SELECT leaf, frontier FROM heads WHERE workspace_id = $1 AND ledger_id = $2",
             workspace,
             ledger
         )
         .fetch_one(&mut *tx)
         .await?;
-        if frontier.size() < size {
+        if frontier.size() != size {
             self.find(None, format!("its head says {size} entries, but there are {}", frontier.size()));
-        }
-        if frontier.size() == head.size as u64
-            && (head.leaf != previous || head.frontier != frontier.hashes().concat())
-        {
+        } else if head.leaf != previous || head.frontier != frontier.hashes().concat() {
             self.find(None, "its head is not that of its entries");
+        }
+        let stored = sqlx::query!(
+            "SELECT level, tile, hashes FROM tiles WHERE workspace_id = $1 AND ledger_id = $2 AND level > 0",
+            workspace,
+            ledger
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let stored: BTreeMap<(i16, i64), Vec<u8>> =
+            stored.into_iter().map(|t| ((t.level, t.tile), t.hashes)).collect();
+        for at in stored.keys().chain(upper.keys()).collect::<BTreeSet<_>>() {
+            if stored.get(at) != upper.get(at) {
+                self.find(
+                    None,
+                    format!("the stored tree tile {} of level {} is not that of the entries", at.1, at.0),
+                );
+            }
         }
         progress(frontier.size());
         Ok(sealed)

@@ -20,6 +20,9 @@ use statusledger_verify::manifest::{KeyManifest, Pin, TrustedKeys};
 use statusledger_verify::time::Timestamp;
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// The channel on which nodes hear of a new ring.
+pub const CHANGED: &str = "statusledger_keys";
+
 /// A ring that cannot be read, used or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -135,6 +138,25 @@ impl Snapshot {
     /// If the signature cannot be made.
     pub fn sign_export(&self, canonical: &[u8]) -> Result<[u8; 64], Error> {
         Ok(self.ring.receipt_key().sign_export(canonical)?)
+    }
+
+    /// The note of a tree whose checkpoint was signed before.
+    ///
+    /// # Errors
+    /// If the manifest does not know the key.
+    pub fn checkpoint_note(
+        &self,
+        key_id: &Hash,
+        ledger: LedgerId,
+        size: u64,
+        root: Hash,
+        signature: &[u8; 64],
+    ) -> Result<String, Error> {
+        let key = self.ring.key(KeyId(*key_id)).map_err(|_| Error::NoKey(hex(key_id)))?;
+        let origin = format!("{}/{ledger}", self.instance());
+        let note_key = statusledger_verify::checkpoint::note_key_id(&origin, &key.public_key);
+        let line = statusledger_verify::checkpoint::signature_line(&origin, note_key, signature);
+        Ok(format!("{}\n{line}", Checkpoint { origin, size, root }.text()))
     }
 
     /// Signs the tree of `size` entries of `ledger`, with the key it was fixed to.
@@ -256,6 +278,12 @@ impl Keyring {
         store(&mut locked, &change.to_stored(&self.key_encryption_key)?).await?;
         locked.commit().await?;
         self.reload().await?;
+        // Other nodes hear of it at once; who does not hear finds out within a minute, or by being refused.
+        let told =
+            sqlx::query!("SELECT pg_notify($1, '') AS x", CHANGED).fetch_one(&self.database.worker).await;
+        if let Err(e) = told {
+            tracing::debug!(error = %e, "other nodes will find out by looking");
+        }
         Ok(value)
     }
 }
@@ -327,41 +355,5 @@ pub async fn store(tx: &mut WorkspaceTx, change: &StoredChange) -> Result<(), Er
 /// If the database does not answer.
 pub async fn lock(tx: &mut WorkspaceTx) -> Result<(), sqlx::Error> {
     sqlx::query!("SELECT pg_advisory_xact_lock($1) AS x", RING_LOCK).fetch_one(&mut **tx).await?;
-    Ok(())
-}
-
-/// Destroys retired private keys that nothing needs any more: every delivery that names the key is settled. A crash
-/// in between leaves the key until the next time.
-///
-/// # Errors
-/// If the database does not confirm.
-pub async fn destroy_retired(
-    keyring: &Keyring,
-    writer: &Writer,
-    instance: &crate::instance::Instance,
-) -> Result<(), Error> {
-    let snapshot = keyring.current();
-    let ring = snapshot.ring();
-    let retired: Vec<KeyId> = ring
-        .keys()
-        .iter()
-        .filter(|k| k.purpose != KeyPurpose::Root && k.not_after.is_some() && ring.holds_private(k.key_id))
-        .map(|k| k.key_id)
-        .collect();
-    for key_id in retired {
-        let needed = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM deliveries
-                               WHERE state IN ('pending', 'retry')
-                                 AND (receipt_key = $1 OR checkpoint_key = $1)) AS "needed!""#,
-            &key_id.0[..]
-        )
-        .fetch_one(&keyring.database.worker)
-        .await?;
-        if needed {
-            continue;
-        }
-        keyring.change(writer, instance.workspace, |ring, _| Ok((ring.destroy(key_id)?, ()))).await?;
-        tracing::info!(key_id = %key_id, "a retired key was destroyed");
-    }
     Ok(())
 }

@@ -2,14 +2,18 @@
 
 use clap::Parser;
 use statusledger::cli::{self, Cli};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("STATUSLEDGER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,statusledger=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&e.into()),
@@ -22,6 +26,14 @@ fn main() -> ExitCode {
 
 /// One sentence on standard error.
 fn fail(e: &anyhow::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "statusledger: {e:#}");
+    let mut sentence = String::new();
+    for cause in e.chain().map(ToString::to_string) {
+        // Many errors say their cause themselves.
+        if !sentence.contains(&cause) {
+            let colon = if sentence.is_empty() { "" } else { ": " };
+            sentence = format!("{sentence}{colon}{cause}");
+        }
+    }
+    let _ = writeln!(std::io::stderr().lock(), "statusledger: {sentence}");
     ExitCode::FAILURE
 }

@@ -14,7 +14,7 @@ use crate::delivery::{Outbox, queue, results};
 use crate::http::{self, App};
 use crate::id::NodeId;
 use crate::instance::Instance;
-use crate::keyring::{self, Keyring};
+use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::source::inbound::SourceTokens;
@@ -122,12 +122,16 @@ impl NodeDirectory {
 ///
 /// # Errors
 /// If it is not usable; the message names where it was looked for.
-pub fn key_encryption_key(settings: &Settings) -> Result<KeyEncryptionKey> {
+pub async fn key_encryption_key(settings: &Settings, database: &Database) -> Result<KeyEncryptionKey> {
+    let path = settings.key_encryption_key_path();
     let source = match std::env::var("STATUSLEDGER_KEY_ENCRYPTION_KEY") {
         Ok(value) => KeyEncryptionSource::Value(Zeroizing::new(value)),
-        Err(_) => KeyEncryptionSource::CreatedFile(settings.key_encryption_key_path()),
+        // Beside an instance a missing file is a mount that failed or a wrong directory, not a first run: a new key
+        // would open nothing.
+        Err(_) if Instance::read(database).await?.is_some() => KeyEncryptionSource::File(path.clone()),
+        Err(_) => KeyEncryptionSource::CreatedFile(path.clone()),
     };
-    source.load().context("the key-encryption key cannot be used")
+    source.load().with_context(|| format!("the key-encryption key ({}) cannot be used", path.display()))
 }
 
 /// Where requests may go besides public https, under these settings.
@@ -196,7 +200,7 @@ impl Node {
         let (outbox, handoffs) = Outbox::new();
         let opened = Instance::open(
             &database,
-            key_encryption_key(settings)?,
+            key_encryption_key(settings, &database).await?,
             name,
             Some(directory.node),
             outbox.clone(),
@@ -455,7 +459,7 @@ async fn housekeeping(watched: &Watched) {
             Err(e) => tracing::error!(error = %e, work = ?due.work, "the keys could not be renewed"),
         }
     }
-    if let Err(e) = keyring::destroy_retired(&watched.keyring, &watched.writer, &watched.instance).await {
+    if let Err(e) = queue::destroy_retired(&watched.keyring, &watched.writer, &watched.instance).await {
         tracing::warn!(error = %e, "retired keys are not destroyed yet");
     }
 }

@@ -7,10 +7,11 @@ use crate::id::{DestinationId, LedgerId, ReceiptId};
 use crate::keyring::{self, Snapshot};
 use crate::ledger::draft::Opening;
 use crate::ledger::{base64, hex};
+use base64::Engine;
 use statusledger_verify::check::Check;
 use statusledger_verify::json::write_canonical_string;
 use statusledger_verify::time::Timestamp;
-use statusledger_verify::{Hash, receipt};
+use statusledger_verify::{Hash, Mode, receipt};
 use std::fmt::Write;
 
 /// What the appending transaction fixed about a receipt.
@@ -34,6 +35,26 @@ pub struct Facts {
     pub receipt_key: Hash,
     /// The key that signs the checkpoint.
     pub checkpoint_key: Hash,
+    /// The signatures, where they were made before: from then on the body needs no private key.
+    pub signatures: Option<Signatures>,
+}
+
+/// What a receipt's two keys signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signatures {
+    /// By the receipt key.
+    pub receipt: [u8; 64],
+    /// By the checkpoint key, over the checkpoint's text.
+    pub checkpoint: [u8; 64],
+}
+
+/// A body, and the signatures in it.
+#[derive(Debug)]
+pub struct Made {
+    /// Canonical JSON.
+    pub body: String,
+    /// Worth keeping: see [`Facts::signatures`].
+    pub signatures: Signatures,
 }
 
 /// A receipt that cannot be made, or that our own verifier refuses.
@@ -48,6 +69,9 @@ pub enum Error {
     /// The stored entry is not of the form that we write.
     #[error("the stored entry {0} is not of the form that was written")]
     Entry(u64),
+    /// The checkpoint's note is not one of ours.
+    #[error("the checkpoint is not of the form that was written")]
+    Note,
     /// Our own verifier refused it.
     #[error("the receipt does not verify ({check}): {detail}")]
     Refused {
@@ -73,8 +97,9 @@ impl Error {
     }
 }
 
-/// Makes the body: canonical JSON, verified. `note` is the signed checkpoint of `facts.tree_size`, `hashes` the
-/// inclusion proof in it; `openings` are those that the destination may see, by name.
+/// Makes the body: canonical JSON, verified as its recipient will. `note` is the signed checkpoint of
+/// `facts.tree_size`, `hashes` the inclusion proof in it; `openings` are those that the destination may see, by name.
+/// What is sent has to be fresh; what is shown again may be evidence of another time.
 ///
 /// # Errors
 /// If a key is missing, or the verifier refuses what came out.
@@ -85,7 +110,8 @@ pub fn body(
     hashes: &[Hash],
     note: &str,
     openings: &[Opening],
-) -> Result<String, Error> {
+    mode: Mode,
+) -> Result<Made, Error> {
     let issued_at = Timestamp::from_unix_micros(facts.issued_at).ok_or(Error::Time(facts.issued_at))?;
     let (head, middle, tail) = split(entry).ok_or(Error::Entry(facts.seq))?;
     let start = format!(
@@ -97,7 +123,10 @@ pub fn body(
         facts.number,
     );
     let signed = format!("{head}{middle},\"receipt\":{start},\"v\":1}}{tail}");
-    let signature = ring.sign_receipt(&facts.receipt_key, signed.as_bytes())?;
+    let signature = match &facts.signatures {
+        Some(made) => made.receipt,
+        None => ring.sign_receipt(&facts.receipt_key, signed.as_bytes())?,
+    };
 
     let mut proof = format!("c2sp.org/tlog-proof@v1\nindex {}\n", facts.seq);
     for hash in hashes {
@@ -130,10 +159,18 @@ pub fn body(
     );
 
     let at = Timestamp::now().max(issued_at);
-    let options = receipt::Options { at: Some(at), ..receipt::Options::default() };
+    let options = receipt::Options { at: Some(at), mode, ..receipt::Options::default() };
     receipt::verify(out.as_bytes(), ring.trusted(), &options)
         .map_err(|f| Error::Refused { check: f.check, detail: f.detail })?;
-    Ok(out)
+    let checkpoint = note_signature(note).ok_or(Error::Note)?;
+    Ok(Made { body: out, signatures: Signatures { receipt: signature, checkpoint } })
+}
+
+/// The signature in a note of ours, which has one line: base64 of a key id of four bytes and the signature.
+fn note_signature(note: &str) -> Option<[u8; 64]> {
+    let line = note.trim_end_matches('\n').rsplit(' ').next()?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(line).ok()?;
+    bytes.get(4..)?.try_into().ok()
 }
 
 /// Splits a canonical entry around the places where `openings` and `receipt` stand in canonical order: before

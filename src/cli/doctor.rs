@@ -22,7 +22,7 @@ pub async fn run(settings: &Settings) -> Result<u8> {
         if Instance::read(&attached.database).await?.is_none() {
             bail!("the database holds no instance yet; `up` or `serve` makes one");
         }
-        let key = Arc::new(node::key_encryption_key(settings)?);
+        let key = Arc::new(node::key_encryption_key(settings, &attached.database).await?);
         let data_keys = DataKeys::new(attached.database.clone(), key);
         let seen = SeenHeads::join(&settings.data_dir.join("heads"))?;
         let bar = ProgressBar::new(0);

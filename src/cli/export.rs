@@ -31,7 +31,7 @@ pub async fn run(settings: &Settings, args: ExportArgs) -> Result<u8> {
 /// # Errors
 /// If the keys do not open.
 pub async fn exporter(settings: &Settings, database: &Database) -> Result<Exporter> {
-    let key = Arc::new(node::key_encryption_key(settings)?);
+    let key = Arc::new(node::key_encryption_key(settings, database).await?);
     Ok(Exporter {
         database: database.clone(),
         keyring: Keyring::load(database.clone(), Arc::clone(&key)).await?,

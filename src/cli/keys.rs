@@ -39,7 +39,7 @@ async fn with_database(settings: &Settings, database: &Database, command: KeysCo
     }
     // A command hands nothing to lanes: what it records is delivered by the nodes.
     let (outbox, _) = Outbox::new();
-    let key = node::key_encryption_key(settings)?;
+    let key = node::key_encryption_key(settings, database).await?;
     let opened = Instance::open(database, key, None, None, outbox).await?;
     match command {
         KeysCommand::List { json, .. } => list(&opened, json),
@@ -116,14 +116,18 @@ async fn change(
             let change = make(ring, what, now)?;
             if let Some(file) = &change.root_file {
                 let path = match (what, root_file) {
-                    // The next root of an offline root rests beside it.
-                    (What::RotateRoot, Some(path)) => path.with_extension("next"),
+                    // The next root of an offline root rests beside it, under a name of its own.
+                    (What::RotateRoot, Some(path)) => {
+                        let id = file.key_id().to_string();
+                        path.with_file_name(format!("root-{}.key", &id[..16]))
+                    }
                     (_, Some(path)) => path.to_owned(),
                     (_, None) => {
                         return Err(keyring::Error::Manifest("no file was named for the root".into()));
                     }
                 };
                 file.write(&path)?;
+                show::line(format!("the private key of root {} is in {}", file.key_id(), path.display()));
             }
             let events = change.events.clone();
             let broken = change.broken_pins.clone();

@@ -94,6 +94,20 @@ impl Database {
     }
 }
 
+impl Database {
+    /// The same for reading one moment: whatever is committed meanwhile, it is not seen.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn snapshot(&self, workspace: WorkspaceId) -> Result<WorkspaceTx, sqlx::Error> {
+        let mut tx = self.service.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        sqlx::query_scalar!("SELECT set_config('sl.workspace', $1, true)", workspace.uuid().to_string())
+            .fetch_one(&mut *tx)
+            .await?;
+        Ok(WorkspaceTx { tx, workspace })
+    }
+}
+
 impl WorkspaceTx {
     /// Commits. A crash before this has returned leaves either all of it or nothing.
     ///

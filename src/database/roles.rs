@@ -67,7 +67,20 @@ pub async fn check_server(pool: &PgPool) -> Result<(), Error> {
             )));
         }
     }
-    if !row.migrated {
+    if row.migrated {
+        let applied =
+            sqlx::query_scalar!(r#"SELECT max(version) AS "version" FROM _sqlx_migrations WHERE success"#)
+                .fetch_one(pool)
+                .await?
+                .unwrap_or_default();
+        let ours = super::MIGRATIONS.iter().map(|m| m.version).max().unwrap_or_default();
+        if applied != ours {
+            return Err(Error::Refused(format!(
+                "the database has schema version {applied}, and this program needs {ours}; \
+                 run `statusledger migrate --owner-database-url URL` of the same version"
+            )));
+        }
+    } else {
         return Err(Error::Refused(
             "the database has no statusledger tables; run `statusledger migrate --owner-database-url URL` first".into(),
         ));

@@ -26,6 +26,9 @@ pub enum Error {
     /// There is none of that id in the workspace.
     #[error("the destination {0} does not exist")]
     Missing(DestinationId),
+    /// It takes nothing at present.
+    #[error("the destination {0} is disabled")]
+    Disabled(DestinationId),
     /// The name is empty or too long.
     #[error("a destination's name has 1 to 100 characters")]
     Name,
@@ -394,8 +397,10 @@ pub async fn test(writer: &Writer, workspace: WorkspaceId, id: DestinationId) ->
     )
     .fetch_optional(&mut **locked)
     .await?;
-    if enabled != Some(true) {
-        return Err(Error::Missing(id));
+    match enabled {
+        Some(true) => {}
+        Some(false) => return Err(Error::Disabled(id)),
+        None => return Err(Error::Missing(id)),
     }
     let mut data = Object::default();
     data.insert("destination".into(), text(id.to_string()));
@@ -417,7 +422,8 @@ pub async fn redeliver(
 ) -> Result<u64, Error> {
     let mut locked = writer.lock(workspace).await?;
     let known = sqlx::query_scalar!(
-        r#"SELECT last_number FROM lanes WHERE workspace_id = $1 AND destination_id = $2"#,
+        "SELECT l.last_number FROM lanes l JOIN destinations d USING (workspace_id, destination_id)
+          WHERE l.workspace_id = $1 AND l.destination_id = $2 AND d.deleted_at IS NULL",
         workspace.uuid(),
         id.uuid()
     )

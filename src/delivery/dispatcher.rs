@@ -84,8 +84,17 @@ impl Shared {
         if let Some(note) = self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(note));
         }
-        let note: Arc<str> =
-            ring.sign_checkpoint(&facts.checkpoint_key, facts.ledger, facts.tree_size, root)?.into();
+        let note: Arc<str> = match &facts.signatures {
+            Some(made) => ring.checkpoint_note(
+                &facts.checkpoint_key,
+                facts.ledger,
+                facts.tree_size,
+                root,
+                &made.checkpoint,
+            )?,
+            None => ring.sign_checkpoint(&facts.checkpoint_key, facts.ledger, facts.tree_size, root)?,
+        }
+        .into();
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() >= NOTES {
             notes.clear();
@@ -250,6 +259,7 @@ async fn hand_out(shared: &Arc<Shared>, handoff: Handoff) {
                 tree_size: size,
                 receipt_key: ring.receipt_key_id(),
                 checkpoint_key: ring.checkpoint_key_id(),
+                signatures: None,
             },
         });
     }
@@ -367,10 +377,15 @@ async fn listen(shared: Arc<Shared>) {
         loop {
             let heard = async {
                 let mut listener = sqlx::postgres::PgListener::connect_with(&shared.database.worker).await?;
-                listener.listen(CHANNEL).await?;
+                listener.listen_all([CHANNEL, keyring::CHANGED]).await?;
                 loop {
-                    listener.recv().await?;
-                    shared.look();
+                    if listener.recv().await?.channel() == keyring::CHANGED {
+                        if let Err(e) = shared.keyring.reload().await {
+                            tracing::warn!(error = %e, "the key ring cannot be read again");
+                        }
+                    } else {
+                        shared.look();
+                    }
                 }
             };
             let heard: Result<(), sqlx::Error> = heard.await;

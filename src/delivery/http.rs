@@ -20,6 +20,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use statusledger_verify::Mode;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -221,6 +222,7 @@ impl From<Error> for Problem {
     fn from(e: Error) -> Self {
         match e {
             Error::Missing(_) | Error::NoDelivery(..) => Self::not_found(e.to_string()),
+            Error::Disabled(_) => Self::conflict(e.to_string()),
             Error::Name | Error::Url(_) | Error::Refused(_) | Error::Filter(_) | Error::MaxInFlight => {
                 Self::invalid(e.to_string())
             }
@@ -373,7 +375,7 @@ async fn remove(
 /// Sends a test event to this destination alone.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/test", tag = "destinations", security(("token" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
-    responses((status = 202, body = Tested), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, body = Tested), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn test(
     _: Admin,
     State(writer): State<Writer>,
@@ -490,12 +492,13 @@ async fn delivery_receipt(
         .ok_or(Error::NoDelivery(id, number))?;
     let ring = shared.keyring.current();
     let note = shared.note(&ring, &job.facts, job.root).map_err(Problem::internal)?;
-    let openings = if destination.openings { &*job.openings } else { &[] };
-    let body = receipt::body(&ring, &job.facts, &job.entry, &job.proof, &note, openings)
+    let openings = job.openings_for(destination.openings);
+    let (facts, evidence) = (&job.facts, Mode::Evidence);
+    let made = receipt::body(&ring, facts, &job.entry, &job.proof, &note, openings, evidence)
         .map_err(Problem::internal)?;
     let tree = SignedTree { size: job.facts.tree_size, root: job.root };
     shared.seen_heads.remember(job.facts.ledger, tree).await.map_err(Problem::internal)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], made.body).into_response())
 }
 
 /// Makes deliveries again, settled or not, under the same numbers and ids.

@@ -15,7 +15,8 @@ use super::results::{Outcome, Progress, Report, State};
 use super::{LaneKey, destination};
 use crate::ledger::append::unix_micros;
 use crate::ledger::checkpoint::SignedTree;
-use crate::receipt;
+use crate::receipt::{self, Signatures};
+use statusledger_verify::Mode;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +53,12 @@ pub enum Message {
 /// An attempt that has come back, or could not be made.
 enum Done {
     /// It was made.
-    Sent { job: Box<Job>, started_at: OffsetDateTime, attempt: webhook::Attempt },
+    Sent {
+        job: Box<Job>,
+        started_at: OffsetDateTime,
+        attempt: webhook::Attempt,
+        signatures: Option<Signatures>,
+    },
     /// The body could not be made.
     Unmade { job: Box<Job>, started_at: OffsetDateTime, error: receipt::Error },
     /// An outcome was written.
@@ -297,9 +303,9 @@ impl LaneTask {
                     self.report_progress().await;
                 }
             }
-            Done::Sent { job, started_at, attempt } => {
+            Done::Sent { job, started_at, attempt, signatures } => {
                 self.in_flight -= 1;
-                self.record(job, started_at, attempt).await;
+                self.record(job, started_at, attempt, signatures).await;
             }
             Done::Unmade { job, started_at, error } => {
                 self.in_flight -= 1;
@@ -341,10 +347,16 @@ impl LaneTask {
         tracing::error!(destination = %self.key.destination, number, error = %error, "a receipt cannot be made");
         metrics::counter!("statusledger_receipts_refused_total").increment(1);
         let attempt = not_made("the receipt could not be made; the operator's log says why");
-        self.record(job, started_at, attempt).await;
+        self.record(job, started_at, attempt, None).await;
     }
 
-    async fn record(&mut self, job: Box<Job>, started_at: OffsetDateTime, attempt: webhook::Attempt) {
+    async fn record(
+        &mut self,
+        job: Box<Job>,
+        started_at: OffsetDateTime,
+        attempt: webhook::Attempt,
+        signatures: Option<Signatures>,
+    ) {
         let number = job.facts.number;
         let made = job.attempts + 1;
         let shared = Arc::clone(&self.shared);
@@ -403,6 +415,7 @@ impl LaneTask {
             error: attempt.error.map(str::to_owned),
             answer: Some(attempt.answer).filter(|a| !a.is_empty()),
             state,
+            signatures,
             written,
         };
         if self.shared.reports.send(Report::Outcome(Box::new(outcome))).await.is_ok() {
@@ -513,15 +526,15 @@ fn open_settings(
 /// Makes the body and sends it. The checkpoint in it is on this node's disk before it leaves.
 async fn send(shared: Arc<Shared>, settings: Arc<Settings>, job: Job) -> Done {
     let started_at = OffsetDateTime::now_utc();
-    let body = match make_body(&shared, &settings, &job) {
-        Ok(body) => body,
+    let made = match make_body(&shared, &settings, &job) {
+        Ok(made) => made,
         Err(error) => return Done::Unmade { job: Box::new(job), started_at, error },
     };
     let tree = SignedTree { size: job.facts.tree_size, root: job.root };
     if let Err(e) = shared.seen_heads.remember(job.facts.ledger, tree).await {
         tracing::error!(error = %e, "this node cannot remember what it hands out; nothing leaves");
         let attempt = not_made("the service cannot keep its own record; the operator's log says why");
-        return Done::Sent { job: Box::new(job), started_at, attempt };
+        return Done::Sent { job: Box::new(job), started_at, attempt, signatures: None };
     }
     let id = job.facts.receipt.to_string();
     let attempt = shared
@@ -532,13 +545,13 @@ async fn send(shared: Arc<Shared>, settings: Arc<Settings>, job: Job) -> Done {
             timestamp: OffsetDateTime::now_utc().unix_timestamp(),
             secrets: &settings.secrets,
             headers: &webhook::CustomHeaders::default(),
-            body: body.into(),
+            body: made.body.into(),
         })
         .await;
     if let Some(detail) = &attempt.detail {
         tracing::debug!(destination = %job.facts.destination, number = job.facts.number, detail, "an attempt failed");
     }
-    Done::Sent { job: Box::new(job), started_at, attempt }
+    Done::Sent { job: Box::new(job), started_at, attempt, signatures: Some(made.signatures) }
 }
 
 /// An attempt that ended before anything was sent.
@@ -553,9 +566,9 @@ fn not_made(error: &'static str) -> webhook::Attempt {
     }
 }
 
-fn make_body(shared: &Shared, settings: &Settings, job: &Job) -> Result<String, receipt::Error> {
+fn make_body(shared: &Shared, settings: &Settings, job: &Job) -> Result<receipt::Made, receipt::Error> {
     let ring = shared.keyring.current();
     let note = shared.note(&ring, &job.facts, job.root)?;
-    let openings = if settings.openings { &*job.openings } else { &[] };
-    receipt::body(&ring, &job.facts, &job.entry, &job.proof, &note, openings)
+    let openings = job.openings_for(settings.openings);
+    receipt::body(&ring, &job.facts, &job.entry, &job.proof, &note, openings, Mode::Fresh)
 }

@@ -4,11 +4,15 @@ use super::LaneKey;
 use super::routes::Filter;
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{DestinationId, LedgerId, NodeId, ReceiptId, WorkspaceId};
+use crate::keyring::{self, Keyring, Snapshot};
+use crate::ledger::Writer;
+use crate::ledger::append::entry_type;
 use crate::ledger::draft::Opening;
 use crate::ledger::tree::{self, Range, Stored};
-use crate::receipt::Facts;
+use crate::receipt::{self, Facts, Signatures};
 use crate::sealing::{DataKeys, open_opening};
-use statusledger_verify::Hash;
+use statusledger_keys::signing::KeyPurpose;
+use statusledger_verify::{Hash, Mode};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,16 @@ pub struct Job {
     pub proof: Arc<[Hash]>,
     /// The root of that tree.
     pub root: Hash,
+}
+
+impl Job {
+    /// The openings that go with it where its destination may see some: those of what came from outside. The ones of
+    /// the workspace's own settings (another destination's address, say) go nowhere.
+    #[must_use]
+    pub fn openings_for(&self, allowed: bool) -> &[Opening] {
+        let told = entry_type(&self.entry).starts_with("event.");
+        if allowed && told { &self.openings } else { &[] }
+    }
 }
 
 /// A lane that this node holds.
@@ -192,6 +206,8 @@ struct Row {
     tree_size: i64,
     receipt_key: Vec<u8>,
     checkpoint_key: Vec<u8>,
+    receipt_signature: Option<Vec<u8>>,
+    checkpoint_signature: Option<Vec<u8>>,
     attempts: i32,
 }
 
@@ -224,6 +240,12 @@ pub enum Error {
     /// The openings.
     #[error(transparent)]
     Sealing(#[from] crate::sealing::Error),
+    /// The keys.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
+    /// A receipt that cannot be made.
+    #[error(transparent)]
+    Receipt(#[from] receipt::Error),
     /// A row that was tampered with.
     #[error("delivery {0} is damaged: {1}")]
     Damaged(i64, &'static str),
@@ -246,7 +268,8 @@ pub async fn read_jobs(
             sqlx::query_as!(
                 Row,
                 r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
-                          issued_at, tree_size, receipt_key, checkpoint_key, attempts
+                          issued_at, tree_size, receipt_key, checkpoint_key, receipt_signature,
+                          checkpoint_signature, attempts
                      FROM deliveries
                     WHERE workspace_id = $1 AND destination_id = $2 AND number >= $3 AND state = 'pending'
                     ORDER BY number LIMIT $4"#,
@@ -262,7 +285,8 @@ pub async fn read_jobs(
             sqlx::query_as!(
                 Row,
                 r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
-                          issued_at, tree_size, receipt_key, checkpoint_key, attempts
+                          issued_at, tree_size, receipt_key, checkpoint_key, receipt_signature,
+                          checkpoint_signature, attempts
                      FROM deliveries
                     WHERE workspace_id = $1 AND destination_id = $2 AND state = 'retry' AND next_attempt_at <= now()
                     ORDER BY next_attempt_at, number LIMIT $3"#,
@@ -277,7 +301,8 @@ pub async fn read_jobs(
             sqlx::query_as!(
                 Row,
                 r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
-                          issued_at, tree_size, receipt_key, checkpoint_key, attempts
+                          issued_at, tree_size, receipt_key, checkpoint_key, receipt_signature,
+                          checkpoint_signature, attempts
                      FROM deliveries WHERE workspace_id = $1 AND destination_id = $2 AND number = $3"#,
                 key.workspace.uuid(),
                 key.destination.uuid(),
@@ -346,6 +371,16 @@ async fn jobs(
                         .as_slice()
                         .try_into()
                         .map_err(|_| damaged("its key id"))?,
+                    signatures: match (&row.receipt_signature, &row.checkpoint_signature) {
+                        (Some(receipt), Some(checkpoint)) => Some(Signatures {
+                            receipt: receipt.as_slice().try_into().map_err(|_| damaged("its signature"))?,
+                            checkpoint: checkpoint
+                                .as_slice()
+                                .try_into()
+                                .map_err(|_| damaged("its signature"))?,
+                        }),
+                        _ => None,
+                    },
                 },
             });
         }
@@ -417,6 +452,58 @@ pub async fn reissue(
     tx.commit().await
 }
 
+/// Lanes signed for at once, and deliveries of one.
+const UNSIGNED: i64 = 64;
+
+/// Makes and stores the signatures of unsettled deliveries that name a key, so that the key can go. True when none is
+/// left. A crash in between leaves some stored and the rest to be done: signing again gives the same bytes.
+///
+/// # Errors
+/// If the database does not answer, or a delivery is damaged.
+pub async fn sign_unsigned(
+    database: &Database,
+    data_keys: &DataKeys,
+    ring: &Snapshot,
+    key_id: &Hash,
+) -> Result<bool, Error> {
+    let waiting = sqlx::query!(
+        r#"SELECT workspace_id AS "workspace: WorkspaceId", destination_id AS "destination: DestinationId", number
+             FROM deliveries
+            WHERE state IN ('pending', 'retry') AND receipt_signature IS NULL
+              AND (receipt_key = $1 OR checkpoint_key = $1) LIMIT $2"#,
+        &key_id[..],
+        UNSIGNED
+    )
+    .fetch_all(&database.worker)
+    .await?;
+    let done = (waiting.len() as i64) < UNSIGNED;
+    for row in waiting {
+        let key = LaneKey { workspace: row.workspace, destination: row.destination };
+        for job in read_jobs(database, data_keys, key, Wanted::One { number: row.number }, 1).await? {
+            let facts = &job.facts;
+            let note = ring
+                .sign_checkpoint(&facts.checkpoint_key, facts.ledger, facts.tree_size, job.root)
+                .map_err(receipt::Error::from)?;
+            let made = receipt::body(ring, facts, &job.entry, &job.proof, &note, &[], Mode::Evidence)?;
+            sqlx::query!(
+                "UPDATE deliveries SET receipt_signature = $4, checkpoint_signature = $5
+                  WHERE workspace_id = $1 AND destination_id = $2 AND number = $3
+                    AND receipt_key = $6 AND checkpoint_key = $7",
+                key.workspace.uuid(),
+                key.destination.uuid(),
+                facts.number,
+                &made.signatures.receipt[..],
+                &made.signatures.checkpoint[..],
+                &facts.receipt_key[..],
+                &facts.checkpoint_key[..]
+            )
+            .execute(&database.worker)
+            .await?;
+        }
+    }
+    Ok(done)
+}
+
 /// A destination's row, as its lane needs it.
 #[derive(Clone, Debug)]
 pub struct Configured {
@@ -459,4 +546,32 @@ pub async fn configured(database: &Database, key: LaneKey) -> Result<Option<Conf
         disabled: r.disabled,
         filter: r.filter.0,
     }))
+}
+
+/// Destroys retired private keys that nothing needs any more: every delivery that names the key is settled or has its
+/// signatures stored, which is seen to here. A crash in between leaves the key until the next time.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn destroy_retired(
+    keyring: &Keyring,
+    writer: &Writer,
+    instance: &crate::instance::Instance,
+) -> Result<(), Error> {
+    let snapshot = keyring.current();
+    let ring = snapshot.ring();
+    let retired: Vec<statusledger_keys::key_id::KeyId> = ring
+        .keys()
+        .iter()
+        .filter(|k| k.purpose != KeyPurpose::Root && k.not_after.is_some() && ring.holds_private(k.key_id))
+        .map(|k| k.key_id)
+        .collect();
+    for key_id in retired {
+        if !sign_unsigned(writer.database(), writer.data_keys(), &snapshot, &key_id.0).await? {
+            continue;
+        }
+        keyring.change(writer, instance.workspace, |ring, _| Ok((ring.destroy(key_id)?, ()))).await?;
+        tracing::info!(key_id = %key_id, "a retired key was destroyed");
+    }
+    Ok(())
 }

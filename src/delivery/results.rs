@@ -6,6 +6,7 @@
 use super::{LaneKey, queue};
 use crate::database::Database;
 use crate::id::NodeId;
+use crate::receipt::Signatures;
 use std::collections::HashMap;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub answer: Option<String>,
     /// What became of it.
     pub state: State,
+    /// The signatures in its body: stored, they let the body be made again when the keys are gone.
+    pub signatures: Option<Signatures>,
     /// Told when it is written.
     pub written: oneshot::Sender<()>,
 }
@@ -146,14 +149,18 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
             State::Retry(at) => Some(at),
         })
         .collect();
+    let by_receipt: Vec<Option<&[u8]>> =
+        outcomes.iter().map(|o| o.signatures.as_ref().map(|s| &s.receipt[..])).collect();
+    let by_checkpoint: Vec<Option<&[u8]>> =
+        outcomes.iter().map(|o| o.signatures.as_ref().map(|s| &s.checkpoint[..])).collect();
     // An outcome under an older fence is refused: another node has taken the lane, and sends it (again) itself.
     sqlx::query!(
         "WITH r AS (
              SELECT u.* FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
                                     $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::text[],
-                                    $12::timestamptz[])
+                                    $12::timestamptz[], $13::bytea[], $14::bytea[])
                     AS u (workspace_id, destination_id, fence, number, attempt, started_at, duration_us, status,
-                          error, answer, next_attempt_at)
+                          error, answer, next_attempt_at, receipt_signature, checkpoint_signature)
                JOIN lanes l ON l.workspace_id = u.workspace_id AND l.destination_id = u.destination_id
                            AND l.holder = $1 AND l.fence = u.fence
          ), a AS (
@@ -166,6 +173,8 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
             SET state = CASE WHEN r.next_attempt_at IS NULL THEN 'delivered' ELSE 'retry' END,
                 attempts = r.attempt,
                 next_attempt_at = r.next_attempt_at,
+                receipt_signature = COALESCE(r.receipt_signature, d.receipt_signature),
+                checkpoint_signature = COALESCE(r.checkpoint_signature, d.checkpoint_signature),
                 first_attempt_at = COALESCE(d.first_attempt_at, r.started_at),
                 settled_at = CASE WHEN r.next_attempt_at IS NULL THEN now() END
            FROM r
@@ -182,6 +191,8 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
         &errors as &[Option<&str>],
         &answers as &[Option<&str>],
         &next as &[Option<OffsetDateTime>],
+        &by_receipt as &[Option<&[u8]>],
+        &by_checkpoint as &[Option<&[u8]>],
     )
     .execute(&database.worker)
     .await?;

@@ -563,7 +563,7 @@ async fn write(
 }
 
 /// The type of an entry of ours: it stands between the last `"type":"` and `","v":1}`.
-fn entry_type(entry: &str) -> &str {
+pub(crate) fn entry_type(entry: &str) -> &str {
     let end = entry.len().saturating_sub(r#"","v":1}"#.len());
     let start = entry[..end].rfind('"').map_or(0, |at| at + 1);
     &entry[start..end]

@@ -148,6 +148,18 @@ impl Poller {
             Ok(wait) => wait,
             Err(e) => {
                 tracing::warn!(source = %due.source, error = %e, "a source cannot be swept");
+                if matches!(
+                    e,
+                    Unusable::Damaged(_) | Unusable::Store(_) | Unusable::Sealing(sealing::Error::Seal(_))
+                ) {
+                    let why = format!("the source cannot be used: {e}");
+                    let (workspace, source) = (due.workspace, due.source);
+                    let told =
+                        super::set_health(&self.writer, workspace, source, Health::Refused, Some(&why)).await;
+                    if let Err(e) = told {
+                        tracing::warn!(source = %due.source, error = %e, "the source's health is not recorded");
+                    }
+                }
                 LONGEST_WAIT.min(Duration::from_secs_f64(self.settings.interval_s * 4.0))
             }
         };
