@@ -106,14 +106,17 @@ impl History {
 }
 
 impl<'a> Source<'a> {
-    /// Tells by the first bytes what a file is: a zip, a JSON object, or else a checkpoint.
+    /// Tells by the first bytes what a file is (a zip, a JSON object, or else a checkpoint), and by its name where
+    /// they say nothing: damage should be found by the checks of what the file is meant to be.
     fn read(path: &'a Path) -> Result<Self, Error> {
+        let is_named =
+            |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
         if !input::is_stdin(path) {
             let mut start = Vec::new();
             File::open(path)
                 .and_then(|file| file.take(2).read_to_end(&mut start))
                 .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-            if start == ZIP {
+            if start == ZIP || is_named("zip") {
                 return Ok(Self::Export(path));
             }
         }
@@ -121,7 +124,7 @@ impl<'a> Source<'a> {
         if bytes.starts_with(ZIP) {
             return Err(Error::Usage("an export cannot be read from standard input".to_owned()));
         }
-        let is_body = bytes.trim_ascii_start().starts_with(b"{");
+        let is_body = bytes.trim_ascii_start().starts_with(b"{") || is_named("json");
         Ok(if is_body { Self::Body(bytes) } else { Self::Checkpoint(bytes) })
     }
 

@@ -1,6 +1,7 @@
 //! Checkpoints, cosignatures and policies.
 
 use ed25519_dalek::Signer as _;
+use proptest::prelude::*;
 use statusledger_verify::check::Check;
 use statusledger_verify::checkpoint::{ParseError, SignedCheckpoint, note_key_id, signature_line};
 use statusledger_verify::encoding::base64;
@@ -320,6 +321,38 @@ fn a_policy_has_one_meaning() {
     ];
     for text in bad {
         assert!(Policy::parse(text.as_bytes()).is_err(), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_bytes_nothing_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 0..6),
+    ) {
+        let world = World::default();
+        let draft = world.draft(10, 20);
+        let witness = Witness::new("witness.example/w");
+        let checkpoint = draft.checkpoint() + &witness.line(&draft.checkpoint(), COSIGNED);
+        let policy = policy(&[&witness], "group g any witness.example/w\nquorum g\n");
+        let spoil = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            for (at, byte, inserts) in &changes {
+                let at = at.index(bytes.len());
+                if *inserts { bytes.insert(at, *byte) } else { bytes[at] = *byte }
+            }
+            bytes
+        };
+        let _ = Policy::parse(&spoil(&policy));
+        let spoilt = spoil(&checkpoint);
+        if let Ok(parsed) = SignedCheckpoint::parse(&spoilt) {
+            // What parses is written back as it was, up to its signatures.
+            let text = parsed.checkpoint().text();
+            prop_assert_eq!(note_text(std::str::from_utf8(&spoilt).unwrap()), text);
+        }
+        let proof = String::from_utf8_lossy(&spoil(&draft.proof())).into_owned();
+        if let Ok(parsed) = statusledger_verify::proof::Proof::parse(&proof) {
+            prop_assert_eq!(parsed.to_string(), proof);
+        }
     }
 }
 

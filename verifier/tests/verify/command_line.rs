@@ -451,6 +451,8 @@ fn what_is_compared_has_to_verify_itself() {
     files.write("garbage.txt", b"garbage");
     files.write("garbage.json", b"{\"v\":1e0}");
     files.write("garbage.zip", b"PK\x03\x04");
+    files.write("before.zip", b"xPK\x03\x04");
+    files.write("mark.json", b"\xef\xbb\xbf{}");
     for (file, check) in [
         ("elsewhere.txt", "origin"),
         ("stranger.txt", "origin"),
@@ -458,6 +460,8 @@ fn what_is_compared_has_to_verify_itself() {
         ("garbage.txt", "proof"),
         ("garbage.json", "json"),
         ("garbage.zip", "zip"),
+        ("before.zip", "zip"),
+        ("mark.json", "json"),
     ] {
         files.consistency(&["older.json", file]).fails(file, check);
     }

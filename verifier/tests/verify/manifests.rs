@@ -418,6 +418,20 @@ fn the_signature_is_over_the_manifest_as_one_and_by_its_signer() {
 }
 
 #[test]
+fn every_byte_of_a_manifest_counts() {
+    let keys = vec![with(root("a", "a", START), &[("not_after", TURN)]), root("b", "a", TURN), receipt_key()];
+    let bytes = manifest(keys, "b");
+    let original = statusledger_verify::json::parse(&bytes).unwrap();
+    assert_eq!(trust(&bytes, &pin("a")), Ok(()));
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        assert_ne!(statusledger_verify::json::parse(&changed).ok().as_ref(), Some(&original));
+        assert_eq!(trust(&changed, &pin("a")), REFUSED, "byte {at}");
+    }
+}
+
+#[test]
 fn a_pin_is_a_key_id_and_an_instance() {
     let id = "0".repeat(64);
     assert_eq!(format!("{id}@a.example").parse::<Pin>().unwrap().to_string(), format!("{id}@a.example"));
