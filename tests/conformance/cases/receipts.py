@@ -234,6 +234,8 @@ def _openings(corpus, ledger):
                   open="'each named in data.sealed' could also be a rule of `members`")
     with_openings("receipt-opening-under-another-name", {"actor_emails": opening},
                   open="'each named in data.sealed' could also be a rule of `members`")
+    with_openings("receipt-opening-under-a-malformed-name", {"Actor-Email": opening},
+                  open="no name in data.sealed can be that: `openings`, or a form of `members`")
     with_openings("receipt-one-of-two-openings-wrong", {"actor_email": opening, "ip": opening})
     corpus.receipt("receipt-opening-where-nothing-is-sealed", ledger.receipt(2, openings={"ip": opening}), "openings",
                    open="'each named in data.sealed' could also be a rule of `members`")
