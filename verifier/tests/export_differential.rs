@@ -136,11 +136,11 @@ fn rooted(export: &mut Export, signer: &Signer) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn threads_and_chunks_find_what_a_plain_reading_finds(
-        sizes in prop::collection::vec(prop_oneof![1 => 0usize..300, 2 => 50_000usize..64_000], 12..40),
+        sizes in prop::collection::vec(prop_oneof![1 => 0usize..300, 2 => 50_000usize..64_000], 10..28),
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0u8..19), 0..4),
         opening_changes in prop::collection::vec((any::<prop::sample::Index>(), 0u8..19), 0..2),
         filtered in any::<bool>(),
