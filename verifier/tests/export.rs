@@ -706,7 +706,9 @@ fn lines_and_entries_are_counted() {
     fails(&export, Check::Count, None);
     let mut export = whole(6);
     export.lines.push(Ledger::of(7).lines[6].clone());
-    fails(&export, Check::Count, None);
+    fails(&export, Check::Seq, Some(6));
+    export.lines.push("{}".into());
+    fails(&export, Check::Seq, Some(6));
     let mut export = whole(6);
     export.lines.clear();
     fails(&export, Check::Count, None);

@@ -5,9 +5,9 @@
 //! once, in constant memory, on all cores (E13 to E21). The zip itself is E1 and its check sums are known last, so a
 //! check that fails earlier in time still waits for them.
 //!
-//! - [`zip`]: where the members are; [`member`]: their bytes; [`parallel`]: their lines, in order, on all cores
-//! - [`manifest`]: `manifest.json`; [`line`](self::line): a line of the others
-//! - [`entries`] and [`subtrees`]: the chain and the tree; [`openings`]: the sealed values; [`stream`]: all in one pass
+//! - `zip`: where the members are; `member`: their bytes; `parallel`: their lines, in order, on all cores
+//! - `manifest`: `manifest.json`; `line`: a line of the others
+//! - `entries` and `subtrees`: the chain and the tree; `openings`: the sealed values; `stream`: all in one pass
 
 mod entries;
 mod line;
@@ -296,10 +296,25 @@ impl Head {
         root_at: Option<u64>,
         facts: &mut Facts,
     ) -> Result<Option<Hash>, Failure> {
-        let chain = streamed.chain?;
-        facts.withheld = Some(chain.withheld);
         let Manifest { from, to, count, root, left, .. } = &self.manifest;
+        let beyond =
+            || Failure::new(Check::Seq, format!("seq {to} where the export ends before {to}")).at_seq(*to);
+        let chain = streamed.chain.map_err(|failure| match failure.seq {
+            // The first line too many is wrong by its seq, whatever is wrong with it or those behind it later on.
+            Some(seq) if seq > *to => beyond(),
+            Some(seq)
+                if seq == *to
+                    && !matches!(failure.check, Check::NotCanonical | Check::Members | Check::Seq) =>
+            {
+                beyond()
+            }
+            _ => failure,
+        })?;
+        facts.withheld = Some(chain.withheld);
         let (lines, present) = (chain.lines, chain.lines - chain.withheld);
+        if lines > to - from {
+            return Err(beyond());
+        }
         if lines != to - from {
             let detail = format!("{lines} lines for the entries from {from} to before {to}");
             return Err(Failure::new(Check::Count, detail));

@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{
-    Key, KeyManifest, MAX_BYTES, MAX_KEYS, MAX_VALIDITY_DAYS, Purpose, SECONDS_PER_DAY, VERIFY_DAYS,
-};
+use super::{Key, KeyManifest, MAX_BYTES, MAX_KEYS, MAX_VALIDITY_DAYS, Purpose, SECONDS_PER_DAY};
 use crate::check::{Check, Failure};
 use crate::json::{self, Value};
 use crate::members::{Malformed, Members};
@@ -101,18 +99,16 @@ fn read_key(index: usize, value: &Value) -> Result<Key, Malformed> {
     }
     let revoked_at = members.time_or_null("revoked_at")?;
     let verify_until = members.time_or_null("verify_until")?;
-    let rotated_until = not_after.and_then(|end: Timestamp| end.plus_seconds(VERIFY_DAYS * SECONDS_PER_DAY));
-    let is_as_rotated = match purpose {
-        Purpose::Root => verify_until.is_none(),
+    // That a rotation sets it to 90 days after `not_after` is the signer's duty; that it never changes once set is
+    // what a holder of an older manifest sees (`rollback`), so any date is read here.
+    let fits_state = match (purpose, not_after) {
+        (Purpose::Root, _) | (_, None) => verify_until.is_none(),
         // Nothing by a revoked key counts, so it needs no date up to which it would.
-        _ if revoked_at.is_some() => verify_until.is_none() || verify_until == rotated_until,
-        _ => verify_until == rotated_until,
+        (_, Some(_)) => verify_until.is_some() || revoked_at.is_some(),
     };
-    if !is_as_rotated {
-        let what = format!(
-            "what its key's state asks for (null while current and for roots, else {VERIFY_DAYS} days after not_after)"
-        );
-        return Err(members.malformed("verify_until", &what));
+    if !fits_state {
+        let what = "what its key's state asks for (null while current and for roots, else a time)";
+        return Err(members.malformed("verify_until", what));
     }
     let (endorsed_by, endorsement) = match purpose {
         Purpose::Root => (Some(members.hash("endorsed_by")?), Some(members.binary("endorsement")?)),
