@@ -124,14 +124,18 @@ impl NodeDirectory {
 /// If it is not usable; the message names where it was looked for.
 pub async fn key_encryption_key(settings: &Settings, database: &Database) -> Result<KeyEncryptionKey> {
     let path = settings.key_encryption_key_path();
+    let mut place = path.display().to_string();
     let source = match std::env::var("STATUSLEDGER_KEY_ENCRYPTION_KEY") {
-        Ok(value) => KeyEncryptionSource::Value(Zeroizing::new(value)),
+        Ok(value) => {
+            place = "STATUSLEDGER_KEY_ENCRYPTION_KEY".into();
+            KeyEncryptionSource::Value(Zeroizing::new(value))
+        }
         // Beside an instance a missing file is a mount that failed or a wrong directory, not a first run: a new key
         // would open nothing.
-        Err(_) if Instance::read(database).await?.is_some() => KeyEncryptionSource::File(path.clone()),
-        Err(_) => KeyEncryptionSource::CreatedFile(path.clone()),
+        Err(_) if Instance::read(database).await?.is_some() => KeyEncryptionSource::File(path),
+        Err(_) => KeyEncryptionSource::CreatedFile(path),
     };
-    source.load().with_context(|| format!("the key-encryption key ({}) cannot be used", path.display()))
+    source.load().with_context(|| format!("the key-encryption key ({place}) cannot be used"))
 }
 
 /// Where requests may go besides public https, under these settings.

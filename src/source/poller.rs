@@ -37,6 +37,34 @@ enum Client {
     GooglePlay(google_play::client::PlayClient),
 }
 
+impl Client {
+    /// Requests that may be made now.
+    fn requests_left(&self) -> u32 {
+        match self {
+            Self::AppStore(client) => client.requests_left(),
+            Self::GooglePlay(client) => client.requests_left(),
+        }
+    }
+
+    /// The interval that the store's limit allows after a sweep that began with `before` requests left: as often as
+    /// one likes while there is plenty, and when the next three sweeps are not covered, so seldom that each is whole.
+    fn pace(&self, before: u32) -> Duration {
+        const HOUR: Duration = Duration::from_secs(3600);
+        const MINUTE: Duration = Duration::from_secs(60);
+        let left = self.requests_left();
+        let used = before.saturating_sub(left);
+        if left >= used.saturating_mul(3) {
+            return Duration::ZERO;
+        }
+        // What may be spent in a window: 80 % of the published limits.
+        let (window, allowed) = match self {
+            Self::AppStore(_) => (HOUR, 2800),
+            Self::GooglePlay(_) => (MINUTE, 2400),
+        };
+        window * used / allowed
+    }
+}
+
 /// What is remembered of a source between sweeps on this node.
 struct Station {
     client: Client,
@@ -185,6 +213,7 @@ impl Poller {
         let station = self.station(due).await?;
         let mut station = station.lock().await;
         let mut seen: Vec<Observation> = Vec::new();
+        let before = station.client.requests_left();
         let at = OffsetDateTime::now_utc();
         let swept = tokio::time::timeout(LONGEST_SWEEP, async {
             match &station.client {
@@ -202,6 +231,7 @@ impl Poller {
             Ok(()) => {
                 station.failing.reset();
                 station.refusals = 0;
+                let interval = station.client.pace(before).max(interval);
                 (Health::Ok, interval.mul_f64(0.95 + 0.1 * f64::from(random_percent()) / 100.0))
             }
             Err(e) => {

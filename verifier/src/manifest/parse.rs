@@ -7,7 +7,6 @@ use crate::check::{Check, Failure};
 use crate::json::{self, Value};
 use crate::members::{Malformed, Members};
 use crate::signature::PublicKey;
-use crate::time::Timestamp;
 
 const MEMBERS: &[&str] =
     &["expires", "instance", "issued_at", "key_id", "keys", "ledger", "serial", "signature", "v"];
