@@ -43,7 +43,8 @@ pub fn first_failure(
         if shape.is_none() {
             return failed(Check::Members);
         }
-        if object.get("seq").and_then(Value::as_u64) != Some(seq) {
+        // Nor is there a place for a line of `to` or later.
+        if object.get("seq").and_then(Value::as_u64) != Some(seq) || seq >= asked.to {
             return failed(Check::Seq);
         }
         if !is_entry {
