@@ -272,6 +272,8 @@ async fn hand_out(shared: &Arc<Shared>, handoff: Handoff) {
             sent_through: lane.sent_through,
             failing_since: lane.failing_since,
             behind: lane.sent_through != lane.before_first,
+            last_number: numbers.get(&destination).copied().unwrap_or(lane.before_first),
+            retry_due: false,
         });
         if door.try_send(Message::Jobs(jobs)).is_err() {
             // Its queue is full: the numbers it will not see make it read them.
@@ -327,7 +329,8 @@ async fn look_for_due(shared: &Arc<Shared>) {
     match held.await {
         Ok(due) => {
             for held in due {
-                let _ = shared.lane(held).try_send(Message::Look);
+                let look = Message::Look { last_number: held.last_number, retry_due: held.retry_due };
+                let _ = shared.lane(held).try_send(look);
             }
         }
         Err(e) => tracing::warn!(error = %e, "what is due cannot be looked for"),

@@ -28,6 +28,8 @@ use tokio::task::JoinSet;
 const IN_MEMORY: usize = 512;
 /// Jobs read from the database at once.
 const READ: i64 = 128;
+/// How long a number that the database has may be on its way through memory.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
 /// A lane with nothing to do is let go after this.
 const IDLE: Duration = Duration::from_secs(60);
 /// How old a destination's settings may be; a change on this node is seen at once.
@@ -40,8 +42,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 pub enum Message {
     /// Deliveries that were just committed, numbered without a gap from the first on.
     Jobs(Vec<Job>),
-    /// There may be something due in the database.
-    Look,
+    /// What the database says of the lane: its newest number, and whether a retry's time has come.
+    Look {
+        /// The newest number.
+        last_number: i64,
+        /// Whether a retry is due.
+        retry_due: bool,
+    },
     /// The destination's settings have changed.
     Changed,
     /// The lease was renewed at that moment.
@@ -78,6 +85,9 @@ pub struct LaneTask {
     first: VecDeque<Job>,
     /// Whether the database may hold first attempts that are not in memory.
     behind: bool,
+    /// A number that the database has and memory has not, and when that is no longer taken for a handover that is
+    /// still on its way.
+    gap: Option<(i64, Instant)>,
     /// Retries in memory.
     retries: VecDeque<Job>,
     /// When the database may hold retries that are due.
@@ -117,6 +127,7 @@ impl LaneTask {
             next: held.sent_through + 1,
             first: VecDeque::new(),
             behind: held.behind,
+            gap: None,
             retries: VecDeque::new(),
             retry_at: Some(now),
             retry_turn: false,
@@ -182,10 +193,14 @@ impl LaneTask {
                     }
                 }
             }
-            Message::Look => {
-                self.behind = true;
-                self.retry_at = Some(Instant::now());
+            Message::Look { last_number, retry_due } => {
                 self.last_work = Instant::now();
+                if last_number > self.newest() && self.gap.is_none() {
+                    self.gap = Some((last_number, Instant::now() + ON_ITS_WAY));
+                }
+                if retry_due {
+                    self.retry_at = Some(Instant::now());
+                }
             }
             Message::Changed => self.settings = None,
             Message::Renewed(at) => self.lease_until = at + LEASE,
@@ -193,10 +208,15 @@ impl LaneTask {
         }
     }
 
+    /// The newest number that is in memory or was.
+    fn newest(&self) -> i64 {
+        self.first.back().map_or(self.next - 1, |last| last.facts.number)
+    }
+
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = now + Duration::from_secs(5);
-        for at in [self.retry_at, self.paused_until].into_iter().flatten() {
+        for at in [self.retry_at, self.paused_until, self.gap.map(|(_, at)| at)].into_iter().flatten() {
             if at > now {
                 wake = wake.min(at);
             }
@@ -215,6 +235,12 @@ impl LaneTask {
             return Ok(());
         }
         self.paused_until = None;
+        if let Some((number, at)) = self.gap {
+            if at <= now {
+                self.behind |= number > self.newest();
+                self.gap = None;
+            }
+        }
         loop {
             let waiting = !self.first.is_empty() || !self.retries.is_empty();
             let reading = self.behind || self.retry_at.is_some_and(|at| at <= now);

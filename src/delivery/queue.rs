@@ -64,6 +64,10 @@ pub struct Held {
     pub failing_since: Option<OffsetDateTime>,
     /// Whether there may be first attempts in the database behind `sent_through`.
     pub behind: bool,
+    /// Its newest number.
+    pub last_number: i64,
+    /// Whether a retry's time has come.
+    pub retry_due: bool,
 }
 
 /// Frees the lanes that this node held in an earlier life, so that it takes them up again at once.
@@ -90,7 +94,8 @@ pub async fn claim(database: &Database, node: NodeId) -> Result<Vec<Held>, sqlx:
                     LIMIT $2 FOR UPDATE SKIP LOCKED) AS due
             WHERE l.workspace_id = due.workspace_id AND l.destination_id = due.destination_id
            RETURNING l.workspace_id AS "workspace: WorkspaceId", l.destination_id AS "destination: DestinationId",
-                     l.fence, l.sent_through, l.failing_since"#,
+                     l.fence, l.sent_through, l.failing_since, l.last_number,
+                     COALESCE(l.next_retry_at <= now(), false) AS "retry_due!""#,
         node.uuid(),
         CLAIM
     )
@@ -104,6 +109,8 @@ pub async fn claim(database: &Database, node: NodeId) -> Result<Vec<Held>, sqlx:
             sent_through: r.sent_through,
             failing_since: r.failing_since,
             behind: true,
+            last_number: r.last_number,
+            retry_due: r.retry_due,
         })
         .collect())
 }
@@ -116,7 +123,8 @@ pub async fn claim(database: &Database, node: NodeId) -> Result<Vec<Held>, sqlx:
 pub async fn held_and_due(database: &Database, node: NodeId) -> Result<Vec<Held>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT workspace_id AS "workspace: WorkspaceId", destination_id AS "destination: DestinationId",
-                  fence, sent_through, failing_since
+                  fence, sent_through, failing_since, last_number,
+                  COALESCE(next_retry_at <= now(), false) AS "retry_due!"
              FROM lanes
             WHERE holder = $1 AND leased_until >= now() AND NOT stopped
               AND (last_number > sent_through OR next_retry_at <= now())"#,
@@ -132,6 +140,8 @@ pub async fn held_and_due(database: &Database, node: NodeId) -> Result<Vec<Held>
             sent_through: r.sent_through,
             failing_since: r.failing_since,
             behind: true,
+            last_number: r.last_number,
+            retry_due: r.retry_due,
         })
         .collect())
 }
