@@ -6,7 +6,7 @@
 
 use crate::access::KnownTokens;
 use crate::config::Settings;
-use crate::database::Database;
+use crate::database::{self, Database};
 use crate::delivery::channels::webhook;
 use crate::delivery::dispatcher::{self, Parts};
 use crate::delivery::guard::Policy;
@@ -398,6 +398,12 @@ async fn watch_over(mut watched: Watched) -> Result<()> {
             Ok(now) if identity.as_ref() == Some(&now) => {}
             Ok(now) => {
                 watched.readiness.set(Err("the database was restarted; the heads are being verified".into()));
+                if let Err(e @ database::Error::Refused(_)) =
+                    database::roles::check_server(&watched.database.service).await
+                {
+                    watched.readiness.set(Err(e.to_string()));
+                    bail!("the database came back as one that cannot be trusted: {e}");
+                }
                 match checkpoint::check_heads(&watched.database, &watched.seen_heads).await {
                     Ok(ledgers) => {
                         tracing::info!(

@@ -47,8 +47,6 @@ pub async fn ensure(owner: &mut PgConnection) -> Result<(), Error> {
 pub async fn check_server(pool: &PgPool) -> Result<(), Error> {
     let row = sqlx::query!(
         r#"SELECT current_setting('server_version_num')::int AS "version!",
-                  current_setting('fsync') AS "fsync!",
-                  current_setting('full_page_writes') AS "full_page_writes!",
                   to_regclass('public._sqlx_migrations') IS NOT NULL AS "migrated!""#
     )
     .fetch_one(pool)
@@ -60,13 +58,9 @@ pub async fn check_server(pool: &PgPool) -> Result<(), Error> {
             row.version % 10_000
         )));
     }
-    for (name, value) in [("fsync", &row.fsync), ("full_page_writes", &row.full_page_writes)] {
-        if value != "on" {
-            return Err(Error::Refused(format!(
-                "the database server has {name} = {value}: it can lose or tear what it has confirmed; set {name} = on"
-            )));
-        }
-    }
+    let mut connection = pool.acquire().await?;
+    super::embedded::check_durability(&mut connection).await.map_err(|e| Error::Refused(e.to_string()))?;
+    drop(connection);
     if row.migrated {
         let applied =
             sqlx::query_scalar!(r#"SELECT max(version) AS "version" FROM _sqlx_migrations WHERE success"#)
