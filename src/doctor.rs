@@ -224,7 +224,7 @@ impl Ward<'_> {
                     }
                 }
                 examined.entries += 1;
-                if examined.entries % 1024 == 0 {
+                if examined.entries.is_multiple_of(1024) {
                     progress(frontier.size());
                 }
             }

@@ -235,11 +235,11 @@ impl LaneTask {
             return Ok(());
         }
         self.paused_until = None;
-        if let Some((number, at)) = self.gap {
-            if at <= now {
-                self.behind |= number > self.newest();
-                self.gap = None;
-            }
+        if let Some((number, at)) = self.gap
+            && at <= now
+        {
+            self.behind |= number > self.newest();
+            self.gap = None;
         }
         loop {
             let waiting = !self.first.is_empty() || !self.retries.is_empty();
@@ -305,10 +305,10 @@ impl LaneTask {
     }
 
     async fn settings(&mut self) -> Result<Option<Arc<Settings>>, queue::Error> {
-        if let Some((settings, read)) = &self.settings {
-            if read.elapsed() < SETTINGS_AGE {
-                return Ok(Some(Arc::clone(settings)));
-            }
+        if let Some((settings, read)) = &self.settings
+            && read.elapsed() < SETTINGS_AGE
+        {
+            return Ok(Some(Arc::clone(settings)));
         }
         let Some(row) = queue::configured(&self.shared.database, self.key).await? else { return Ok(None) };
         let data_key = self.shared.data_keys.get(self.key.workspace).await?;
@@ -361,12 +361,11 @@ impl LaneTask {
                 let shared = &self.shared;
                 if let Ok(mut jobs) =
                     queue::read_jobs(&shared.database, &shared.data_keys, key, wanted, 1).await
+                    && let Some(job) = jobs.pop()
                 {
-                    if let Some(job) = jobs.pop() {
-                        self.retries.push_front(job);
-                        self.paused_until = None;
-                        return;
-                    }
+                    self.retries.push_front(job);
+                    self.paused_until = None;
+                    return;
                 }
             }
         }

@@ -123,10 +123,10 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             let _ = done.send(());
         }
     }
-    if !progress.is_empty() {
-        if let Err(e) = write_progress(&database, node, progress.values()).await {
-            tracing::warn!(error = %e, "the lanes' progress is not written; some attempts will be made again");
-        }
+    if !progress.is_empty()
+        && let Err(e) = write_progress(&database, node, progress.values()).await
+    {
+        tracing::warn!(error = %e, "the lanes' progress is not written; some attempts will be made again");
     }
 }
 

@@ -199,7 +199,7 @@ fn write_heads(
         }
         for (_, _, done) in gathered.drain(..) {
             let _ =
-                done.send(written.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string())));
+                done.send(written.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
         }
     }
 }
@@ -262,11 +262,10 @@ pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, E
     let mut checked = 0;
     for row in rows {
         let mut signed: Vec<(&str, SignedTree)> = Vec::new();
-        if let (Some(size), Some(root)) = (row.signed_size, row.signed_root) {
-            if let Ok(root) = root.try_into() {
-                signed
-                    .push(("the newest checkpoint in the database", SignedTree { size: size as u64, root }));
-            }
+        if let (Some(size), Some(root)) = (row.signed_size, row.signed_root)
+            && let Ok(root) = root.try_into()
+        {
+            signed.push(("the newest checkpoint in the database", SignedTree { size: size as u64, root }));
         }
         if let Some(tree) = unseen.remove(&row.ledger) {
             signed.push(("the newest checkpoint that this node handed out", tree));

@@ -51,10 +51,10 @@ impl SourceTokens {
         let hash = hash_token(token);
         {
             let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((workspace, source, at)) = known.get(&hash) {
-                if at.elapsed() < KNOWN_FOR {
-                    return Ok(Some((*workspace, *source)));
-                }
+            if let Some((workspace, source, at)) = known.get(&hash)
+                && at.elapsed() < KNOWN_FOR
+            {
+                return Ok(Some((*workspace, *source)));
             }
         }
         let row = sqlx::query!(

@@ -33,8 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A store's client.
 enum Client {
-    AppStore(app_store::client::AppStoreClient),
-    GooglePlay(google_play::client::PlayClient),
+    AppStore(Box<app_store::client::AppStoreClient>),
+    GooglePlay(Box<google_play::client::PlayClient>),
 }
 
 impl Client {
@@ -302,12 +302,12 @@ impl Poller {
             Some(Kind::AppStore) => {
                 let credentials: app_store::Credentials = serde_json::from_slice(&secret).map_err(damaged)?;
                 let settings = serde_json::from_value(row.settings).map_err(damaged)?;
-                Client::AppStore(app_store::client(&credentials, &settings, options)?)
+                Client::AppStore(Box::new(app_store::client(&credentials, &settings, options)?))
             }
             Some(Kind::GooglePlay) => {
                 let settings = serde_json::from_value(row.settings).map_err(damaged)?;
                 let account = std::str::from_utf8(&secret).map_err(|e| Unusable::Damaged(e.to_string()))?;
-                Client::GooglePlay(google_play::client(account, &settings, options)?)
+                Client::GooglePlay(Box::new(google_play::client(account, &settings, options)?))
             }
             _ => return Err(Unusable::Damaged(format!("a source of kind {} is not polled", row.kind))),
         };
