@@ -198,8 +198,7 @@ fn write_heads(
             }
         }
         for (_, _, done) in gathered.drain(..) {
-            let _ =
-                done.send(written.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
+            let _ = done.send(written.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
         }
     }
 }

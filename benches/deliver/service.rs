@@ -1,0 +1,159 @@
+//! The service under load: the real binary as a child, over its embedded cluster, spoken to over HTTP alone.
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// How long a child may take to serve, and to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running service.
+pub struct Service {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    token: String,
+    client: reqwest::Client,
+    /// The pin it prints.
+    pub pin: String,
+    _directory: TempDir,
+}
+
+/// A workspace with an inbound source and a destination for what comes in there.
+pub struct Line {
+    /// The destination's secret.
+    pub secret: String,
+    /// The destination's id.
+    pub destination: String,
+    /// The source's path.
+    pub path: String,
+    /// The source's token.
+    pub token: String,
+    /// The destination's path in the API.
+    destination_path: String,
+}
+
+impl Service {
+    /// Starts `statusledger up` in a temporary directory; loopback and plain http are allowed to destinations.
+    pub async fn start() -> Result<Self> {
+        let directory = crate::support::directory()?;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_statusledger"))
+            .args(["up", "--port", "0", "--instance", "bench.localhost", "--data-dir"])
+            .arg(directory.path())
+            .env("STATUSLEDGER_DELIVERY__ALLOW_HTTP", "true")
+            .env("STATUSLEDGER_DELIVERY__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")
+            .env("STATUSLEDGER_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("the service does not start")?;
+        let mut lines = BufReader::new(child.stdout.take().context("it has an output")?).lines();
+        let (mut address, mut pin) = (None, None);
+        let announced = async {
+            while let Some(line) = lines.next_line().await? {
+                match line.trim().split_once(char::is_whitespace) {
+                    Some(("address", rest)) => {
+                        address = rest.trim().strip_prefix("http://").map(str::to_owned)
+                    }
+                    Some(("pin", rest)) => pin = Some(rest.trim().to_owned()),
+                    Some(("token", _)) => return Ok(()),
+                    _ => {}
+                }
+            }
+            bail!("the service ended before it served")
+        };
+        tokio::time::timeout(PATIENCE, announced).await.context("the service does not serve in time")??;
+        let token = std::fs::read_to_string(directory.path().join("bootstrap-token"))?.trim().to_owned();
+        Ok(Self {
+            child,
+            address: address.context("it names its address")?.parse()?,
+            token,
+            client: reqwest::Client::builder().no_proxy().build()?,
+            pin: pin.context("it names its pin")?,
+            _directory: directory,
+        })
+    }
+
+    /// The key manifest, as anyone reads it.
+    pub async fn keys(&self) -> Result<Vec<u8>> {
+        let url = format!("http://{}/.well-known/statusledger-keys.json", self.address);
+        Ok(self.client.get(url).send().await?.error_for_status()?.bytes().await?.to_vec())
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Result<Value> {
+        let url = format!("http://{}{path}", self.address);
+        let answer = self.client.post(url).bearer_auth(&self.token).json(&body).send().await?;
+        let status = answer.status();
+        let body: Value = answer.json().await?;
+        if !status.is_success() {
+            bail!("POST {path} answered {status}: {}", body["detail"].as_str().unwrap_or_default());
+        }
+        Ok(body)
+    }
+
+    /// Makes a workspace, its source, and a destination at `url`.
+    pub async fn line(&self, name: &str, url: &str, max_in_flight: u32) -> Result<Line> {
+        let text = |value: &Value, name: &str| {
+            value[name].as_str().map(str::to_owned).with_context(|| format!("the answer has a {name}"))
+        };
+        let workspace = text(&self.post("/v1/workspaces", json!({ "name": name })).await?, "id")?;
+        let base = format!("/v1/workspaces/{workspace}");
+        let source =
+            self.post(&format!("{base}/sources"), json!({ "kind": "inbound", "name": "bench" })).await?;
+        let wanted = json!({
+            "name": "bench",
+            "url": url,
+            "filter": { "types": ["event.received"] },
+            "max_in_flight": max_in_flight,
+        });
+        let destination = self.post(&format!("{base}/destinations"), wanted).await?;
+        let id = text(&destination, "id")?;
+        Ok(Line {
+            secret: text(&destination, "secret")?,
+            path: format!("/in/{}", text(&source, "id")?),
+            token: text(&source, "token")?,
+            destination_path: format!("{base}/destinations/{id}"),
+            destination: id,
+        })
+    }
+
+    /// Switches a destination off.
+    pub async fn disable(&self, line: &Line) -> Result<()> {
+        let url = format!("http://{}{}", self.address, line.destination_path);
+        let change = json!({ "enabled": false });
+        self.client.patch(url).bearer_auth(&self.token).json(&change).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Processor seconds and peak memory (MiB) of the service's own process so far.
+    pub fn used(&self) -> Option<(f64, f64)> {
+        let pid = self.child.id()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name in parentheses; user and system time are fields 14 and 15, in hundredths on Linux.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let ticks: f64 = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.split_whitespace().next())?;
+        Some((ticks / 100.0, peak.parse::<f64>().ok()? / 1024.0))
+    }
+
+    /// Stops it as an operator does; its cluster stops with it.
+    pub async fn stop(mut self) -> Result<()> {
+        if let Some(pid) = self.child.id() {
+            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
+        }
+        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .context("the service does not stop in time")??;
+        anyhow::ensure!(status.success(), "the service ended with {status}");
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! An instance over an embedded cluster of its own.
+
+use crate::support;
+use anyhow::Result;
+use statusledger::config::Settings;
+use statusledger::database::attach::{self, Attached};
+use statusledger::delivery::{Handoff, Outbox};
+use statusledger::instance::{Instance, Opened};
+use statusledger::node::key_encryption_key;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// The instance, without a node: nothing polls, nothing sends.
+pub struct Ground {
+    pub attached: Attached,
+    pub opened: Opened,
+    /// Removed once the cluster has stopped.
+    _directory: TempDir,
+    /// Nothing comes out of it where there is no destination; held so that the outbox stays open.
+    _handoffs: mpsc::Receiver<Handoff>,
+}
+
+impl Ground {
+    pub async fn start() -> Result<Self> {
+        let directory = support::directory()?;
+        let settings = Settings { data_dir: directory.path().to_owned(), ..Settings::default() };
+        let attached = attach::start(&settings).await?;
+        let (outbox, handoffs) = Outbox::new();
+        let key = key_encryption_key(&settings, &attached.database).await?;
+        let opened = Instance::open(&attached.database, key, Some("bench.localhost"), None, outbox).await?;
+        Ok(Self { attached, opened, _directory: directory, _handoffs: handoffs })
+    }
+
+    pub async fn stop(self) -> Result<()> {
+        self.attached.close().await
+    }
+}

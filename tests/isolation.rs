@@ -1,0 +1,331 @@
+//! Row-level security and the roles: what each may see and do, and what `serve` refuses to run with.
+
+use crate::harness::{TestDatabase, World, quick, run, temporary};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
+use statusledger::database::{Database, roles};
+use std::collections::BTreeMap;
+
+/// Tables that belong to no workspace, each with the reason.
+const OF_NO_WORKSPACE: [(&str, &str); 5] = [
+    ("_sqlx_migrations", "the schema's version"),
+    ("api_tokens", "administrators' tokens"),
+    ("instance", "names the workspace of its own events"),
+    ("key_manifests", "the instance's keys"),
+    ("signing_keys", "the instance's keys"),
+];
+
+/// Tables with `workspace_id`, and the statement that counts what is seen of them.
+async fn workspace_tables(superuser: &mut PgConnection) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'workspace_id' AND NOT a.attisdropped
+          WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND c.relname <> 'instance' ORDER BY 1",
+    )
+    .fetch_all(superuser)
+    .await
+    .unwrap()
+}
+
+/// A world with a row in every table of two workspaces.
+async fn two_tenants() -> (World, [uuid::Uuid; 2]) {
+    let world = World::new().await;
+    let receiver = crate::harness::Receiver::of(&world).await;
+    let mut ids = [uuid::Uuid::nil(); 2];
+    for (i, id) in ids.iter_mut().enumerate() {
+        let name = format!("tenant-{i}");
+        let workspace = world.workspace(&name).await;
+        let source = workspace.inbound("events").await;
+        workspace.destination(&receiver, &name, serde_json::json!({})).await;
+        // A tile's worth, so that tiles have rows too.
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..256 {
+            let source = source.clone();
+            tasks.spawn(async move { source.post_once(&n.to_string(), "an event").await.expect(202) });
+        }
+        tasks.join_all().await;
+        receiver.taken(&name, 256).await;
+        world.api.get(&workspace.at("/checkpoint")).await.expect(200);
+        *id = workspace.id.uuid();
+    }
+    let mut superuser = world.database.superuser().await;
+    for id in ids {
+        sqlx::query(
+            "INSERT INTO subjects SELECT $1, source_id, 'build', 'k', 'a', '{}', 's', now(), now(), now(), 1
+               FROM sources WHERE workspace_id = $1",
+        )
+        .bind(id)
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    }
+    for table in workspace_tables(&mut superuser).await {
+        for id in ids {
+            let count = count(&mut superuser, &table, Some(id)).await.unwrap();
+            assert!(count > 0, "the test has no row of {table} to see");
+        }
+    }
+    (world, ids)
+}
+
+async fn count(
+    connection: &mut PgConnection,
+    table: &str,
+    of: Option<uuid::Uuid>,
+) -> Result<i64, sqlx::Error> {
+    let statement = format!("SELECT count(*) FROM {table} WHERE $1::uuid IS NULL OR workspace_id = $1");
+    sqlx::query_scalar(AssertSqlSafe(statement)).bind(of).fetch_one(connection).await
+}
+
+#[tokio::test]
+async fn the_service_sees_no_row_of_any_workspace_before_it_names_one() {
+    let (world, _) = two_tenants().await;
+    let mut superuser = world.database.superuser().await;
+    let mut service = world.database.options(roles::SERVICE).connect().await.unwrap();
+    let tables = workspace_tables(&mut superuser).await;
+    assert!(tables.len() >= 14);
+    for unnamed in ["RESET sl.workspace", "SET sl.workspace = ''"] {
+        sqlx::query(unnamed).execute(&mut service).await.unwrap();
+        for table in &tables {
+            assert_eq!(count(&mut service, table, None).await.unwrap(), 0, "{table}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_one_workspace_named_the_service_sees_and_touches_none_of_another() {
+    let (world, [first, second]) = two_tenants().await;
+    let mut superuser = world.database.superuser().await;
+    let mut service = world.database.options(roles::SERVICE).connect().await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("SET sl.workspace = '{second}'"))).execute(&mut service).await.unwrap();
+    for table in workspace_tables(&mut superuser).await {
+        assert!(count(&mut service, &table, None).await.unwrap() > 0, "{table}");
+        assert_eq!(count(&mut service, &table, Some(first)).await.unwrap(), 0, "{table}");
+        // What it may change at all, it changes nothing of there, nor brings over.
+        let before = count(&mut superuser, &table, Some(first)).await.unwrap();
+        for statement in [
+            format!("DELETE FROM {table} WHERE workspace_id = '{first}'"),
+            format!("UPDATE {table} SET workspace_id = '{second}' WHERE workspace_id = '{first}'"),
+        ] {
+            if let Ok(done) = sqlx::query(AssertSqlSafe(statement)).execute(&mut service).await {
+                assert_eq!(done.rows_affected(), 0, "{table}");
+            }
+        }
+        assert_eq!(count(&mut superuser, &table, Some(first)).await.unwrap(), before, "{table}");
+        let insert = format!(
+            "INSERT INTO {table} SELECT (jsonb_populate_record(t, jsonb_build_object('workspace_id', '{first}'))).*
+               FROM {table} t LIMIT 1"
+        );
+        let refused = sqlx::query(AssertSqlSafe(insert)).execute(&mut service).await.unwrap_err();
+        // 42501: the policy, or no grant at all.
+        let code = refused.as_database_error().unwrap().code().unwrap().into_owned();
+        assert_eq!(code, "42501", "{table}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_worker_reads_no_entry_no_opening_and_no_secret() {
+    let (world, _) = two_tenants().await;
+    let mut worker = world.database.options(roles::WORKER).connect().await.unwrap();
+    for statement in [
+        "SELECT count(*) FROM entries",
+        "SELECT entry FROM entries",
+        "SELECT count(*) FROM openings",
+        "SELECT wrapped_key FROM data_keys",
+        "SELECT private_key FROM signing_keys",
+        "SELECT secret FROM destinations",
+        "SELECT url FROM destinations",
+        "SELECT secret FROM sources",
+        "SELECT settings FROM sources",
+        "SELECT name FROM sources",
+        "SELECT answer FROM attempts",
+        "SELECT body_hash FROM idempotency_keys",
+        "SELECT description FROM subjects",
+        "INSERT INTO entries SELECT * FROM entries",
+        "INSERT INTO key_manifests VALUES (99, '')",
+        "UPDATE heads SET size = 0",
+        "UPDATE deliveries SET seq = 0",
+        "SELECT ledger_append(NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL)",
+    ] {
+        let refused = sqlx::query(statement).execute(&mut worker).await.unwrap_err();
+        let code = refused.as_database_error().unwrap().code().unwrap().into_owned();
+        assert_eq!(code, "42501", "{statement}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_but_a_superuser_without_triggers_changes_an_entry() {
+    let (world, [first, _]) = two_tenants().await;
+    let statements = [
+        "UPDATE entries SET entry = '{}'",
+        "UPDATE entries SET seq = seq WHERE false",
+        "DELETE FROM entries",
+        "TRUNCATE entries",
+    ];
+    let set = AssertSqlSafe(format!("SET sl.workspace = '{first}'"));
+    let mut service = world.database.options(roles::SERVICE).connect().await.unwrap();
+    sqlx::query(set).execute(&mut service).await.unwrap();
+    // The owner and the superuser hold the privilege; the trigger refuses them.
+    for (mut connection, code) in [
+        (service, "42501"),
+        (world.database.options(roles::OWNER).connect().await.unwrap(), "SL010"),
+        (world.database.superuser().await, "SL010"),
+    ] {
+        for statement in statements {
+            let refused = sqlx::query(statement).execute(&mut connection).await.unwrap_err();
+            let found = refused.as_database_error().unwrap().code().unwrap().into_owned();
+            assert_eq!(found, code, "{statement}: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_table_of_a_workspace_is_filtered_and_begins_its_keys_with_the_workspace() {
+    let database = TestDatabase::create().await;
+    let mut superuser = database.superuser().await;
+    let rows = sqlx::query(
+        "SELECT c.relname::text AS name, c.relrowsecurity AND c.relforcerowsecurity AS filtered,
+                EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'workspace_id') AS owned,
+                (SELECT a.attname::text FROM pg_constraint k JOIN pg_attribute a
+                     ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
+                  WHERE k.conrelid = c.oid AND k.contype = 'p') AS first_key,
+                (SELECT count(*) FROM pg_constraint k JOIN pg_attribute a
+                     ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
+                  WHERE k.conrelid = c.oid AND k.contype = 'f' AND a.attname <> 'workspace_id') AS loose,
+                ARRAY(SELECT coalesce(pg_get_expr(p.polqual, p.polrelid), '') FROM pg_policy p
+                       WHERE p.polrelid = c.oid AND 'statusledger_service'::regrole = ANY (p.polroles)) AS service,
+                EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND 0 = ANY (p.polroles)) AS public
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') ORDER BY 1",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    let exempt = BTreeMap::from(OF_NO_WORKSPACE);
+    let mut names = Vec::new();
+    for row in &rows {
+        let name: String = row.get("name");
+        names.push(name.clone());
+        if exempt.contains_key(name.as_str()) {
+            continue;
+        }
+        assert!(row.get::<bool, _>("owned"), "{name} has no workspace_id");
+        assert!(row.get::<bool, _>("filtered"), "{name} has no forced row-level security");
+        assert_eq!(row.get::<String, _>("first_key"), "workspace_id", "{name}");
+        assert_eq!(row.get::<i64, _>("loose"), 0, "{name} has a foreign key that leaves the workspace");
+        let policies: Vec<String> = row.get("service");
+        assert_eq!(policies.len(), 1, "{name}: {policies:?}");
+        assert!(
+            policies[0].contains("workspace_id =") && policies[0].contains("sl.workspace"),
+            "{policies:?}"
+        );
+        assert!(!row.get::<bool, _>("public"), "{name} has a policy for everybody");
+    }
+    for (name, _) in OF_NO_WORKSPACE {
+        assert!(names.contains(&name.to_owned()), "{name} is exempt but does not exist");
+    }
+    // Views and functions that run as their owner would go around all of that.
+    let around: Vec<String> = sqlx::query_scalar(
+        "SELECT proname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+          WHERE n.nspname = 'public' AND p.prosecdef
+         UNION SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname = 'public' AND c.relkind IN ('v', 'm')",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    assert_eq!(around, Vec::<String>::new());
+}
+
+/// Runs `statements` as the superuser in the database that is named.
+async fn as_superuser(database: &TestDatabase, statements: &[String]) {
+    let mut superuser = database.superuser().await;
+    for statement in statements {
+        sqlx::query(AssertSqlSafe(statement.as_str())).execute(&mut superuser).await.unwrap();
+    }
+}
+
+/// Why the pools do not open with these roles.
+async fn refusal(database: &TestDatabase, service: &str, worker: &str) -> String {
+    let opened = Database::open(database.options(service), database.options(worker), 2).await;
+    opened.map(drop).unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn serving_is_refused_with_a_role_that_may_do_too_much() {
+    let database = TestDatabase::create().await;
+    // Roles belong to the whole cluster: these are this test's own.
+    let role = |what: &str| format!("{}_{what}", database.name);
+    let (bypass, member, updates, column, reads) =
+        (role("bypass"), role("member"), role("updates"), role("col"), role("reads"));
+    as_superuser(
+        &database,
+        &[
+            format!("CREATE ROLE {bypass} LOGIN BYPASSRLS IN ROLE {}", roles::SERVICE),
+            format!("CREATE ROLE {member} LOGIN IN ROLE {}, {}", roles::SERVICE, roles::OWNER),
+            format!("CREATE ROLE {updates} LOGIN IN ROLE {}", roles::SERVICE),
+            format!("GRANT DELETE ON entries TO {updates}"),
+            format!("CREATE ROLE {column} LOGIN IN ROLE {}", roles::SERVICE),
+            format!("GRANT UPDATE (type) ON entries TO {column}"),
+            format!("CREATE ROLE {reads} LOGIN IN ROLE {}", roles::WORKER),
+            format!("GRANT SELECT (type) ON entries TO {reads}"),
+        ],
+    )
+    .await;
+    let (service, worker) = (roles::SERVICE, roles::WORKER);
+    for (one, other, why) in [
+        ("postgres", worker, "is a superuser"),
+        (roles::OWNER, worker, "owns tables"),
+        (&bypass, worker, "can bypass row-level security"),
+        (&member, worker, "owns tables"),
+        (&updates, worker, "may update or delete entries"),
+        (&column, worker, "may update or delete entries"),
+        (service, "postgres", "is a superuser"),
+        (service, roles::OWNER, "owns tables"),
+        (service, service, "entries"),
+        (service, &reads, "entries"),
+    ] {
+        let told = refusal(&database, one, other).await;
+        assert!(told.contains(why), "{one}, {other}: {told}");
+    }
+    Database::open(database.options(service), database.options(worker), 2).await.unwrap();
+    // The command says the same, and serves nothing.
+    let directory = temporary("refused");
+    let (url, worker_url) = (database.url(roles::OWNER), database.url(worker));
+    let arguments =
+        ["serve", "--data-dir", ".", "--database-url", &url, "--worker-database-url", &worker_url];
+    let output = run(&directory, &arguments, &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("owns tables"), "{output:?}");
+    let dropped = [bypass, member, updates, column, reads];
+    let mut statements: Vec<String> = dropped.iter().map(|r| format!("DROP OWNED BY {r}")).collect();
+    statements.extend(dropped.iter().map(|r| format!("DROP ROLE {r}")));
+    as_superuser(&database, &statements).await;
+}
+
+#[tokio::test]
+async fn an_operators_server_is_migrated_once_and_served() {
+    let database = TestDatabase::create().await;
+    let directory = temporary("operator");
+    let mut superuser = database.superuser().await;
+    // As a new database has it.
+    for statement in
+        ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "GRANT USAGE ON SCHEMA public TO PUBLIC"]
+    {
+        sqlx::query(statement).execute(&mut superuser).await.unwrap();
+    }
+    let own = format!("ALTER SCHEMA public OWNER TO {}", roles::OWNER);
+    sqlx::query(AssertSqlSafe(own)).execute(&mut superuser).await.unwrap();
+    superuser.close().await.unwrap();
+    let [service, worker, owner] =
+        [roles::SERVICE, roles::WORKER, roles::OWNER].map(|role| database.url(role));
+    let serve = ["serve", "--data-dir", ".", "--port", "0", "--database-url", &service];
+    let told = run(&directory, &[&serve[..], &["--worker-database-url", &worker]].concat(), &[]).await;
+    assert!(String::from_utf8_lossy(&told.stderr).contains("run `statusledger migrate"), "{told:?}");
+    for _ in 0..2 {
+        let migrated = run(&directory, &["migrate", "--owner-database-url", &owner], &[]).await;
+        assert!(migrated.status.success(), "{migrated:?}");
+    }
+    let node =
+        statusledger::node::Node::start(&quick(&directory), None, database.open().await).await.unwrap();
+    node.stop().await;
+}
