@@ -96,7 +96,7 @@ impl NodeDirectory {
             .write(true)
             .open(&lock_path)
             .with_context(|| format!("cannot write in the data directory {}", path.display()))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        let lock = take_lock(file).ok_or_else(|| {
             anyhow!("the data directory {} is used by another statusledger process", path.display())
         })?;
         let id_path = path.join("node-id");
@@ -115,6 +115,20 @@ impl NodeDirectory {
         };
         Ok(Self { node, _lock: lock })
     }
+}
+
+/// Takes the lock, waiting a moment for a process that is just being ended.
+fn take_lock(mut file: File) -> Option<Flock<File>> {
+    const TRIES: u32 = 30;
+    const PAUSE: Duration = Duration::from_millis(100);
+    for _ in 0..TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((back, _)) => file = back,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
 }
 
 /// Reads the node's key-encryption key: from the environment (`STATUSLEDGER_KEY_ENCRYPTION_KEY`, base64), or from

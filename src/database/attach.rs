@@ -13,6 +13,11 @@ const DATABASE: &str = "statusledger";
 /// Connections kept for whoever looks in from outside: `psql`, the commands.
 const SPARE_CONNECTIONS: u32 = 20;
 
+/// How often, and how long apart, a data directory that is in use is tried again.
+const ENDING_TRIES: u32 = 30;
+/// See [`ENDING_TRIES`].
+const ENDING_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A database, and the cluster under it where this process runs one.
 #[derive(Debug)]
 pub struct Attached {
@@ -58,7 +63,17 @@ pub async fn start(settings: &Settings) -> Result<Attached> {
     options.binaries.clone_from(&settings.postgres_bin);
     let connections = settings.database_connections * 2 + SPARE_CONNECTIONS;
     options.settings.push(("max_connections".into(), connections.to_string()));
-    let cluster = Cluster::start(options).await.context("the embedded database does not start")?;
+    let mut tries = ENDING_TRIES;
+    let cluster = loop {
+        match Cluster::start(options.clone()).await {
+            // A process that was killed a moment ago may not be gone yet.
+            Err(embedded::Error::InUse { .. }) if tries > 0 => {
+                tries -= 1;
+                tokio::time::sleep(ENDING_PAUSE).await;
+            }
+            started => break started.context("the embedded database does not start")?,
+        }
+    };
     match open_cluster(settings, &cluster).await {
         Ok(database) => Ok(Attached { database, cluster: Some(cluster) }),
         Err(e) => {

@@ -416,6 +416,10 @@ async fn deliveries(
     if !(1..=1000).contains(&limit) {
         return Err(Problem::bad_request("limit is 1 to 1000"));
     }
+    let states = ["pending", "retry", "delivered", "given_up"];
+    if query.state.as_ref().is_some_and(|state| !states.contains(&state.as_str())) {
+        return Err(Problem::bad_request("state is one of pending, retry, delivered, given_up"));
+    }
     one(&database, workspace, id).await?;
     let mut tx = database.workspace(workspace).await?;
     let mut items = sqlx::query_as!(

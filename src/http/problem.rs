@@ -139,6 +139,10 @@ impl From<sqlx::Error> for Problem {
                 tracing::warn!(error = %e, "the database is not ready");
                 Self::unavailable("The database is not ready.")
             }
+            // Text that the database cannot hold: NUL, which neither its text nor its JSON takes.
+            sqlx::Error::Database(ref d) if matches!(d.code().as_deref(), Some("22021" | "22P05")) => {
+                Self::invalid("A text in the request holds the character NUL, which cannot be kept.")
+            }
             e => Self::internal(e),
         }
     }

@@ -183,7 +183,9 @@ impl Draft {
     }
 }
 
-fn is_type(kind: &str) -> bool {
+/// Whether `kind` is an entry's type: dotted lower-case words.
+#[must_use]
+pub fn is_type(kind: &str) -> bool {
     kind.len() <= MAX_TYPE && kind.split('.').all(|word| !word.is_empty() && word.bytes().all(is_name_byte))
 }
 

@@ -6,6 +6,7 @@
 //! goes with the file, and the entries fail against it.
 
 use super::checkpoint::{SeenHeads, SignedTree};
+use super::draft::is_type;
 use super::read;
 use super::tree::{Range, Stored};
 use super::{base64, hex};
@@ -96,6 +97,9 @@ impl Exporter {
     /// # Errors
     /// If the range lies outside the ledger, or nothing can be signed.
     pub async fn prepare(&self, request: Request) -> Result<Option<Prepared>, read::Error> {
+        if let Some(wrong) = request.types.iter().flatten().find(|kind| !is_type(kind)) {
+            return Err(read::Error::Type(wrong.chars().take(80).collect()));
+        }
         let mut tx = self.database.workspace(request.workspace).await?;
         let Some((ledger, has)) = read::size(&mut tx).await? else { return Ok(None) };
         let asked = request.to.unwrap_or(has);

@@ -1,6 +1,7 @@
 //! Reading a ledger: entries, proofs, checkpoints, and `/v1/workspaces/{workspace}/…` for them.
 
 use super::checkpoint::{self, SeenHeads, SignedTree};
+use super::draft::is_type;
 use super::tree::{self, Stored};
 use super::{base64, export, hex};
 use crate::access::Admin;
@@ -43,6 +44,9 @@ pub enum Error {
     /// This node cannot keep its record.
     #[error("this node cannot remember what it hands out: {0}")]
     Remember(std::io::Error),
+    /// Not a type.
+    #[error("\"{0}\" is not an entry's type (lower-case words joined by dots)")]
+    Type(String),
     /// Beyond the ledger's end.
     #[error("the ledger has {has} entries, not {asked}")]
     Size {
@@ -58,7 +62,7 @@ impl From<Error> for Problem {
         match e {
             Error::Sql(e) | Error::Tree(tree::Error::Sql(e)) => e.into(),
             Error::Tree(tree::Error::OutOfRange(what)) => Self::invalid(what),
-            e @ Error::Size { .. } => Self::invalid(e.to_string()),
+            e @ (Error::Size { .. } | Error::Type(_)) => Self::invalid(e.to_string()),
             e => Self::internal(e),
         }
     }
@@ -261,6 +265,9 @@ async fn list_entries(
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<EntriesQuery>,
 ) -> Result<Json<Entries>, Problem> {
+    if query.kind.as_ref().is_some_and(|kind| !is_type(kind)) {
+        return Err(Problem::bad_request("type is an entry's type: lower-case words joined by dots"));
+    }
     let limit = query.limit.unwrap_or(100);
     if !(1..=PAGE).contains(&limit) {
         return Err(Problem::bad_request("limit is 1 to 1000"));

@@ -7,6 +7,7 @@
 use super::Error;
 use crate::access::{bearer, hash_token};
 use crate::database::Database;
+use crate::http::extract::InPath;
 use crate::http::problem::Problem;
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append::{self, Prior};
@@ -106,7 +107,7 @@ pub async fn receive(
     State(database): State<Database>,
     State(writer): State<Writer>,
     State(tokens): State<SourceTokens>,
-    axum::extract::Path(source): axum::extract::Path<String>,
+    InPath(source): InPath<String>,
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<Response, Problem> {
