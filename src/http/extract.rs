@@ -5,6 +5,18 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// How long a body may take to arrive: a sender that drips holds a connection and memory.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Reads a body in time.
+///
+/// # Errors
+/// 408 where it does not arrive in time.
+pub async fn within<T>(reading: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(BODY_WITHIN, reading).await.map_err(|_| Problem::too_slow())
+}
 
 /// A JSON body.
 #[derive(Debug)]
@@ -13,7 +25,7 @@ pub struct Body<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Json::<T>::from_request(request, state).await {
+        match within(Json::<T>::from_request(request, state)).await? {
             Ok(Json(value)) => Ok(Self(value)),
             Err(JsonRejection::MissingJsonContentType(_)) => {
                 Err(Problem::unsupported("Send the body as `Content-Type: application/json`."))

@@ -74,6 +74,16 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 
+    /// The body did not arrive in time.
+    pub fn too_slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "too-slow",
+            "The body did not arrive in time",
+            "A body has to arrive within 30 seconds.",
+        )
+    }
+
     /// The body is of a type that the route does not take.
     pub fn unsupported(detail: impl Into<String>) -> Self {
         Self::new(

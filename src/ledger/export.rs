@@ -103,8 +103,11 @@ impl Exporter {
         let mut tx = self.database.workspace(request.workspace).await?;
         let Some((ledger, has)) = read::size(&mut tx).await? else { return Ok(None) };
         let asked = request.to.unwrap_or(has);
-        if asked > has || request.from > asked {
-            return Err(read::Error::Size { has, asked: asked.max(request.from) });
+        if request.from > asked && asked <= has {
+            return Err(read::Error::Backwards { from: request.from, to: asked });
+        }
+        if asked > has {
+            return Err(read::Error::Size { has, asked });
         }
         drop(tx);
         let signed =

@@ -47,6 +47,14 @@ pub enum Error {
     /// Not a type.
     #[error("\"{0}\" is not an entry's type (lower-case words joined by dots)")]
     Type(String),
+    /// A range that ends before it begins.
+    #[error("the range from {from} to before {to} ends before it begins")]
+    Backwards {
+        /// Its beginning.
+        from: u64,
+        /// Its end.
+        to: u64,
+    },
     /// Beyond the ledger's end.
     #[error("the ledger has {has} entries, not {asked}")]
     Size {
@@ -62,7 +70,9 @@ impl From<Error> for Problem {
         match e {
             Error::Sql(e) | Error::Tree(tree::Error::Sql(e)) => e.into(),
             Error::Tree(tree::Error::OutOfRange(what)) => Self::invalid(what),
-            e @ (Error::Size { .. } | Error::Type(_)) => Self::invalid(e.to_string()),
+            e @ (Error::Size { .. } | Error::Backwards { .. } | Error::Type(_)) => {
+                Self::invalid(e.to_string())
+            }
             e => Self::internal(e),
         }
     }

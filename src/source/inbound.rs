@@ -7,7 +7,7 @@
 use super::Error;
 use crate::access::{bearer, hash_token};
 use crate::database::Database;
-use crate::http::extract::InPath;
+use crate::http::extract::{InPath, within};
 use crate::http::problem::Problem;
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append::{self, Prior};
@@ -15,7 +15,8 @@ use crate::ledger::draft::IdempotencyKey;
 use crate::ledger::{Draft, Writer, base64};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -92,6 +93,51 @@ pub struct Accepted {
     pub timestamp: String,
 }
 
+/// Who sends: the source whose token it is. It is known before a byte of the body is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    workspace: WorkspaceId,
+    source: SourceId,
+}
+
+impl<S> FromRequestParts<S> for Sender
+where
+    S: Send + Sync,
+    Database: FromRef<S>,
+    SourceTokens: FromRef<S>,
+{
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?.to_owned();
+        let found = SourceTokens::from_ref(state).find(&Database::from_ref(state), &token).await?;
+        let (workspace, source) = found.ok_or_else(Problem::unauthorized)?;
+        // A token opens its own source only; which others exist is nobody else's business.
+        let InPath(named) = InPath::<String>::from_request_parts(parts, state).await?;
+        if named.parse::<SourceId>().ok() != Some(source) {
+            return Err(Problem::unauthorized());
+        }
+        Ok(Self { workspace, source })
+    }
+}
+
+/// A payload, read within a bounded time.
+#[derive(Debug)]
+pub struct Payload(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Payload {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = within(Bytes::from_request(request, state)).await?;
+        let body = body.map_err(|e| match e.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(TOO_LARGE),
+            _ => Problem::bad_request(e.body_text()),
+        })?;
+        if body.len() > MAX_PAYLOAD { Err(Problem::too_large(TOO_LARGE)) } else { Ok(Self(body)) }
+    }
+}
+
+const TOO_LARGE: &str = "A payload has at most 1 MiB (1,048,576 bytes).";
+
 /// Takes an event. It is durable when 202 is answered.
 #[utoipa::path(post, path = "/in/{source}", tag = "inbound", security(("source_token" = [])),
     params(("source" = String, Path, description = "The source's id"),
@@ -106,30 +152,20 @@ pub struct Accepted {
 pub async fn receive(
     State(database): State<Database>,
     State(writer): State<Writer>,
-    State(tokens): State<SourceTokens>,
-    InPath(source): InPath<String>,
+    Sender { workspace, source: owner }: Sender,
     headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    body: Payload,
 ) -> Result<Response, Problem> {
-    let token = bearer(&headers).ok_or_else(Problem::unauthorized)?;
-    let (workspace, owner) = tokens.find(&database, token).await?.ok_or_else(Problem::unauthorized)?;
-    // A token opens its own source only; which others exist is nobody else's business.
-    if source.parse::<SourceId>().ok() != Some(owner) {
-        return Err(Problem::unauthorized());
-    }
-    let body = body.map_err(|e| match e.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("A payload has at most 1 MiB (1,048,576 bytes)."),
-        _ => Problem::bad_request(e.body_text()),
-    })?;
-    if body.len() > MAX_PAYLOAD {
-        return Err(Problem::too_large("A payload has at most 1 MiB (1,048,576 bytes)."));
-    }
+    let Payload(body) = body;
     let content_type = match headers.get(header::CONTENT_TYPE) {
         None => None,
         Some(value) => Some(value.to_str().ok().filter(|v| v.len() <= 255).ok_or_else(|| {
             Problem::bad_request("The Content-Type has at most 255 bytes of visible ASCII.")
         })?),
     };
+    if headers.get_all("idempotency-key").iter().count() > 1 {
+        return Err(Problem::bad_request("There is more than one Idempotency-Key."));
+    }
     let idempotency = match headers.get("idempotency-key") {
         None => None,
         Some(value) => {
