@@ -216,7 +216,6 @@ function manifestCases(world, sound, keys, add) {
     "endorsed-receipt-key": { endorsed_by: root.id, endorsement: root.row.endorsement },
     "current-with-verify-until": { verify_until: "2026-09-01T00:00:00.000000Z" },
     "retired-without-verify-until": { not_after: "2026-03-01T00:00:00.000000Z" },
-    "retired-with-early-verify-until": { not_after: "2026-03-01T00:00:00.000000Z", verify_until: "2026-05-29T00:00:00.000000Z" },
   })) reject(name, world.manifest({ keys: [root, like(receiptKey, changes), checkpointKey] }));
   accept("retired-with-verify-until", world.manifest({
     keys: [root, like(receiptKey, { not_after: "2026-03-01T00:00:00.000000Z", verify_until: "2026-05-30T00:00:00.000000Z" }), checkpointKey],
