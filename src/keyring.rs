@@ -230,20 +230,25 @@ impl Keyring {
     /// # Errors
     /// If it cannot be read, or an older one than this node has used stands there: the database was set back.
     pub async fn reload(&self) -> Result<(), Error> {
+        let used = self.current().serial;
         let mut connection = self.database.service.acquire().await?;
         let snapshot = read(&mut connection, &self.key_encryption_key).await?.ok_or(Error::Empty)?;
-        self.replace(snapshot)
+        self.replace(snapshot, used)
     }
 
-    fn replace(&self, snapshot: Snapshot) -> Result<(), Error> {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if snapshot.serial < current.serial {
+    /// Takes a ring that was read when this node had used the serial `used`. Another task may have read a newer one
+    /// meanwhile, which stays.
+    fn replace(&self, snapshot: Snapshot, used: i64) -> Result<(), Error> {
+        if snapshot.serial < used {
             return Err(Error::Manifest(format!(
-                "the database has serial {}, but this node has used {}",
-                snapshot.serial, current.serial
+                "the database has serial {}, but this node has used {used}",
+                snapshot.serial
             )));
         }
-        *current = Arc::new(snapshot);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.serial >= current.serial {
+            *current = Arc::new(snapshot);
+        }
         Ok(())
     }
 
@@ -260,8 +265,9 @@ impl Keyring {
         operation: impl FnOnce(&Ring, Timestamp) -> Result<(Change, T), Error>,
     ) -> Result<T, Error> {
         let mut locked = writer.lock_for_rotation(instance_workspace).await?;
+        let used = self.current().serial;
         let ring = read(&mut locked, &self.key_encryption_key).await?.ok_or(Error::Empty)?;
-        self.replace(ring)?;
+        self.replace(ring, used)?;
         let snapshot = self.current();
         // The events are recorded under the ring that is being left, at the very time of the change: the retired
         // key's window includes it.
