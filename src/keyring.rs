@@ -296,16 +296,16 @@ impl Keyring {
 
 /// Reads the newest ring.
 async fn read(connection: &mut PgConnection, key: &KeyEncryptionKey) -> Result<Option<Snapshot>, Error> {
-    let Some(manifest) =
-        sqlx::query!("SELECT serial, document FROM key_manifests ORDER BY serial DESC LIMIT 1")
-            .fetch_optional(&mut *connection)
-            .await?
-    else {
+    // One statement, so that manifest and keys are those of one moment: a rotation may commit between two.
+    let rows = sqlx::query!(
+        "SELECT m.serial, m.document, k.key_id, k.purpose, k.private_key
+         FROM (SELECT serial, document FROM key_manifests ORDER BY serial DESC LIMIT 1) m, signing_keys k"
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let Some(manifest) = rows.first().map(|row| (row.serial, row.document.clone().into_bytes())) else {
         return Ok(None);
     };
-    let rows = sqlx::query!("SELECT key_id, purpose, private_key FROM signing_keys")
-        .fetch_all(&mut *connection)
-        .await?;
     let mut keys = Vec::with_capacity(rows.len());
     for row in rows {
         let wrong = |what: &str| Error::Manifest(format!("a row of signing_keys has a wrong {what}"));
@@ -315,9 +315,8 @@ async fn read(connection: &mut PgConnection, key: &KeyEncryptionKey) -> Result<O
             ciphertext: row.private_key,
         });
     }
-    let serial = u64::try_from(manifest.serial).map_err(|e| Error::Manifest(e.to_string()))?;
-    let stored =
-        StoredRing { manifest: StoredManifest { serial, document: manifest.document.into_bytes() }, keys };
+    let serial = u64::try_from(manifest.0).map_err(|e| Error::Manifest(e.to_string()))?;
+    let stored = StoredRing { manifest: StoredManifest { serial, document: manifest.1 }, keys };
     Ok(Some(Snapshot::new(Ring::from_stored(&stored, key)?)?))
 }
 

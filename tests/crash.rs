@@ -1,132 +1,245 @@
-//! What a power cut leaves: the program killed and the database restarted in the middle of its work.
+//! The whole of it under everything that can go wrong at once: the service killed, Postgres restarted, a receiver
+//! that fails. Each transition is recorded once, each is delivered at least once under one id, the ledger is whole.
 
 use crate::harness::{
-    Api, Program, Receiver, Reply, eventually_within, run, temporary, try_send, verify_export,
+    Api, Inbound, Program, Receiver, Reply, Workspace, eventually, eventually_within, run, temporary,
+    verify_export, verify_export_with_python,
 };
-use serde_json::json;
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use serde_json::{Value, json};
+use statusledger_simulator::Step;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
-/// Events sent, each under an idempotency key.
-const EVENTS: usize = 1000;
-/// Senders at once.
-const SENDERS: usize = 8;
-/// How long all of it may take on a busy machine.
-const LONG: Duration = Duration::from_secs(150);
+/// Events sent; the transitions of the store come on top.
+const EVENTS: usize = 990;
+/// States that the store's version goes through.
+const STATES: [&str; 10] = [
+    "WAITING_FOR_REVIEW",
+    "IN_REVIEW",
+    "REJECTED",
+    "PREPARE_FOR_SUBMISSION",
+    "READY_FOR_REVIEW",
+    "WAITING_FOR_REVIEW",
+    "IN_REVIEW",
+    "PENDING_DEVELOPER_RELEASE",
+    "PROCESSING_FOR_DISTRIBUTION",
+    "READY_FOR_DISTRIBUTION",
+];
+/// Clients that send at once.
+const CLIENTS: usize = 8;
 
-/// A port that was free just now: the same for every life of the program, as its senders know no other.
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
+const ENVIRONMENT: [(&str, &str); 7] = [
+    // Plenty of quick attempts: what is tested is that none is lost, not when it comes.
+    ("STATUSLEDGER_DELIVERY__SCHEDULE_S", "[0.0,0.05,0.05,0.1,0.1,0.2,0.2,0.5,0.5,1.0,1.0,1.0,2.0,2.0,2.0]"),
+    ("STATUSLEDGER_DELIVERY__JITTER", "0.1"),
+    ("STATUSLEDGER_DELIVERY__BREAKER_FAILURES", "1000"),
+    ("STATUSLEDGER_DELIVERY__ALLOW_HTTP", "true"),
+    ("STATUSLEDGER_DELIVERY__ALLOW_NETWORKS", r#"["127.0.0.0/8"]"#),
+    ("STATUSLEDGER_POLLING__ALLOW_OTHER_HOSTS", "true"),
+    ("STATUSLEDGER_POLLING__INTERVAL_S", "0.1"),
+];
+
+/// The service, and where it keeps everything.
+struct Service {
+    directory: PathBuf,
+    port: u16,
+    program: Option<Program>,
 }
 
-/// Ends the postmaster of a data directory as a crash of it would.
-fn kill_postmaster(data: &Path) {
-    use nix::sys::signal::{Signal, kill};
-    let note = std::fs::read_to_string(data.join("postgres/data/postmaster.pid")).unwrap();
-    let pid: i32 = note.lines().next().unwrap().trim().parse().unwrap();
-    kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_events_survive_five_kills_and_two_restarts_of_the_database() {
-    let directory = temporary("crash");
-    let (data, token_file, log) = (directory.join("data"), directory.join("token"), directory.join("log"));
-    let port = free_port();
-    let arguments = [
-        "up",
-        "--data-dir",
-        data.to_str().unwrap(),
-        "--port",
-        &port,
-        "--bootstrap-token-file",
-        token_file.to_str().unwrap(),
-    ];
-    let schedule = format!("[0.0{}]", ", 0.1".repeat(60));
-    let environment = [
-        ("STATUSLEDGER_DELIVERY__ALLOW_HTTP", "true"),
-        ("STATUSLEDGER_DELIVERY__ALLOW_NETWORKS", r#"["127.0.0.0/8"]"#),
-        ("STATUSLEDGER_DELIVERY__SCHEDULE_S", schedule.as_str()),
-        ("STATUSLEDGER_LOG", "warn"),
-    ];
-    let mut program = Program::start(&directory, &log, &arguments, &environment).await;
-    let pin = program.pin.clone();
-    let token = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
-    let api = Api::new(program.address, &token);
-    let workspace = api.workspace("crash").await;
-    let source = workspace.inbound("events").await;
-    let receiver = Receiver::start(program.pin.clone(), &api.base).await;
-    workspace
-        .destination(&receiver, "hook", json!({ "filter": { "types": ["event.*"] }, "max_in_flight": 4 }))
-        .await;
-    let mut asked = 0_usize;
-    receiver.behave(move |_| {
-        asked += 1;
-        Reply::Status(if asked.is_multiple_of(3) { 500 } else { 200 })
-    });
-
-    let accepted = Arc::new(AtomicUsize::new(0));
-    let mut senders = Vec::new();
-    for sender in 0..SENDERS {
-        let (source, accepted) = (source.clone(), Arc::clone(&accepted));
-        senders.push(tokio::spawn(async move {
-            for event in (sender..EVENTS).step_by(SENDERS) {
-                let body = format!("{{\"event\":{event}}}");
-                eventually_within(LONG, "an event is taken", || async {
-                    let request =
-                        source.request(body.clone()).header("idempotency-key", format!("event-{event}"));
-                    // Nobody answers, or not yes: the sender tries again, under the same key.
-                    try_send(request).await.ok().filter(|answer| answer.status == 202)
-                })
-                .await;
-                accepted.fetch_add(1, Ordering::SeqCst);
-            }
-        }));
+impl Service {
+    async fn start(&mut self) {
+        let port = self.port.to_string();
+        let arguments = ["up", "--data-dir", ".", "--port", &port, "--instance", "status.example.com"];
+        let log = self.directory.join("log");
+        let program = Program::start(&self.directory, &log, &arguments, &ENVIRONMENT).await;
+        self.port = program.address.port();
+        self.program = Some(program);
     }
-    for (step, at) in [60, 200, 300, 450, 600, 750, 900].into_iter().enumerate() {
-        eventually_within(LONG, "so many events are taken", || async {
-            (accepted.load(Ordering::SeqCst) >= at).then_some(())
-        })
-        .await;
-        if step == 2 || step == 4 {
-            kill_postmaster(&data);
-        } else {
-            program.kill().await;
-            program = Program::start(&directory, &log, &arguments, &environment).await;
+
+    async fn kill(&mut self) {
+        self.program.take().unwrap().kill().await;
+    }
+}
+
+/// The postmaster of the data directory, and when it was started.
+fn postmaster(directory: &Path) -> Option<(i32, String)> {
+    let file = std::fs::read_to_string(directory.join("postgres/data/postmaster.pid")).ok()?;
+    let mut lines = file.lines();
+    let pid = lines.next()?.trim().parse().ok()?;
+    let started = lines.nth(1)?.trim().to_owned();
+    (lines.last()?.trim() == "ready").then_some((pid, started))
+}
+
+/// Ends the postmaster by `signal` and waits until another serves.
+async fn restart_postgres(directory: &Path, signal: nix::sys::signal::Signal) {
+    let before = eventually("a postmaster", || async { postmaster(directory) }).await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(before.0), signal).unwrap();
+    eventually("another postmaster", || async { postmaster(directory).filter(|now| *now != before) }).await;
+}
+
+/// Sends event `n` until it is accepted: as a client does that does not know whether it was heard.
+async fn send_until_accepted(source: &Inbound, n: usize, refused: &AtomicUsize) -> u64 {
+    eventually_within(Duration::from_secs(60), "an accepted event", || async {
+        let request = source
+            .request(format!("{{\"n\":{n}}}"))
+            .header("idempotency-key", format!("event-{n}"))
+            .timeout(Duration::from_secs(20));
+        match crate::harness::try_send(request).await {
+            Ok(answer) if answer.status == 202 => return answer.json()["seq"].as_u64(),
+            // Nothing but "not now" is an answer to a good request.
+            Ok(answer) => assert_eq!(answer.problem(503), "unavailable"),
+            Err(e) => assert!(!e.is_builder() && !e.is_redirect(), "{e}"),
         }
-    }
-    for sender in senders {
-        sender.await.unwrap();
-    }
+        refused.fetch_add(1, Ordering::Relaxed);
+        None
+    })
+    .await
+}
 
-    // Each recorded once.
-    let entries = workspace.entries_of("event.received").await;
-    assert_eq!(entries.len(), EVENTS);
-    let seqs: HashSet<u64> = entries.iter().map(|e| e["seq"].as_u64().unwrap()).collect();
-    // Each delivered, under one id.
-    eventually_within(LONG, "everything is delivered", || async {
-        let taken: HashSet<u64> = receiver.hooks().iter().filter(|h| h.taken()).map(|h| h.seq).collect();
-        seqs.is_subset(&taken).then_some(())
+async fn set_up(
+    api: &Api,
+    receiver: &Receiver,
+    simulator: &statusledger_simulator::Simulator,
+) -> (Workspace, Inbound) {
+    let workspace = api.workspace("crashes").await;
+    let source = workspace.inbound("events").await;
+    let filter = json!({ "filter": { "types": ["event.*", "store.*"] }, "max_in_flight": 8 });
+    workspace.destination(receiver, "hook", filter).await;
+    let [apple, _] = crate::sources::requests(simulator);
+    api.post(&workspace.at("/sources"), apple).await.expect(201);
+    eventually("the first sight", || async {
+        (workspace.entries_of("store.version.first_seen").await.len() == 1).then_some(())
     })
     .await;
-    let mut ids: HashMap<u64, (String, Vec<u8>)> = HashMap::new();
-    for hook in receiver.hooks() {
-        let first = ids.entry(hook.seq).or_insert_with(|| (hook.id.clone(), hook.body.to_vec()));
-        assert_eq!((&first.0, &first.1[..]), (&hook.id, &hook.body[..]), "entry {}", hook.seq);
-    }
-    receiver.assert_all_verified();
-    assert!(program.terminate().await);
+    (workspace, source)
+}
 
-    // The ledger whole.
-    let place = ["--data-dir", data.to_str().unwrap()];
-    let doctor = run(&directory, &["doctor", place[0], place[1]], &environment).await;
-    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    assert!(doctor.status.success(), "{said}{}", String::from_utf8_lossy(&doctor.stderr));
-    let out = directory.join("crash.zip");
-    let export = ["export", place[0], place[1], "--workspace", "crash", "--out", out.to_str().unwrap()];
-    assert!(run(&directory, &export, &environment).await.status.success());
-    verify_export(&out, &pin).unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_transitions_survive_five_kills_and_two_restarts_of_postgres() {
+    let directory = temporary("crash");
+    let mut service = Service { directory: directory.clone(), port: 0, program: None };
+    service.start().await;
+    let program = service.program.as_ref().unwrap();
+    let (pin, address) = (program.pin.clone(), program.address);
+    let token = std::fs::read_to_string(directory.join("bootstrap-token")).unwrap();
+    let api = Api::new(address, token.trim());
+    let receiver = Receiver::start(pin.clone(), &api.base).await;
+    receiver.learn_keys().await;
+    let mut count = 0;
+    receiver.behave(move |_| {
+        count += 1;
+        Reply::Status(if count % 3 == 0 { 500 } else { 200 })
+    });
+    let simulator = crate::sources::simulator().await;
+    let (workspace, source) = set_up(&api, &receiver, &simulator).await;
+
+    let accepted: Arc<Mutex<BTreeMap<usize, u64>>> = Arc::default();
+    let (done, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let (source, accepted, done, refused) =
+            (source.clone(), Arc::clone(&accepted), Arc::clone(&done), Arc::clone(&refused));
+        clients.spawn(async move {
+            for n in (client..EVENTS).step_by(CLIENTS) {
+                let seq = send_until_accepted(&source, n, &refused).await;
+                accepted.lock().await.insert(n, seq);
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    // The store moves when the ledger has seen where it stood: a state that nobody looked at is no transition.
+    let store = tokio::spawn({
+        let workspace = workspace.clone();
+        async move {
+            for (n, state) in STATES.iter().enumerate() {
+                simulator.apply(Step::VersionState { id: "v100".into(), state: (*state).into() }).unwrap();
+                eventually_within(Duration::from_secs(60), "a transition of the store", || async {
+                    let path = workspace.at("/entries?type=store.version.transitioned&limit=1000");
+                    let answer = crate::harness::try_send(workspace.api.request("GET", &path)).await.ok()?;
+                    let known =
+                        (answer.status == 200).then(|| answer.json()["items"].as_array().unwrap().len())?;
+                    (known == n + 1).then_some(())
+                })
+                .await;
+            }
+        }
+    });
+
+    // Seven misfortunes, spread over the events.
+    let misfortunes = ["kill", "stop", "kill", "kill", "crash", "kill", "kill"];
+    for (n, misfortune) in misfortunes.iter().enumerate() {
+        let when = (n + 1) * EVENTS / (misfortunes.len() + 1);
+        eventually_within(Duration::from_secs(90), "events", || async {
+            (done.load(Ordering::Relaxed) >= when).then_some(())
+        })
+        .await;
+        match *misfortune {
+            "kill" => {
+                service.kill().await;
+                service.start().await;
+            }
+            // In good order, and as a power cut would end it.
+            "stop" => restart_postgres(&directory, nix::sys::signal::Signal::SIGINT).await,
+            _ => restart_postgres(&directory, nix::sys::signal::Signal::SIGKILL).await,
+        }
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    store.await.unwrap();
+    assert!(refused.load(Ordering::Relaxed) > 0, "no client noticed anything");
+
+    // Each was recorded once.
+    let total = EVENTS + STATES.len();
+    let entries = workspace.entries().await;
+    let events: Vec<&Value> = entries.iter().filter(|e| e["type"] == "event.received").collect();
+    assert_eq!(events.len(), EVENTS);
+    let mut seqs: Vec<u64> = accepted.lock().await.values().copied().collect();
+    seqs.sort_unstable();
+    assert_eq!(seqs, events.iter().map(|e| e["seq"].as_u64().unwrap()).collect::<Vec<_>>());
+    let moved: Vec<&str> = entries
+        .iter()
+        .filter(|e| e["type"] == "store.version.transitioned")
+        .map(|e| e["data"]["to"].as_str().unwrap())
+        .collect();
+    assert_eq!(moved, STATES);
+    assert!(entries.iter().enumerate().all(|(n, e)| e["seq"] == n), "seq is dense");
+
+    // Each was delivered at least once under one id, with one body, and numbers without a gap.
+    let hooks = receiver.taken("hook", total).await;
+    receiver.assert_all_verified();
+    let mut of_number: HashMap<u64, (&str, u64)> = HashMap::new();
+    for hook in &hooks {
+        let first = of_number.entry(hook.number).or_insert((&hook.id, hook.seq));
+        assert_eq!(*first, (hook.id.as_str(), hook.seq), "number {}", hook.number);
+    }
+    let first_bodies: HashMap<&str, &[u8]> =
+        hooks.iter().rev().map(|h| (h.id.as_str(), &h.body[..])).collect();
+    assert!(hooks.iter().all(|h| first_bodies[h.id.as_str()] == h.body), "an attempt had another body");
+    assert_eq!(of_number.len(), total);
+    assert!((1..=total as u64).all(|n| of_number.contains_key(&n)));
+    for (n, seq) in accepted.lock().await.iter() {
+        let hook = hooks.iter().find(|h| h.seq == *seq && h.taken()).unwrap_or_else(|| panic!("event {n}"));
+        let text = hook.value["openings"]["payload"]["value"]["text"].as_str().unwrap();
+        assert_eq!(text, format!("{{\"n\":{n}}}"));
+    }
+
+    // And the ledger is whole: to doctor beside the node, and to whoever gets the export.
+    let examined = run(&directory, &["doctor", "--data-dir", "."], &[]).await;
+    let told = String::from_utf8_lossy(&examined.stdout).into_owned();
+    assert!(examined.status.success() && told.contains("all as it was written"), "{told} {examined:?}");
+    let answer = api.get(&workspace.at("/export?openings=true")).await.expect(200);
+    let file = directory.join("ledger.zip");
+    std::fs::write(&file, &answer.body).unwrap();
+    verify_export(&file, &pin).unwrap();
+    if let Some(code) = verify_export_with_python(&file, &pin) {
+        assert_eq!(code, 0);
+    }
+    // It stops well, and its Postgres with it.
+    assert!(service.program.take().unwrap().terminate().await, "it stops in good order");
+    assert_eq!(postmaster(&directory), None);
 }

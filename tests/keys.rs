@@ -6,7 +6,6 @@ use statusledger::database::roles;
 use statusledger::delivery::queue;
 use statusledger_keys::key_id::KeyId;
 use statusledger_keys::ring::{Change, Ring, RingError, RootFile, Rotation};
-use statusledger_keys::signing::KeyPurpose;
 use statusledger_verify::manifest::{KeyManifest, compare};
 use statusledger_verify::receipt;
 use statusledger_verify::time::Timestamp;
@@ -188,7 +187,7 @@ async fn the_root_goes_offline_and_rotations_need_its_file_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_retired_key_is_destroyed_when_nothing_needs_it_and_not_before() {
+async fn a_retired_key_is_destroyed_once_what_names_it_is_signed_or_settled() {
     let world = World::new().await;
     let workspace = world.workspace("retired").await;
     let source = workspace.inbound("events").await;
@@ -199,30 +198,55 @@ async fn a_retired_key_is_destroyed_when_nothing_needs_it_and_not_before() {
     receiver.until("an attempt", |hooks| !hooks.is_empty()).await;
     let node = world.node();
     let old = KeyId(node.keyring.current().receipt_key_id());
-    change(&world, |ring, now| ring.rotate(Rotation::Both, now)).await;
     let tidy = || queue::destroy_retired(&node.keyring, &node.writer, &node.instance);
     let held = || node.keyring.current().ring().holds_private(old);
-    assert!(held(), "nothing has looked yet");
     tidy().await.unwrap();
-    assert!(!held(), "the delivery that names it has its signatures stored");
-    receiver.behave(|_| Reply::Status(200));
-    let hooks = receiver.taken("hook", 1).await;
-    assert_eq!(key_of(hooks.last().unwrap()), old.to_string());
-    destination.settled(1, "delivered").await;
+    assert!(held(), "a current key is never destroyed");
+    change(&world, |ring, now| ring.rotate(Rotation::Both, now)).await;
+    tidy().await.unwrap();
+    assert!(!held());
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM signing_keys WHERE private_key IS NOT NULL")
         .fetch_one(&mut world.database.superuser().await)
         .await
         .unwrap();
     assert_eq!(left, 3);
-    // A delivery whose key is gone is made again all the same, from the signatures that were stored.
+    // What was on its way goes out as it was, though nobody can sign so any more.
+    let attempts = receiver.hooks().len();
+    receiver.until("an attempt without the key", |hooks| hooks.len() > attempts + 1).await;
+    receiver.behave(|_| Reply::Status(200));
+    let hooks = receiver.taken("hook", 1).await;
+    assert!(hooks.iter().all(|h| h.body == hooks[0].body && h.id == hooks[0].id));
+    assert_eq!(key_of(&hooks[0]), old.to_string());
+    destination.settled(1, "delivered").await;
+    // What was settled is made again all the same.
     let path = format!("{}/redeliver", destination.path);
     world.api.post(&path, json!({ "from": 1, "to": 1 })).await.expect(202);
     let again =
         receiver.until("the redelivery", |hooks| hooks.iter().filter(|h| h.taken()).count() == 2).await;
     assert_eq!(again.last().unwrap().number, 1);
     receiver.assert_all_verified();
-    let due = node.keyring.current();
-    assert_eq!(due.ring().current(KeyPurpose::Receipt).key_id.0, due.receipt_key_id());
+    world.assert_whole(&[&workspace]).await;
+}
+
+#[tokio::test]
+async fn a_settled_delivery_whose_key_is_gone_is_made_again_under_one_of_today() {
+    let world = World::new().await;
+    let workspace = world.workspace("settled").await;
+    let source = workspace.inbound("events").await;
+    let receiver = Receiver::of(&world).await;
+    let destination = workspace.destination(&receiver, "hook", json!({})).await;
+    source.event("an event").await;
+    let first = receiver.taken("hook", 1).await;
+    destination.settled(1, "delivered").await;
+    change(&world, |ring, now| ring.rotate(Rotation::Both, now)).await;
+    let node = world.node();
+    queue::destroy_retired(&node.keyring, &node.writer, &node.instance).await.unwrap();
+    let path = format!("{}/redeliver", destination.path);
+    world.api.post(&path, json!({ "from": 1, "to": 1 })).await.expect(202);
+    let hooks =
+        receiver.until("the redelivery", |hooks| hooks.iter().filter(|h| h.taken()).count() == 2).await;
+    assert_eq!((hooks[1].number, hooks[1].seq), (first[0].number, first[0].seq));
+    receiver.assert_all_verified();
 }
 
 #[tokio::test]

@@ -18,8 +18,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 
-/// How long a claimed source is this node's; a sweep ends before.
-const LEASE: time::Duration = time::Duration::seconds(120);
+/// How long a claimed source is this node's without a renewal: what a node that dies keeps from the others.
+const LEASE: time::Duration = time::Duration::seconds(10);
+/// How often the lease of a sweep in flight is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// The longest sweep.
 const LONGEST_SWEEP: Duration = Duration::from_secs(100);
 /// Sweeps at once on a node.
@@ -172,7 +174,11 @@ impl Poller {
     }
 
     async fn sweep(&self, due: Due) {
-        let wait = match self.try_sweep(&due).await {
+        let swept = tokio::select! {
+            swept = self.try_sweep(&due) => swept,
+            never = self.keep(&due) => match never {},
+        };
+        let wait = match swept {
             Ok(wait) => wait,
             Err(e) => {
                 tracing::warn!(source = %due.source, error = %e, "a source cannot be swept");
@@ -204,6 +210,30 @@ impl Poller {
         .await;
         if let Err(e) = done {
             tracing::warn!(source = %due.source, error = %e, "a source's lease is left to run out");
+        }
+    }
+
+    /// Renews a lease for as long as it is polled. One that is lost all the same (the database was away) costs a sweep
+    /// twice: what both saw is recorded once.
+    async fn keep(&self, due: &Due) -> std::convert::Infallible {
+        let mut renew = tokio::time::interval(RENEW_EVERY);
+        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        renew.tick().await;
+        loop {
+            renew.tick().await;
+            let renewed = sqlx::query!(
+                "UPDATE sources SET leased_until = now() + $4::float8 * interval '1 second'
+                  WHERE workspace_id = $1 AND source_id = $2 AND lease_holder = $3",
+                due.workspace.uuid(),
+                due.source.uuid(),
+                self.node.uuid(),
+                LEASE.as_seconds_f64()
+            )
+            .execute(&self.database.worker)
+            .await;
+            if let Err(e) = renewed {
+                tracing::debug!(source = %due.source, error = %e, "a lease is not renewed");
+            }
         }
     }
 

@@ -114,6 +114,11 @@ impl Receiver {
         lock(&self.shared.endpoints).insert(name.into(), (secret.into(), destination.into()));
     }
 
+    /// Fetches the keys now, so that the service may be away when the first body comes.
+    pub async fn learn_keys(&self) {
+        self.shared.fetch().await.unwrap();
+    }
+
     /// Answers so from now on. Who is asked sees whether the body verified.
     pub fn behave(&self, behaviour: impl FnMut(&Hook) -> Reply + Send + 'static) {
         *lock(&self.shared.behaviour) = Box::new(behaviour);
