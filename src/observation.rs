@@ -16,39 +16,74 @@ use time::OffsetDateTime;
 /// What has a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    /// An app, as far as it is visible.
+    App,
     /// A version line of an app: one platform, one version.
     Version,
+    /// A phased release of a version.
+    PhasedRelease,
     /// A build.
     Build,
+    /// A build, as internal testers have it.
+    BetaInternal,
+    /// A build, as external testers have it.
+    BetaExternal,
+    /// The beta review of a build.
+    BetaReview,
+    /// The upload of a build.
+    BuildUpload,
+    /// A submission to review.
+    ReviewSubmission,
+    /// A thing that was submitted.
+    ReviewItem,
+    /// An app's information (name, categories, ratings).
+    AppInfo,
+    /// An in-app purchase.
+    InAppPurchase,
+    /// An auto-renewable subscription.
+    Subscription,
+    /// An in-app event.
+    AppEvent,
+    /// Where an app can be had.
+    Availability,
     /// A release on a track.
     Release,
+    /// How far a release on a track is rolled out.
+    Rollout,
 }
+
+/// Every kind, with its name in types and rows.
+pub const KINDS: [(Kind, &str); 17] = [
+    (Kind::App, "app"),
+    (Kind::Version, "version"),
+    (Kind::PhasedRelease, "phased_release"),
+    (Kind::Build, "build"),
+    (Kind::BetaInternal, "beta_internal"),
+    (Kind::BetaExternal, "beta_external"),
+    (Kind::BetaReview, "beta_review"),
+    (Kind::BuildUpload, "build_upload"),
+    (Kind::ReviewSubmission, "review_submission"),
+    (Kind::ReviewItem, "review_item"),
+    (Kind::AppInfo, "app_info"),
+    (Kind::InAppPurchase, "in_app_purchase"),
+    (Kind::Subscription, "subscription"),
+    (Kind::AppEvent, "app_event"),
+    (Kind::Availability, "availability"),
+    (Kind::Release, "release"),
+    (Kind::Rollout, "rollout"),
+];
 
 impl Kind {
     /// Its name in types and rows.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Version => "version",
-            Self::Build => "build",
-            Self::Release => "release",
-        }
+        KINDS[self as usize].1
     }
 
-    const fn first_seen(self) -> &'static str {
-        match self {
-            Self::Version => "store.version.first_seen",
-            Self::Build => "store.build.first_seen",
-            Self::Release => "store.release.first_seen",
-        }
-    }
-
-    const fn transitioned(self) -> &'static str {
-        match self {
-            Self::Version => "store.version.transitioned",
-            Self::Build => "store.build.transitioned",
-            Self::Release => "store.release.transitioned",
-        }
+    /// The kind of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS.iter().find(|(_, n)| *n == name).map(|(kind, _)| *kind)
     }
 }
 
@@ -61,10 +96,17 @@ pub struct Observation {
     pub key: String,
     /// The app: bundle id or package name.
     pub app: String,
-    /// What a person needs to know it by (platform, version, track, …).
+    /// The app's id in the store, by which its polls are named: Apple's number, Google's package name.
+    pub scope: String,
+    /// What a person needs to know it by (platform, version, track, …), and what moves without being a transition
+    /// (the day of a phased release).
     pub description: Object,
     /// The state, as the store spells it.
     pub state: String,
+    /// What else about it is a status: a change of one of these members is a transition as well. Empty for most.
+    pub facts: Object,
+    /// When it came to this state, where the store says that.
+    pub store_at: Option<OffsetDateTime>,
 }
 
 /// Observations that were not recorded.
@@ -201,9 +243,9 @@ fn draft(
         Some(known) => {
             data.insert("from".into(), text(&known.state));
             data.insert("last_seen_before_at".into(), timestamp(known.last_seen_at)?);
-            observation.kind.transitioned()
+            format!("store.{}.transitioned", observation.kind.name())
         }
-        None => observation.kind.first_seen(),
+        None => format!("store.{}.first_seen", observation.kind.name()),
     };
     Ok(Draft::new(kind, data)?.app(observation.app.clone()).source(source))
 }

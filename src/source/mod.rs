@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod google_play;
 pub mod http;
 pub mod inbound;
+pub mod look;
 pub mod poller;
 
 use crate::access::{hash_token, new_token};

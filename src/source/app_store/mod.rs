@@ -85,6 +85,9 @@ pub async fn sweep(client: &AppStoreClient, seen: &mut Vec<Observation>) -> Resu
                 app: app.bundle_id.clone(),
                 description,
                 state: version.app_version_state,
+                scope: app.id.clone(),
+                facts: Object::default(),
+                store_at: None,
             });
         }
         for build in client.builds(&app.id).await?.items {
@@ -103,6 +106,9 @@ pub async fn sweep(client: &AppStoreClient, seen: &mut Vec<Observation>) -> Resu
                 app: app.bundle_id.clone(),
                 description,
                 state: build.processing_state,
+                scope: app.id.clone(),
+                facts: Object::default(),
+                store_at: None,
             });
         }
     }

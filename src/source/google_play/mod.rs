@@ -72,6 +72,9 @@ pub async fn sweep(client: &PlayClient, seen: &mut Vec<Observation>) -> Result<(
                     app: app.package.clone(),
                     description,
                     state: release.lifecycle_state,
+                    scope: app.package.clone(),
+                    facts: Object::default(),
+                    store_at: None,
                 });
             }
         }

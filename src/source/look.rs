@@ -1,0 +1,35 @@
+//! What one poll of a store brought.
+
+use crate::observation::{Kind, Observation};
+
+/// How likely it is that a state changes without the team's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heat {
+    /// It rests until somebody does something.
+    Settled,
+    /// In review, processing or rolling out: the store is about to change it.
+    Hot,
+}
+
+/// A listing that was walked to its end: of this kind and scope, what was not in it is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Covered {
+    /// What was listed.
+    pub kind: Kind,
+    /// Of which app (see [`Observation::scope`]); none where it was of every app that the key sees.
+    pub scope: Option<String>,
+}
+
+/// What one poll brought, also where it failed half-way: each observation is true by itself.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// What was said.
+    pub observations: Vec<Observation>,
+    /// What was listed to the end.
+    pub covered: Vec<Covered>,
+    /// Polls that there is reason for now, by name: those of each app that was seen, and what a listing was too long
+    /// for. Polls of an app are named `what:scope`.
+    pub polls: Vec<String>,
+    /// Items that could not be read, and were left out.
+    pub unread: u32,
+}
