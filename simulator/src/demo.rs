@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::churn::{Churn, uuid};
 use crate::random::Random;
-use crate::scenario::{App, AppStoreTeam, Build, PlayAccount, PlayApp, Release, Scenario, Version};
+use crate::scenario::{
+    App, AppStoreTeam, Build, InAppPurchase, PlayAccount, PlayApp, Release, ReviewItem, ReviewSubmission,
+    Scenario, Subscription, SubscriptionGroup, Version,
+};
 
 /// Scenario seconds a real second: a review that takes most of a day passes in seconds.
 const SPEED: f64 = 3600.0;
@@ -117,8 +120,12 @@ impl Cast {
                     processing_state: "VALID".to_owned(),
                     ..Build::default()
                 };
+                let id = uuid(&mut self.random);
+                if matches!(state, "WAITING_FOR_REVIEW" | "IN_REVIEW" | "REJECTED") {
+                    self.submit(&mut team, app, platform, &id, state);
+                }
                 team.versions.push(Version {
-                    id: uuid(&mut self.random),
+                    id,
                     app: (*app).to_owned(),
                     platform: (*platform).to_owned(),
                     version_string: version_string.to_owned(),
@@ -130,7 +137,56 @@ impl Cast {
                 team.builds.push(build);
             }
         }
+        self.sell(&mut team);
         team
+    }
+
+    /// Hands a version in for review.
+    fn submit(&mut self, team: &mut AppStoreTeam, app: &str, platform: &str, version: &str, state: &str) {
+        let submission = uuid(&mut self.random);
+        let rejected = state == "REJECTED";
+        team.review_items.push(ReviewItem {
+            id: uuid(&mut self.random),
+            submission: submission.clone(),
+            state: if rejected { "REJECTED" } else { "READY_FOR_REVIEW" }.to_owned(),
+            version: Some(version.to_owned()),
+            event: None,
+        });
+        team.review_submissions.push(ReviewSubmission {
+            id: submission,
+            app: app.to_owned(),
+            platform: platform.to_owned(),
+            state: if rejected { "UNRESOLVED_ISSUES" } else { state }.to_owned(),
+            submitted: None,
+            version: Some(version.to_owned()),
+        });
+    }
+
+    /// Gives the first app of a team an in-app purchase and a subscription.
+    fn sell(&mut self, team: &mut AppStoreTeam) {
+        let Some(App { id: app, bundle_id, .. }) = team.apps.first() else { return };
+        let group = uuid(&mut self.random);
+        team.in_app_purchases.push(InAppPurchase {
+            id: uuid(&mut self.random),
+            app: app.clone(),
+            name: "Supporter badge".to_owned(),
+            product_id: format!("{bundle_id}.badge"),
+            kind: "NON_CONSUMABLE".to_owned(),
+            state: "WAITING_FOR_REVIEW".to_owned(),
+        });
+        team.subscriptions.push(Subscription {
+            id: uuid(&mut self.random),
+            group: group.clone(),
+            name: "Plus, monthly".to_owned(),
+            product_id: format!("{bundle_id}.plus.monthly"),
+            state: "IN_REVIEW".to_owned(),
+            period: "ONE_MONTH".to_owned(),
+        });
+        team.subscription_groups.push(SubscriptionGroup {
+            id: group,
+            app: app.clone(),
+            reference_name: "Plus".to_owned(),
+        });
     }
 }
 
@@ -142,6 +198,7 @@ fn play(name: &str, apps: &[(&str, &str, &[&str])], tracks: &[(&str, &str, &str,
         name: name.to_owned(),
         version_codes: BTreeSet::from([code]),
         state: state.to_owned(),
+        ..Release::default()
     };
     PlayAccount {
         name: name.to_owned(),

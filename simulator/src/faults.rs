@@ -32,6 +32,16 @@ pub struct Fault {
     /// How long [`FaultKind::Slow`] holds the answer back, in real milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
+    /// What [`FaultKind::UnknownValue`] serves instead of each state; absent is `SOMETHING_NEW`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The only type of resource whose states [`FaultKind::UnknownValue`] and [`FaultKind::Stale`] touch: a
+    /// JSON:API type, or `releases` of Google Play.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// By how many seconds [`FaultKind::ClockSkew`] moves the `Date` of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew_seconds: Option<i64>,
 }
 
 /// What goes wrong.
@@ -60,6 +70,43 @@ pub enum FaultKind {
     Slow,
     /// The connection is cut in the middle of the answer.
     Cut,
+    /// 200 whose body is the first half of the right one, and whose length is that of the half.
+    Truncated,
+    /// The right answer in another order: of the list, of what is included, of what is related. The walk
+    /// through the pages of one order is whole; each first page draws a new one.
+    Shuffled,
+    /// Filters are read and checked, and let everything through.
+    IgnoredFilters,
+    /// The way on leads from each page to itself.
+    RepeatedPage,
+    /// Each page has the data of the first; the way on ends where it should.
+    RepeatedData,
+    /// Each state is served as one that no description has.
+    UnknownValue,
+    /// The `Date` of the answer is off, whatever else the answer is.
+    ClockSkew,
+    /// 200 with nothing in the list.
+    Empty,
+    /// Each attribute is served as it was before its last change.
+    Stale,
+}
+
+impl FaultKind {
+    /// Whether the store answers in its own way still, only not rightly; such faults go together.
+    fn distorts(self) -> bool {
+        matches!(
+            self,
+            Self::Slow
+                | Self::Shuffled
+                | Self::IgnoredFilters
+                | Self::RepeatedPage
+                | Self::RepeatedData
+                | Self::UnknownValue
+                | Self::ClockSkew
+                | Self::Empty
+                | Self::Stale
+        )
+    }
 }
 
 /// The services behind the one address.
@@ -87,7 +134,25 @@ impl Fault {
             times: None,
             retry_after: None,
             delay_ms: None,
+            value: None,
+            resource: None,
+            skew_seconds: None,
         }
+    }
+
+    /// Ended by a [`crate::Step::EndFault`] of this name.
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..self }
+    }
+
+    /// Only requests of this team or account.
+    pub fn by(self, account: &str) -> Self {
+        Self { account: Some(account.to_owned()), ..self }
+    }
+
+    /// Over after so many scenario seconds.
+    pub fn seconds(self, seconds: f64) -> Self {
+        Self { seconds: Some(seconds), ..self }
     }
 
     /// Only answers of this service.
@@ -110,6 +175,25 @@ impl Fault {
 #[derive(Debug, Default)]
 pub(crate) struct FaultBoard {
     on: Vec<(Fault, Option<f64>)>,
+    orders: u64,
+}
+
+/// The faults that a request meets.
+#[derive(Debug, Default)]
+pub(crate) struct Met {
+    /// What is answered instead.
+    pub(crate) instead: Option<Fault>,
+    /// What is wrong with the answer beside.
+    pub(crate) beside: Vec<Fault>,
+    /// The order that a shuffled list has now.
+    pub(crate) order: u64,
+}
+
+impl Met {
+    /// The distorting fault of this kind.
+    pub(crate) fn beside(&self, kind: FaultKind) -> Option<&Fault> {
+        self.beside.iter().find(|fault| fault.kind == kind)
+    }
 }
 
 impl FaultBoard {
@@ -122,23 +206,38 @@ impl FaultBoard {
         self.on.retain(|(fault, _)| name.is_some() && fault.name.as_deref() != name);
     }
 
-    /// The first fault that a request meets; uses it up by one.
+    /// The faults that a request meets: all that distort, and the first of those that answer instead. Uses
+    /// each up by one. `first` is whether the request is for a first page.
     pub(crate) fn meet(
         &mut self,
         service: Service,
         account: Option<&str>,
         path: &str,
+        first: bool,
         now: f64,
-    ) -> Option<Fault> {
+    ) -> Met {
         self.on.retain(|(fault, until)| until.is_none_or(|until| now < until) && fault.times != Some(0));
-        let (fault, _) = self.on.iter_mut().find(|(fault, _)| {
-            fault.service.is_none_or(|wanted| wanted == service)
+        let mut met = Met::default();
+        for (fault, _) in &mut self.on {
+            let meets = fault.service.is_none_or(|wanted| wanted == service)
                 && (fault.account.is_none() || fault.account.as_deref() == account)
-                && fault.path.as_deref().is_none_or(|part| path.contains(part))
-        })?;
-        if let Some(times) = &mut fault.times {
-            *times -= 1;
+                && fault.path.as_deref().is_none_or(|part| path.contains(part));
+            if !meets || (met.instead.is_some() && !fault.kind.distorts()) {
+                continue;
+            }
+            if let Some(times) = &mut fault.times {
+                *times -= 1;
+            }
+            if fault.kind.distorts() {
+                met.beside.push(fault.clone());
+            } else {
+                met.instead = Some(fault.clone());
+            }
         }
-        Some(fault.clone())
+        if first && met.beside(FaultKind::Shuffled).is_some() {
+            self.orders += 1;
+        }
+        met.order = self.orders;
+        met
     }
 }

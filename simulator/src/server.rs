@@ -1,18 +1,21 @@
 //! The listener: one address for both stores and the token endpoint, since their paths do not meet.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::faults::{Fault, FaultKind, Service};
+use crate::app_store::jsonapi::Distortion;
+use crate::app_store::view::View;
+use crate::distort;
+use crate::faults::{Fault, FaultKind, Met, Service};
 use crate::google_play::token::Refused;
 use crate::record::RecordedRequest;
 use crate::simulator::Shared;
@@ -80,32 +83,40 @@ async fn respond(
         let error = app_store::errors::ApiError::no_such_path(uri.path());
         return (Answer::new(error.status, error.body()).into_response(), false);
     };
-    let fault = shared.fault(&operation, bearer(headers), uri.path());
+    let met = shared.meet(&operation, bearer(headers), uri);
+    if let Some(fault) = met.beside(FaultKind::Slow) {
+        tokio::time::sleep(fault.delay_ms.map_or(SLOW, Duration::from_millis)).await;
+    }
     let answer = || match &operation {
-        Operation::AppStore(asked) => shared.app_store(asked, method, uri, bearer(headers)),
-        Operation::GooglePlay(asked) => shared.google_play(asked, method, uri, bearer(headers)),
+        Operation::AppStore(asked) => shared.app_store(asked, method, uri, bearer(headers), &met),
+        Operation::GooglePlay(asked) => shared.google_play(asked, method, uri, bearer(headers), body, &met),
         Operation::Token => shared.token(method, body),
     };
-    let Some(fault) = fault else { return (answer().into_response(), false) };
-    match fault.kind {
-        FaultKind::Slow => {
-            tokio::time::sleep(fault.delay_ms.map_or(SLOW, Duration::from_millis)).await;
-            (answer().into_response(), false)
-        }
-        FaultKind::Cut => (cut(&answer().body), true),
-        FaultKind::BadGateway => (html(StatusCode::BAD_GATEWAY, "502 Bad Gateway"), false),
-        FaultKind::Garbage => (html(StatusCode::OK, "Sign in"), false),
-        _ => {
-            let rate = shared.faulty_rate(&operation, &fault, bearer(headers));
-            (Answer { rate, ..faulty(&operation, &fault) }.into_response(), false)
-        }
+    let (mut response, cut) = match &met.instead {
+        None => (answer().into_response(), false),
+        Some(fault) => match fault.kind {
+            FaultKind::Cut => (cut(&answer().body), true),
+            FaultKind::Truncated => (truncated(&answer().body), false),
+            FaultKind::BadGateway => (html(StatusCode::BAD_GATEWAY, "502 Bad Gateway"), false),
+            FaultKind::Garbage => (html(StatusCode::OK, "Sign in"), false),
+            _ => {
+                let rate = shared.faulty_rate(&operation, fault, bearer(headers));
+                (Answer { rate, ..faulty(&operation, fault) }.into_response(), false)
+            }
+        },
+    };
+    if let Some(fault) = met.beside(FaultKind::ClockSkew)
+        && let Ok(date) = HeaderValue::from_str(&skewed_date(fault.skew_seconds.unwrap_or(0)))
+    {
+        response.headers_mut().insert(DATE, date);
     }
+    (response, cut)
 }
 
 impl Shared {
-    /// The fault that a request meets. Whose request it is is taken from its token unchecked: a fault may
+    /// The faults that a request meets. Whose request it is is taken from its token unchecked: a fault may
     /// well come before the check.
-    fn fault(&self, operation: &Operation, token: Option<&str>, path: &str) -> Option<Fault> {
+    fn meet(&self, operation: &Operation, token: Option<&str>, uri: &Uri) -> Met {
         let mut state = self.state();
         let state = &mut *state;
         let (service, account) = match operation {
@@ -120,7 +131,9 @@ impl Shared {
             }
             Operation::Token => (Service::GoogleToken, None),
         };
-        state.world.faults.meet(service, account, path, self.clock.now())
+        let query = uri.query().unwrap_or_default();
+        let first = !query.contains("cursor=") && !query.contains("pageToken=");
+        state.world.faults.meet(service, account, uri.path(), first, self.clock.now())
     }
 
     /// What the rate header of a fault's answer says: the store counts what it refuses, unless it does not
@@ -143,6 +156,7 @@ impl Shared {
         method: &Method,
         uri: &Uri,
         token: Option<&str>,
+        met: &Met,
     ) -> Answer {
         use app_store::errors::ApiError;
         let refuse = |error: ApiError| Answer {
@@ -172,8 +186,20 @@ impl Shared {
             return Answer { rate, ..refuse(ApiError::method(method.as_str())) };
         }
         let query = uri.query().unwrap_or_default();
-        match asked.answer(&state.world.teams[team], &self.base, uri.path(), query) {
-            Ok(body) => Answer { rate, ..Answer::new(StatusCode::OK, body) },
+        let world = &state.world;
+        let view = View::new(&world.teams[team], &world.deliveries);
+        let distorted = Distortion {
+            unfiltered: met.beside(FaultKind::IgnoredFilters).is_some(),
+            shuffled: met.beside(FaultKind::Shuffled).map(|_| met.order),
+            repeated: met.beside(FaultKind::RepeatedData).is_some(),
+        };
+        match asked.answer(&view, &self.base, uri.path(), query, distorted) {
+            Ok(mut body) => {
+                if !met.beside.is_empty() {
+                    distort::app_store(&mut body, met, &world.history);
+                }
+                Answer { rate, ..Answer::new(StatusCode::OK, body) }
+            }
             Err(error) => Answer { rate, ..refuse(error) },
         }
     }
@@ -184,8 +210,11 @@ impl Shared {
         method: &Method,
         uri: &Uri,
         token: Option<&str>,
+        body: &Bytes,
+        met: &Met,
     ) -> Answer {
         use google_play::errors::ApiError;
+        let query = uri.query().unwrap_or_default();
         let mut state = self.state();
         let state = &mut *state;
         let grant = token.and_then(|token| state.tokens.grant(token, OffsetDateTime::now_utc()));
@@ -194,12 +223,23 @@ impl Shared {
             Some(grant) if !grant.allows(asked.scope()) => Err(ApiError::scope()),
             Some(grant) => match state.google_quota[grant.account].take(self.clock.now()) {
                 Err(seconds) => Err(ApiError::quota(Some(self.clock.real_seconds(seconds)))),
-                Ok(_) if method != Method::GET => Err(ApiError::method()),
-                Ok(_) => asked.answer(&state.world.accounts[grant.account], uri.query().unwrap_or_default()),
+                Ok(_) if !asked.methods().contains(method) => Err(ApiError::method()),
+                Ok(_) => {
+                    let repeated = met.beside(FaultKind::RepeatedData).is_some();
+                    asked.answer(&mut state.world, grant.account, method, query, body, repeated)
+                }
             },
         };
         match result {
-            Ok(body) => Answer::new(StatusCode::OK, body),
+            Ok(Value::Null) => Answer::new(StatusCode::NO_CONTENT, Value::Null),
+            Ok(mut body) => {
+                if !met.beside.is_empty() {
+                    let page = google_play::page_token(query);
+                    let package = asked.package().unwrap_or_default();
+                    distort::google_play(&mut body, met, &state.world.history, package, &page);
+                }
+                Answer::new(StatusCode::OK, body)
+            }
             Err(error) => {
                 Answer { retry_after: error.retry_after, ..Answer::new(error.status, error.body()) }
             }
@@ -232,6 +272,9 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
+        if self.status == StatusCode::NO_CONTENT {
+            return self.status.into_response();
+        }
         let mut response = (self.status, axum::Json(self.body)).into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
@@ -294,6 +337,20 @@ fn cut(body: &Value) -> Response {
         (CONTENT_LENGTH, HeaderValue::from(whole.len())),
     ];
     (headers, body).into_response()
+}
+
+/// An answer whose body is cut, and that does not know it: the length is that of what is there.
+fn truncated(body: &Value) -> Response {
+    let whole = body.to_string();
+    let half = Bytes::copy_from_slice(&whole.as_bytes()[..whole.len() / 2]);
+    ([(CONTENT_TYPE, "application/json")], half).into_response()
+}
+
+/// The time of a clock that is off.
+fn skewed_date(seconds: i64) -> String {
+    let off = Duration::from_secs(seconds.unsigned_abs());
+    let now = SystemTime::now();
+    httpdate::fmt_http_date(if seconds < 0 { now - off } else { now + off })
 }
 
 fn operation(uri: &Uri) -> Option<Operation> {

@@ -13,13 +13,15 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::google_play::token::AccessTokens;
+use crate::history::StateChange;
 use crate::keys::{AppStoreKey, KeyError, ServiceAccount};
+use crate::postman::{Postman, post};
 use crate::quota::RollingQuota;
 use crate::record::{Record, RecordedRequest};
-use crate::scenario::{Scenario, ScenarioError, Step};
+use crate::scenario::{PingShape, Scenario, ScenarioError, Step};
 use crate::server::{TOKEN_PATH, answer};
 use crate::timeline::Timeline;
-use crate::world::World;
+use crate::world::{WebhookDelivery, World};
 
 /// The window of App Store Connect's quota, in scenario seconds.
 const HOUR: f64 = 3600.0;
@@ -52,6 +54,9 @@ pub enum SimulatorError {
     /// There are no keys.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// There is no client to send webhooks with.
+    #[error("cannot make a client for webhooks: {0}")]
+    Client(#[from] reqwest::Error),
     /// The port cannot be had.
     #[error("cannot listen on port {port} of 127.0.0.1: {source}")]
     Listen {
@@ -78,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) app_store_keys: Vec<AppStoreKey>,
     /// In the order of the world's accounts.
     pub(crate) service_accounts: Vec<ServiceAccount>,
+    pub(crate) postman: Postman,
     state: Mutex<Shifting>,
     pushed: Notify,
 }
@@ -109,6 +115,7 @@ impl Shared {
                 }
             }
         }
+        self.postman.take(state.world.deliveries.take_outgoing());
     }
 }
 
@@ -119,18 +126,20 @@ impl Simulator {
         if !(speed.is_finite() && speed >= 0.0) {
             return Err(ScenarioError::Number("the speed is not a number from 0 on").into());
         }
-        let world = World::new(&scenario)?;
         let timeline = Timeline::new(&scenario)?;
         let port = options.port;
         let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listening.map_err(|source| SimulatorError::Listen { port, source })?;
         let address = listener.local_addr().map_err(|source| SimulatorError::Listen { port, source })?;
+        let base = format!("http://{address}");
+        let world = World::new(&scenario, &base)?;
         let keys = options.keys.as_deref();
         let app_store_keys: Result<_, _> =
             world.teams.iter().map(|team| AppStoreKey::provide(scenario.seed, &team.name, keys)).collect();
         let names: Vec<_> = world.accounts.iter().map(|account| account.name.clone()).collect();
+        let (postman, letters) = Postman::new()?;
         let shared = Arc::new(Shared {
-            base: format!("http://{address}"),
+            base,
             app_store_keys: app_store_keys?,
             service_accounts: service_accounts(scenario.seed, names, options.keys.clone()).await?,
             clock: Clock::new(speed),
@@ -151,6 +160,7 @@ impl Simulator {
                 record: Record::default(),
             }),
             pushed: Notify::new(),
+            postman,
         });
         let (stop, stopped) = watch::channel(false);
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
@@ -164,8 +174,9 @@ impl Simulator {
                 tracing::error!(%error, "the simulator's listener failed");
             }
         });
-        let stepping = tokio::spawn(step_on(Arc::clone(&shared), stopped));
-        Ok(Self { shared, address, stop, tasks: vec![serving, stepping] })
+        let stepping = tokio::spawn(step_on(Arc::clone(&shared), stopped.clone()));
+        let posting = tokio::spawn(post(Arc::clone(&shared), letters, stopped));
+        Ok(Self { shared, address, stop, tasks: vec![serving, stepping, posting] })
     }
 
     /// Where it listens.
@@ -214,7 +225,58 @@ impl Simulator {
     /// Takes a step now, whatever the scenario's time.
     pub fn apply(&self, step: Step) -> Result<(), ScenarioError> {
         let now = self.shared.clock.now();
-        self.shared.state().world.apply(step, now)
+        self.with_world(|world| world.apply(step, now))
+    }
+
+    /// Does something to the stores, and sends what webhooks are to be told of it.
+    fn with_world<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        let mut state = self.shared.state();
+        let result = change(&mut state.world);
+        self.shared.postman.take(state.world.deliveries.take_outgoing());
+        result
+    }
+
+    /// Sends a ping to a webhook, by its id; gives the id of the delivery.
+    pub fn ping_webhook(&self, webhook: &str, shape: PingShape) -> Result<String, ScenarioError> {
+        self.with_world(|world| world.ping(webhook, shape))
+    }
+
+    /// Delivers an event again, by the id of one of its deliveries: the same payload with the same `data.id`.
+    /// Gives the id of the new delivery.
+    pub fn redeliver_webhook(&self, delivery: &str) -> Result<String, ScenarioError> {
+        self.with_world(|world| world.redeliver(delivery))
+    }
+
+    /// From now on events of webhooks are written down as failed and not sent, so that only the list of
+    /// deliveries knows of them; or they are sent again.
+    pub fn withhold_webhooks(&self, withhold: bool) {
+        self.shared.state().world.deliveries.withhold = withhold;
+    }
+
+    /// What webhooks were sent and what was withheld, the oldest first, the last 4,096 of it.
+    pub fn webhook_deliveries(&self) -> Vec<WebhookDelivery> {
+        self.shared.state().world.deliveries.all().cloned().collect()
+    }
+
+    /// Waits until everything that webhooks are to be told so far was sent and answered, or has failed.
+    pub async fn webhooks_settled(&self) {
+        self.shared.postman.settled().await;
+    }
+
+    /// Every change in what the stores hold, in order, the last 131,072 of them; what a scenario begins with
+    /// appears at 0.
+    pub fn history(&self) -> Vec<StateChange> {
+        self.shared.state().world.history.all()
+    }
+
+    /// How many of Google Play's edits are open, over all accounts.
+    pub fn open_edits(&self) -> usize {
+        self.shared.state().world.edits.open_count()
+    }
+
+    /// How many edits were committed.
+    pub fn committed_edits(&self) -> u64 {
+        self.shared.state().world.edits.commits()
     }
 
     /// Moves the scenario's time on by so many scenario seconds, and takes what is due by then.
@@ -229,7 +291,7 @@ impl Simulator {
         self.shared.clock.now()
     }
 
-    /// How often the state of a version, build or release has changed so far. What appears is no change.
+    /// How often the main state of a resource has changed so far. What appears is no change.
     pub fn transitions(&self) -> u64 {
         self.shared.state().world.transitions()
     }

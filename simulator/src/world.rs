@@ -1,16 +1,22 @@
 //! What the stores hold now. Steps are the only way to change it.
 
-use time::OffsetDateTime;
+mod apps;
+mod edits;
+mod items;
+mod webhooks;
 
 use crate::faults::FaultBoard;
+use crate::history::History;
 use crate::scenario::{
-    App, AppStoreTeam, Build, PhasedRelease, PlayAccount, PlayApp, Release, Scenario, ScenarioError, Step,
-    Version,
+    AppEvent, AppInfo, AppStoreTeam, Availability, BetaReview, Build, BuildUpload, Fact, InAppPurchase, Item,
+    PingShape, PlayAccount, PlayApp, Release, ReviewItem, ReviewSubmission, Scenario, ScenarioError, Step,
+    Subscription, SubscriptionGroup, Version, Webhook,
 };
-use crate::values::{
-    APP_VERSION_STATES, EXTERNAL_BETA_STATES, INTERNAL_BETA_STATES, PHASED_RELEASE_STATES, PROCESSING_STATES,
-    WELL_KNOWN_TRACKS, known,
-};
+use crate::values::{WELL_KNOWN_TRACKS, known};
+use crate::world::apps::Away;
+pub(crate) use crate::world::edits::{Edit, EditRefused, Edits};
+pub use crate::world::webhooks::WebhookDelivery;
+pub(crate) use crate::world::webhooks::{Deliveries, Outgoing};
 
 /// Both stores.
 #[derive(Debug)]
@@ -18,39 +24,32 @@ pub(crate) struct World {
     pub(crate) teams: Vec<AppStoreTeam>,
     pub(crate) accounts: Vec<PlayAccount>,
     pub(crate) faults: FaultBoard,
+    pub(crate) history: History,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) edits: Edits,
+    /// Apps that left a team, by the team that they left.
+    away: Vec<Away>,
     unknown_values: bool,
     transitions: u64,
 }
 
 impl World {
-    /// The stores as a scenario begins, every part of it checked as a step would be.
-    pub(crate) fn new(scenario: &Scenario) -> Result<Self, ScenarioError> {
+    /// The stores as a scenario begins, every part of it checked as a step would be. `base` is the address
+    /// that App Store Connect's links begin with.
+    pub(crate) fn new(scenario: &Scenario, base: &str) -> Result<Self, ScenarioError> {
         let mut world = Self {
             teams: Vec::new(),
             accounts: Vec::new(),
             faults: FaultBoard::default(),
+            history: History::default(),
+            deliveries: Deliveries::new(base),
+            edits: Edits::default(),
+            away: Vec::new(),
             unknown_values: scenario.unknown_values,
             transitions: 0,
         };
         for team in &scenario.app_store {
-            if world.teams.iter().any(|known| known.name == team.name) {
-                return Err(duplicate("team", &team.name));
-            }
-            world.teams.push(AppStoreTeam {
-                apps: Vec::new(),
-                versions: Vec::new(),
-                builds: Vec::new(),
-                ..team.clone()
-            });
-            for app in &team.apps {
-                world.add_app(&team.name, app.clone())?;
-            }
-            for build in &team.builds {
-                world.add_build(build.clone())?;
-            }
-            for version in &team.versions {
-                world.add_version(version.clone())?;
-            }
+            world.add_team(team)?;
         }
         for account in &scenario.google_play {
             if world.accounts.iter().any(|known| known.name == account.name) {
@@ -61,10 +60,39 @@ impl World {
                 world.add_play_app(&account.name, app.clone())?;
             }
             for release in &account.releases {
-                world.put_release(release.clone())?;
+                world.put_release(release.clone(), 0.0)?;
             }
         }
         Ok(world)
+    }
+
+    fn add_team(&mut self, team: &AppStoreTeam) -> Result<(), ScenarioError> {
+        if self.teams.iter().any(|known| known.name == team.name) {
+            return Err(duplicate("team", &team.name));
+        }
+        self.teams.push(AppStoreTeam {
+            name: team.name.clone(),
+            hourly_limit: team.hourly_limit,
+            old_states: team.old_states,
+            admin: team.admin,
+            ..AppStoreTeam::default()
+        });
+        for app in &team.apps {
+            self.add_app(&team.name, app.clone())?;
+        }
+        self.add_all::<Build>(team)?;
+        self.add_all::<Version>(team)?;
+        self.add_all::<BetaReview>(team)?;
+        self.add_all::<BuildUpload>(team)?;
+        self.add_all::<AppEvent>(team)?;
+        self.add_all::<ReviewSubmission>(team)?;
+        self.add_all::<ReviewItem>(team)?;
+        self.add_all::<AppInfo>(team)?;
+        self.add_all::<InAppPurchase>(team)?;
+        self.add_all::<SubscriptionGroup>(team)?;
+        self.add_all::<Subscription>(team)?;
+        self.add_all::<Availability>(team)?;
+        self.add_all::<Webhook>(team)
     }
 
     /// How many states of subjects have changed so far.
@@ -76,66 +104,60 @@ impl World {
     pub(crate) fn apply(&mut self, step: Step, now: f64) -> Result<(), ScenarioError> {
         match step {
             Step::AddApp { team, app } => self.add_app(&team, app),
-            Step::RemoveApp { id } => self.remove_app(&id),
-            Step::AddVersion(version) => self.add_version(version),
-            Step::VersionState { id, state } => {
-                self.check("version state", &state, APP_VERSION_STATES)?;
-                let version = self.version_mut(&id)?;
-                let changed = version.state != state;
-                version.state = state;
-                self.transitions += u64::from(changed);
-                Ok(())
-            }
-            Step::VersionBuild { id, build } => {
-                if let Some(build) = &build {
-                    self.build_mut(build)?;
-                }
-                self.version_mut(&id)?.build = build;
-                Ok(())
-            }
-            Step::PhasedRelease { id, state, day } => {
-                self.check("phased release state", &state, PHASED_RELEASE_STATES)?;
-                self.version_mut(&id)?.phased_release = Some(PhasedRelease { state, day });
-                Ok(())
-            }
-            Step::RemoveVersion { id } => {
-                self.version_mut(&id)?;
-                self.teams.iter_mut().for_each(|team| team.versions.retain(|version| version.id != id));
-                Ok(())
-            }
-            Step::AddBuild(build) => self.add_build(build),
+            Step::RemoveApp { id } => self.remove_app(&id, now),
+            Step::TransferApp { id, to } => self.transfer_app(&id, to.as_deref(), now),
+            Step::ReturnApp { id } => self.return_app(&id, now),
+            Step::AddVersion(version) => self.add(version, now),
+            Step::AddBuild(build) => self.add(build, now),
+            Step::AddBetaReview(review) => self.add(review, now),
+            Step::AddBuildUpload(upload) => self.add(upload, now),
+            Step::AddReviewSubmission(submission) => self.add(submission, now),
+            Step::AddReviewItem(item) => self.add(item, now),
+            Step::AddAppInfo(info) => self.add(info, now),
+            Step::AddInAppPurchase(purchase) => self.add(purchase, now),
+            Step::AddSubscriptionGroup(group) => self.add(group, now),
+            Step::AddSubscription(subscription) => self.add(subscription, now),
+            Step::AddAppEvent(event) => self.add(event, now),
+            Step::AddAvailability(availability) => self.add(availability, now),
+            Step::AddWebhook(webhook) => self.add(webhook, now),
+            Step::State { resource, id, state } => self.set_state(&resource, &id, state, now),
+            Step::VersionState { id, state } => self.set_state(Version::KIND, &id, state, now),
+            Step::VersionBuild { id, build } => self.version_build(&id, build),
+            Step::PhasedRelease { id, state, day } => self.phased_release(&id, Some(state), Some(day), now),
+            Step::PhasedDay { id, day } => self.phased_release(&id, None, Some(Some(day)), now),
             Step::BuildState { id, processing_state, expired, internal_state, external_state } => {
-                self.build_state(&id, processing_state, expired, internal_state, external_state)
+                self.build_state(&id, processing_state, expired, internal_state, external_state, now)
             }
-            Step::RemoveBuild { id } => {
-                self.build_mut(&id)?;
-                for team in &mut self.teams {
-                    team.builds.retain(|build| build.id != id);
-                    for version in &mut team.versions {
-                        version.build.take_if(|build| *build == id);
-                    }
-                }
-                Ok(())
+            Step::UploadState { id, state, errors, warnings, infos, build } => {
+                self.upload_state(&id, state, [errors, warnings, infos], build, now)
             }
+            Step::TerritoryAvailability { app, territory, available, content_statuses } => {
+                self.territory(&app, &territory, available, content_statuses, now)
+            }
+            Step::RemoveVersion { id } => self.remove(Version::KIND, &id, now),
+            Step::RemoveBuild { id } => self.remove(Build::KIND, &id, now),
+            Step::Remove { resource, id } => self.remove(&resource, &id, now),
             Step::AddPlayApp { account, app } => self.add_play_app(&account, app),
-            Step::RemovePlayApp { package } => {
-                let account = self.account_of(&package)?;
-                account.apps.retain(|app| app.package != package);
-                account.releases.retain(|release| release.package != package);
-                Ok(())
-            }
-            Step::Release(release) => self.put_release(release),
+            Step::RemovePlayApp { package } => self.remove_play_app(&package, now),
+            Step::Release(release) => self.put_release(release, now),
             Step::RemoveRelease { package, track, version_codes } => {
                 let account = self.account_of(&package)?;
-                let before = account.releases.len();
-                account.releases.retain(|release| {
-                    release.package != package
-                        || release.track != track
-                        || release.version_codes != version_codes
+                let place = account.releases.iter().position(|release| {
+                    release.package == package
+                        && release.track == track
+                        && release.version_codes == version_codes
                 });
-                if account.releases.len() == before {
-                    return Err(missing("release", &format!("{package} {track} {version_codes:?}")));
-                }
+                let missing = || missing("release", &format!("{package} {track} {version_codes:?}"));
+                let gone = account.releases.remove(place.ok_or_else(missing)?);
+                self.changed(now, gone.facts(), &[]);
+                Ok(())
+            }
+            Step::WithholdWebhooks { withhold } => {
+                self.deliveries.withhold = withhold;
+                Ok(())
+            }
+            Step::PingWebhook { webhook, shape } => {
+                self.ping(&webhook, shape)?;
                 Ok(())
             }
             Step::Fault(fault) => {
@@ -149,80 +171,27 @@ impl World {
         }
     }
 
-    fn add_app(&mut self, team: &str, app: App) -> Result<(), ScenarioError> {
-        if self.teams.iter().any(|team| team.apps.iter().any(|known| known.id == app.id)) {
-            return Err(duplicate("app", &app.id));
-        }
-        let found = self.teams.iter_mut().find(|known| known.name == team);
-        found.ok_or_else(|| missing("team", team))?.apps.push(app);
-        Ok(())
+    /// Sends a ping to a webhook; gives the id of its delivery.
+    pub(crate) fn ping(&mut self, webhook: &str, shape: PingShape) -> Result<String, ScenarioError> {
+        let webhook = self.find::<Webhook>(webhook)?.1.clone();
+        Ok(self.deliveries.ping(&webhook, shape))
     }
 
-    fn remove_app(&mut self, id: &str) -> Result<(), ScenarioError> {
-        let team = self.team_of(id)?;
-        team.apps.retain(|app| app.id != id);
-        team.versions.retain(|version| version.app != id);
-        team.builds.retain(|build| build.app != id);
-        Ok(())
+    /// Delivers an event again, by the id of a past delivery; gives the id of the new one.
+    pub(crate) fn redeliver(&mut self, delivery: &str) -> Result<String, ScenarioError> {
+        let found = self.deliveries.all().find(|known| known.id == delivery).cloned();
+        let past = found.ok_or_else(|| missing("webhook delivery", delivery))?;
+        let webhook = self.find::<Webhook>(&past.webhook)?.1.clone();
+        Ok(self.deliveries.redeliver(&webhook, &past))
     }
 
-    fn add_version(&mut self, mut version: Version) -> Result<(), ScenarioError> {
-        if !self.unknown_values {
-            version.check()?;
-        }
-        if self.version_mut(&version.id).is_ok() {
-            return Err(duplicate("version", &version.id));
-        }
-        if let Some(build) = &version.build {
-            self.build_mut(build)?;
-        }
-        version.created.get_or_insert_with(OffsetDateTime::now_utc);
-        self.team_of(&version.app)?.versions.push(version);
-        Ok(())
-    }
-
-    fn add_build(&mut self, mut build: Build) -> Result<(), ScenarioError> {
-        if !self.unknown_values {
-            build.check()?;
-        }
-        if self.build_mut(&build.id).is_ok() {
-            return Err(duplicate("build", &build.id));
-        }
-        build.uploaded.get_or_insert_with(OffsetDateTime::now_utc);
-        self.team_of(&build.app)?.builds.push(build);
-        Ok(())
-    }
-
-    fn build_state(
-        &mut self,
-        id: &str,
-        processing_state: Option<String>,
-        expired: Option<bool>,
-        internal_state: Option<String>,
-        external_state: Option<String>,
-    ) -> Result<(), ScenarioError> {
-        for (kind, value, values) in [
-            ("processing state", &processing_state, PROCESSING_STATES),
-            ("internal beta state", &internal_state, INTERNAL_BETA_STATES),
-            ("external beta state", &external_state, EXTERNAL_BETA_STATES),
-        ] {
-            if let Some(value) = value {
-                self.check(kind, value, values)?;
+    /// Remembers what has changed, and tells the webhooks.
+    fn changed(&mut self, at: f64, before: Vec<Fact>, after: &[Fact]) {
+        for change in self.history.record(at, before, after) {
+            if change.from.is_some() && change.to.is_some() {
+                self.deliveries.tell(&self.teams, &change);
             }
         }
-        let build = self.build_mut(id)?;
-        let before = (build.processing_state.clone(), build.expired);
-        if let Some(state) = processing_state {
-            build.processing_state = state;
-        }
-        if let Some(expired) = expired {
-            build.expired = expired;
-        }
-        build.internal_state = internal_state.or(build.internal_state.take());
-        build.external_state = external_state.or(build.external_state.take());
-        let changed = before != (build.processing_state.clone(), build.expired);
-        self.transitions += u64::from(changed);
-        Ok(())
     }
 
     fn add_play_app(&mut self, account: &str, app: PlayApp) -> Result<(), ScenarioError> {
@@ -234,47 +203,49 @@ impl World {
         Ok(())
     }
 
-    fn put_release(&mut self, release: Release) -> Result<(), ScenarioError> {
+    fn remove_play_app(&mut self, package: &str, now: f64) -> Result<(), ScenarioError> {
+        let account = self.account_of(package)?;
+        account.apps.retain(|app| app.package != package);
+        let of_app = |release: &mut Release| release.package == package;
+        let gone = account.releases.extract_if(.., of_app).flat_map(|release| release.facts()).collect();
+        self.changed(now, gone, &[]);
+        self.edits.forget(package);
+        Ok(())
+    }
+
+    fn put_release(&mut self, release: Release, now: f64) -> Result<(), ScenarioError> {
         if !self.unknown_values {
             release.check()?;
         }
+        release.check_numbers()?;
         let account = self.account_of(&release.package)?;
         if !account.apps.iter().any(|app| app.package == release.package && has_track(app, &release.track)) {
             return Err(missing("track", &release.track));
         }
+        let after = release.facts();
         let known = account.releases.iter_mut().find(|known| {
             known.package == release.package
                 && known.track == release.track
                 && known.version_codes == release.version_codes
         });
-        match known {
+        let (before, changed) = match known {
             Some(known) => {
-                let changed = known.state != release.state;
+                let (before, changed) = (known.facts(), known.state != release.state);
                 *known = release;
-                self.transitions += u64::from(changed);
+                (before, changed)
             }
-            None => account.releases.push(release),
-        }
+            None => {
+                account.releases.push(release);
+                (Vec::new(), false)
+            }
+        };
+        self.transitions += u64::from(changed);
+        self.changed(now, before, &after);
         Ok(())
     }
 
     fn check(&self, kind: &'static str, value: &str, values: &[&str]) -> Result<(), ScenarioError> {
         if self.unknown_values { Ok(()) } else { known(kind, value, values) }
-    }
-
-    fn team_of(&mut self, app: &str) -> Result<&mut AppStoreTeam, ScenarioError> {
-        let found = self.teams.iter_mut().find(|team| team.apps.iter().any(|known| known.id == app));
-        found.ok_or_else(|| missing("app", app))
-    }
-
-    fn version_mut(&mut self, id: &str) -> Result<&mut Version, ScenarioError> {
-        let mut versions = self.teams.iter_mut().flat_map(|team| &mut team.versions);
-        versions.find(|version| version.id == id).ok_or_else(|| missing("version", id))
-    }
-
-    fn build_mut(&mut self, id: &str) -> Result<&mut Build, ScenarioError> {
-        let mut builds = self.teams.iter_mut().flat_map(|team| &mut team.builds);
-        builds.find(|build| build.id == id).ok_or_else(|| missing("build", id))
     }
 
     fn account_of(&mut self, package: &str) -> Result<&mut PlayAccount, ScenarioError> {

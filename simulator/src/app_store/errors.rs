@@ -120,6 +120,19 @@ impl ApiError {
         }
     }
 
+    /// A parameter that has to be there.
+    pub(crate) fn missing_parameter(name: &str) -> Self {
+        Self {
+            parameter: Some(name.to_owned()),
+            ..Self::new(
+                StatusCode::BAD_REQUEST,
+                "PARAMETER_ERROR.REQUIRED",
+                "A required parameter is missing",
+                format!("The parameter '{name}' is required for this request"),
+            )
+        }
+    }
+
     /// The body.
     pub(crate) fn body(&self) -> Value {
         let mut error = json!({

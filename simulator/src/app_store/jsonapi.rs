@@ -1,15 +1,18 @@
 //! The part of JSON:API that App Store Connect speaks: sparse fields, includes one level deep, filters,
 //! sorting, and pages by cursor.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use crate::app_store::errors::ApiError;
-use crate::app_store::fields::fields_of;
+use crate::app_store::fields::{fields_of, is_foreign};
+use crate::app_store::view::{Node, View};
+use crate::random::Random;
 
 /// The size of a page that no `limit` asks for.
 const DEFAULT_LIMIT: usize = 50;
@@ -28,9 +31,21 @@ const MAX_RELATED: usize = 50;
 pub(crate) struct Resource {
     pub(crate) kind: &'static str,
     pub(crate) id: String,
+    /// Where it can be read by its id, without the id; the store has no such path for every type.
+    pub(crate) collection: Option<&'static str>,
     pub(crate) attributes: Vec<(&'static str, Option<Value>)>,
     pub(crate) relationships: Vec<Relationship>,
 }
+
+impl Resource {
+    fn home(&self, base: &str) -> String {
+        let encoded = utf8_percent_encode(&self.id, ID);
+        format!("{base}{}/{encoded}", self.collection.unwrap_or_default())
+    }
+}
+
+/// What is escaped in an id that stands in a path.
+const ID: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A relationship of a resource.
 #[derive(Debug)]
@@ -51,16 +66,20 @@ pub(crate) enum Target {
     Elsewhere,
 }
 
-/// What a list endpoint allows.
+/// What a read allows.
 pub(crate) struct Listing {
     /// The type of its resources.
     pub(crate) kind: &'static str,
+    /// Whether it lists: only then is there a way on, a `limit` and `sort`.
+    pub(crate) paged: bool,
     /// The relationships that `include` may name, with their types.
     pub(crate) includes: &'static [(&'static str, &'static str)],
     /// Those of them that take a `limit[…]`.
     pub(crate) limited: &'static [&'static str],
-    /// The filters.
-    pub(crate) filters: &'static [&'static str],
+    /// The filters, with the values that they take; none is any.
+    pub(crate) filters: &'static [(&'static str, &'static [&'static str])],
+    /// The filters that have to be there.
+    pub(crate) required: &'static [&'static str],
     /// The attributes that `sort` may name.
     pub(crate) sorts: &'static [&'static str],
 }
@@ -75,12 +94,25 @@ pub(crate) struct Query {
     sort: Option<(String, bool)>,
     limit: usize,
     offset: usize,
+    /// How the store answers other than it should.
+    distorted: Distortion,
+}
+
+/// How a list is told other than it should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Distortion {
+    /// Filters are read, and let everything through.
+    pub(crate) unfiltered: bool,
+    /// The order is drawn from this.
+    pub(crate) shuffled: Option<u64>,
+    /// Each page has the data of the first.
+    pub(crate) repeated: bool,
 }
 
 impl Query {
     /// Reads a query string as strictly as the store does: what the list does not allow is an error.
-    pub(crate) fn parse(query: &str, listing: &Listing) -> Result<Self, ApiError> {
-        let mut parsed = Self { limit: DEFAULT_LIMIT, ..Self::default() };
+    pub(crate) fn parse(query: &str, listing: &Listing, distorted: Distortion) -> Result<Self, ApiError> {
+        let mut parsed = Self { limit: DEFAULT_LIMIT, distorted, ..Self::default() };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let values = || value.split(',').filter(|part| !part.is_empty()).map(str::to_owned);
             match (name.as_ref(), bracketed(&name)) {
@@ -89,7 +121,10 @@ impl Query {
                         kind == listing.kind || listing.includes.iter().any(|(_, included)| *included == kind)
                     });
                     let known = known.ok_or_else(|| illegal(&name))?;
-                    if let Some(field) = values().find(|field| !known.contains(&field.as_str())) {
+                    let foreign = |field: &String| {
+                        !known.contains(&field.as_str()) || is_foreign(listing.kind, kind, field)
+                    };
+                    if let Some(field) = values().find(foreign) {
                         return Err(ApiError::parameter(
                             &name,
                             format!("'{field}' is not a valid field name"),
@@ -105,8 +140,12 @@ impl Query {
                     parsed.related_limits.insert(relationship.to_owned(), limit);
                 }
                 (_, Some(("filter", field))) => {
-                    if !listing.filters.contains(&field) {
-                        return Err(illegal(&name));
+                    let found = listing.filters.iter().find(|(known, _)| *known == field);
+                    let (_, known) = found.ok_or_else(|| illegal(&name))?;
+                    let unknown = |value: &String| !known.is_empty() && !known.contains(&value.as_str());
+                    if let Some(value) = values().find(unknown) {
+                        let detail = format!("'{value}' is not a valid filter value");
+                        return Err(ApiError::parameter(&name, detail));
                     }
                     parsed.filters.push((field.to_owned(), values().collect()));
                 }
@@ -126,14 +165,19 @@ impl Query {
                     }
                     parsed.sort = Some((field.to_owned(), down));
                 }
-                ("limit", None) => parsed.limit = number("limit", &value, MAX_LIMIT)?,
-                ("cursor", None) => {
+                ("limit", None) if listing.paged => parsed.limit = number("limit", &value, MAX_LIMIT)?,
+                ("cursor", None) if listing.paged => {
                     let offset = read_cursor(&value);
                     let invalid =
                         || ApiError::parameter("cursor", format!("'{value}' is not a valid cursor"));
                     parsed.offset = offset.ok_or_else(invalid)?;
                 }
                 _ => return Err(illegal(&name)),
+            }
+        }
+        for name in listing.required {
+            if parsed.filter(name).is_none_or(<[_]>::is_empty) {
+                return Err(ApiError::missing_parameter(&format!("filter[{name}]")));
             }
         }
         Ok(parsed)
@@ -146,58 +190,84 @@ impl Query {
 
     /// Whether a value passes a filter, which it does where there is none.
     pub(crate) fn passes(&self, field: &str, value: &str) -> bool {
-        self.filter(field).is_none_or(|values| values.iter().any(|wanted| wanted == value))
+        self.distorted.unfiltered
+            || self.filter(field).is_none_or(|values| values.iter().any(|wanted| wanted == value))
     }
 }
 
-/// The body of a page: the resources that the query asks for, those they include, and the way on.
-/// `lookup` finds a resource by type and id.
-pub(crate) fn page(
-    base: &str,
-    path: &str,
-    query_text: &str,
-    query: &Query,
-    mut resources: Vec<Resource>,
-    lookup: &dyn Fn(&str, &str) -> Option<Resource>,
-) -> Value {
-    if let Some((field, down)) = &query.sort {
-        resources.sort_by_key(|resource| sort_key(resource, field));
-        if *down {
-            resources.reverse();
-        }
-    }
-    let total = resources.len();
-    let end = query.offset.saturating_add(query.limit).min(total);
-    let shown = resources.get(query.offset.min(total)..end).unwrap_or_default();
-    let mut included = Vec::new();
-    let mut seen = BTreeSet::new();
-    for resource in shown {
-        for relationship in &resource.relationships {
-            if !query.include.iter().any(|name| name == relationship.name) {
-                continue;
+/// Where an answer comes from: its address, its query as it came and as it was read, and what a team sees.
+pub(crate) struct Asked<'a, 'v> {
+    pub(crate) base: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) query_text: &'a str,
+    pub(crate) query: &'a Query,
+    pub(crate) kind: &'static str,
+    pub(crate) view: &'a View<'v>,
+}
+
+impl Asked<'_, '_> {
+    /// The body of a page: the resources that the query asks for, those they include, and the way on.
+    pub(crate) fn page(&self, mut nodes: Vec<Node<'_>>) -> Value {
+        let query = self.query;
+        if let Some((field, down)) = &query.sort {
+            nodes.sort_by_cached_key(|node| sort_key(&self.view.resource(*node), field));
+            if *down {
+                nodes.reverse();
             }
+        }
+        if let Some(seed) = query.distorted.shuffled {
+            nodes.sort_by_cached_key(|node| Random::new(seed, &self.view.resource(*node).id).bits());
+        }
+        let total = nodes.len();
+        let end = query.offset.saturating_add(query.limit).min(total);
+        let (from, to) = if query.distorted.repeated {
+            (0, query.limit.min(total))
+        } else {
+            (query.offset.min(total), end)
+        };
+        let shown: Vec<_> = nodes[from..to].iter().map(|node| self.view.resource(*node)).collect();
+        let mut links = json!({ "self": address(self.base, self.path, self.query_text, None) });
+        let mut paging = json!({ "total": total, "limit": query.limit });
+        if end < total {
+            let cursor = write_cursor(end);
+            links["next"] = address(self.base, self.path, self.query_text, Some(&cursor)).into();
+            paging["nextCursor"] = cursor.into();
+        }
+        let data: Vec<_> = shown.iter().map(|resource| render(self.base, resource, query, true)).collect();
+        let body = json!({ "data": data, "links": links, "meta": { "paging": paging } });
+        self.with_included(body, &shown)
+    }
+
+    /// The body of one resource, with those it includes.
+    pub(crate) fn one(&self, node: Node<'_>) -> Value {
+        let resource = self.view.resource(node);
+        let links = json!({ "self": address(self.base, self.path, self.query_text, None) });
+        let body = json!({ "data": render(self.base, &resource, self.query, true), "links": links });
+        self.with_included(body, &[resource])
+    }
+
+    fn with_included(&self, mut body: Value, shown: &[Resource]) -> Value {
+        let query = self.query;
+        if query.include.is_empty() {
+            return body;
+        }
+        let mut included = Vec::new();
+        let mut seen = HashSet::new();
+        let wanted =
+            |relationship: &&Relationship| query.include.iter().any(|name| name == relationship.name);
+        for relationship in shown.iter().flat_map(|resource| &resource.relationships).filter(wanted) {
             for id in ids(relationship, query) {
-                if seen.insert((relationship.kind, id.clone())) {
-                    included.extend(
-                        lookup(relationship.kind, id).map(|found| render(base, &found, query, false)),
-                    );
+                if seen.insert((relationship.kind, id)) {
+                    let found = self.view.find(relationship.kind, id, self.kind);
+                    let rendered =
+                        found.map(|node| render(self.base, &self.view.resource(node), query, false));
+                    included.extend(rendered);
                 }
             }
         }
-    }
-    let mut links = json!({ "self": address(base, path, query_text, None) });
-    let mut paging = json!({ "total": total, "limit": query.limit });
-    if end < total {
-        let cursor = write_cursor(end);
-        links["next"] = address(base, path, query_text, Some(&cursor)).into();
-        paging["nextCursor"] = cursor.into();
-    }
-    let data: Vec<_> = shown.iter().map(|resource| render(base, resource, query, true)).collect();
-    let mut body = json!({ "data": data, "links": links, "meta": { "paging": paging } });
-    if !query.include.is_empty() {
         body["included"] = included.into();
+        body
     }
-    body
 }
 
 /// One resource, only with the fields that the query asks of its type. A relationship shows its data only
@@ -230,12 +300,12 @@ fn render(base: &str, resource: &Resource, query: &Query, primary: bool) -> Valu
             }
         }
         if relationship.linked {
-            let (kind, id, name) = (resource.kind, &resource.id, relationship.name);
+            let (name, home) = (relationship.name, resource.home(base));
             shown.insert(
                 "links".to_owned(),
                 json!({
-                    "self": format!("{base}/v1/{kind}/{id}/relationships/{name}"),
-                    "related": format!("{base}/v1/{kind}/{id}/{name}"),
+                    "self": format!("{home}/relationships/{name}"),
+                    "related": format!("{home}/{name}"),
                 }),
             );
         }
@@ -248,7 +318,9 @@ fn render(base: &str, resource: &Resource, query: &Query, primary: bool) -> Valu
     if !relationships.is_empty() {
         rendered["relationships"] = relationships.into();
     }
-    rendered["links"] = json!({ "self": format!("{base}/v1/{}/{}", resource.kind, resource.id) });
+    if resource.collection.is_some() {
+        rendered["links"] = json!({ "self": resource.home(base) });
+    }
     rendered
 }
 

@@ -3,6 +3,8 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::world::EditRefused;
+
 /// One error of a Google API.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -59,6 +61,21 @@ impl ApiError {
 
     pub(crate) fn argument(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", "badRequest", message)
+    }
+
+    pub(crate) fn edit(refused: EditRefused) -> Self {
+        let gone = |name, message| Self::new(StatusCode::BAD_REQUEST, name, "badRequest", message);
+        match refused {
+            EditRefused::Unknown => Self::not_found(),
+            EditRefused::Deleted => gone("INVALID_ARGUMENT", "This Edit has been deleted."),
+            EditRefused::Committed => gone(
+                "FAILED_PRECONDITION",
+                "This edit has already been successfully committed, please create a new Edit.",
+            ),
+            EditRefused::Expired => {
+                gone("FAILED_PRECONDITION", "This edit has expired, please create a new Edit.")
+            }
+        }
     }
 
     pub(crate) fn quota(retry_after: Option<u64>) -> Self {

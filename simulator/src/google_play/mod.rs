@@ -1,9 +1,11 @@
 //! Google Play: the search for apps and the release filter options of the reporting API, and the list of
-//! releases of the publisher API.
+//! releases and the edits of the publisher API.
 
+mod edits;
 pub(crate) mod errors;
 pub(crate) mod token;
 
+use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use crate::google_play::errors::ApiError;
 use crate::google_play::token::{PUBLISHER_SCOPE, REPORTING_SCOPE};
 use crate::scenario::{PlayAccount, PlayApp, Release};
 use crate::values::WELL_KNOWN_TRACKS;
-use crate::world::has_track;
+use crate::world::{World, has_track};
 
 /// How many apps a page holds that no `pageSize` asks for, and how many it holds at most.
 const PAGE: (usize, usize) = (50, 1000);
@@ -27,11 +29,32 @@ pub(crate) enum Operation {
     SearchApps,
     ReleaseFilterOptions { app: String },
     Releases { package: String, track: String },
+    Edits { package: String },
+    Edit { package: String, edit: String },
+    CommitEdit { package: String, edit: String },
+    EditTracks { package: String, edit: String },
+    EditTrack { package: String, edit: String, track: String },
 }
 
 impl Operation {
     /// The operation at a path, given as its decoded segments.
     pub(crate) fn at(segments: &[&str]) -> Option<Self> {
+        let text = |part: &str| part.to_owned();
+        if let ["androidpublisher", "v3", "applications", package, "edits", rest @ ..] = segments {
+            let package = text(package);
+            return match rest {
+                [] => Some(Self::Edits { package }),
+                [edit] => Some(match edit.strip_suffix(":commit") {
+                    Some(edit) => Self::CommitEdit { package, edit: text(edit) },
+                    None => Self::Edit { package, edit: text(edit) },
+                }),
+                [edit, "tracks"] => Some(Self::EditTracks { package, edit: text(edit) }),
+                [edit, "tracks", track] => {
+                    Some(Self::EditTrack { package, edit: text(edit), track: text(track) })
+                }
+                _ => None,
+            };
+        }
         match segments {
             ["v1beta1", "apps:search"] => Some(Self::SearchApps),
             ["v1beta1", "apps", name] => {
@@ -53,6 +76,36 @@ impl Operation {
             Self::Releases { .. } => {
                 "androidpublisher/v3/applications/{applicationsId}/tracks/{tracksId}/releases"
             }
+            Self::Edits { .. } => "androidpublisher/v3/applications/{packageName}/edits",
+            Self::Edit { .. } => "androidpublisher/v3/applications/{packageName}/edits/{editId}",
+            Self::CommitEdit { .. } => "androidpublisher/v3/applications/{packageName}/edits/{editId}:commit",
+            Self::EditTracks { .. } => "androidpublisher/v3/applications/{packageName}/edits/{editId}/tracks",
+            Self::EditTrack { .. } => {
+                "androidpublisher/v3/applications/{packageName}/edits/{editId}/tracks/{track}"
+            }
+        }
+    }
+
+    /// The methods that it takes.
+    pub(crate) fn methods(&self) -> &'static [Method] {
+        match self {
+            Self::Edits { .. } | Self::CommitEdit { .. } => &[Method::POST],
+            Self::Edit { .. } => &[Method::GET, Method::DELETE],
+            _ => &[Method::GET],
+        }
+    }
+
+    /// The package that it is about.
+    pub(crate) fn package(&self) -> Option<&str> {
+        match self {
+            Self::SearchApps => None,
+            Self::ReleaseFilterOptions { app: package }
+            | Self::Releases { package, .. }
+            | Self::Edits { package }
+            | Self::Edit { package, .. }
+            | Self::CommitEdit { package, .. }
+            | Self::EditTracks { package, .. }
+            | Self::EditTrack { package, .. } => Some(package),
         }
     }
 
@@ -60,19 +113,38 @@ impl Operation {
     pub(crate) fn scope(&self) -> &'static str {
         match self {
             Self::SearchApps | Self::ReleaseFilterOptions { .. } => REPORTING_SCOPE,
-            Self::Releases { .. } => PUBLISHER_SCOPE,
+            _ => PUBLISHER_SCOPE,
         }
     }
 
-    /// The answer from what an account sees.
-    pub(crate) fn answer(&self, account: &PlayAccount, query: &str) -> Result<Value, ApiError> {
-        let query = Parameters::parse(query, matches!(self, Self::SearchApps))?;
+    /// The answer from what an account sees; null is one without a body. `repeated` gives each page of the
+    /// search the data of the first.
+    pub(crate) fn answer(
+        &self,
+        world: &mut World,
+        place: usize,
+        method: &Method,
+        query: &str,
+        body: &[u8],
+        repeated: bool,
+    ) -> Result<Value, ApiError> {
+        let commits = matches!(self, Self::CommitEdit { .. });
+        let query = Parameters::parse(query, matches!(self, Self::SearchApps), commits)?;
+        let account = &world.accounts[place];
         match self {
-            Self::SearchApps => search(account, &query),
+            Self::SearchApps => search(account, &query, repeated),
             Self::ReleaseFilterOptions { app } => Ok(filter_options(account, find(account, app)?)),
             Self::Releases { package, track } => releases(account, find(account, package)?, track),
+            _ => edits::answer(self, world, place, method, body),
         }
     }
+}
+
+/// The token of the page that a search asks for.
+pub(crate) fn page_token(query: &str) -> String {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let asked = pairs.find(|(name, _)| name == "pageToken").map(|(_, token)| token.into_owned());
+    asked.unwrap_or_else(|| write_token(0))
 }
 
 /// The query parameters that the simulator knows.
@@ -83,12 +155,13 @@ struct Parameters {
 }
 
 impl Parameters {
-    fn parse(query: &str, paged: bool) -> Result<Self, ApiError> {
+    fn parse(query: &str, paged: bool, commits: bool) -> Result<Self, ApiError> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match name.as_ref() {
                 "alt" if value == "json" => {}
                 "prettyPrint" | "quotaUser" => {}
+                "changesNotSentForReview" | "changesInReviewBehavior" if commits => {}
                 "pageSize" if paged => {
                     let invalid = || ApiError::argument(format!("Invalid value at 'page_size' ({value})"));
                     parsed.size = Some(value.parse().map_err(|_| invalid())?);
@@ -109,7 +182,7 @@ fn find<'a>(account: &'a PlayAccount, package: &str) -> Result<&'a PlayApp, ApiE
     account.apps.iter().find(|app| app.package == package).ok_or_else(|| ApiError::no_such_app(package))
 }
 
-fn search(account: &PlayAccount, query: &Parameters) -> Result<Value, ApiError> {
+fn search(account: &PlayAccount, query: &Parameters, repeated: bool) -> Result<Value, ApiError> {
     let size = match query.size {
         Some(size) if size < 0 => return Err(ApiError::argument("page_size must not be negative")),
         Some(0) | None => PAGE.0,
@@ -122,7 +195,7 @@ fn search(account: &PlayAccount, query: &Parameters) -> Result<Value, ApiError> 
     let apps: Vec<_> = account
         .apps
         .iter()
-        .skip(start)
+        .skip(if repeated { 0 } else { start })
         .take(size)
         .map(|app| {
             json!({

@@ -54,7 +54,7 @@ const QUERIES: [(usize, &str); 20] = [
 ];
 
 /// Every path in an answer, with ids replaced as the description does.
-fn linked_paths(base: &str, value: &Value, into: &mut BTreeSet<String>) {
+pub(crate) fn linked_paths(base: &str, value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::String(text) if text.starts_with(base) => {
             let path = text[base.len()..].split('?').next().unwrap();
@@ -244,7 +244,9 @@ async fn what_the_description_does_not_allow_is_a_400_that_names_the_parameter()
         (0, "fields[shoes]", "size"),
         (1, "sort", "createdDate"),
         (1, "fields[buildBetaDetails]", "externalBuildState"),
-        (2, "filter[expired]", "true"),
+        (2, "filter[expired]", "perhaps"),
+        (2, "filter[betaGroups]", "1"),
+        (1, "filter[appVersionState]", "HELD"),
     ] {
         let (path, template) = LISTS[list];
         let response = get(&simulator, &format!("{path}?{name}={value}")).await;
@@ -373,7 +375,7 @@ async fn the_quota_is_told_in_each_answer_and_holds_over_a_rolling_hour() {
 #[tokio::test]
 async fn a_path_or_method_that_is_not_there_is_an_error_and_is_recorded() {
     let simulator = start().await;
-    assert_eq!(get(&simulator, "/v1/users?limit=5").await.status(), 404);
+    assert_eq!(get(&simulator, "/v1/actors?limit=5").await.status(), 404);
     let key = simulator.app_store_key("Acme").unwrap();
     let address = format!("{}/v1/apps", simulator.app_store_base_url());
     let token = sign(&key, &claims(&key));
@@ -388,7 +390,7 @@ async fn a_path_or_method_that_is_not_there_is_an_error_and_is_recorded() {
     assert_eq!(
         seen,
         [
-            (text("GET"), text("/v1/users"), text("limit=5"), None, 404),
+            (text("GET"), text("/v1/actors"), text("limit=5"), None, 404),
             (text("DELETE"), text("/v1/apps"), text(""), Some("/v1/apps"), 405),
         ]
     );

@@ -58,3 +58,23 @@ async fn the_demo_takes_its_steps_by_itself() {
     }
     simulator.shutdown().await;
 }
+
+#[tokio::test]
+async fn reviews_rollouts_purchases_and_subscriptions_move_in_the_demo() {
+    let simulator = still(Scenario::demo()).await;
+    simulator.advance(60.0 * demo_speed());
+    let moved = |resource: &str| {
+        simulator.history().iter().any(|change| change.resource == resource && change.from.is_some())
+    };
+    for resource in [
+        "appStoreVersions",
+        "reviewSubmissions",
+        "reviewSubmissionItems",
+        "appStoreVersionPhasedReleases",
+        "inAppPurchases",
+        "subscriptions",
+        "releases",
+    ] {
+        assert!(moved(resource), "no {resource}");
+    }
+}

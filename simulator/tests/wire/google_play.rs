@@ -103,6 +103,7 @@ async fn no_more_than_twenty_releases_are_listed() {
                 name: "beta".to_owned(),
                 version_codes: BTreeSet::from([code]),
                 state: "DRAFT".to_owned(),
+                ..Default::default()
             }))
             .unwrap();
     }

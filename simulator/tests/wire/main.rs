@@ -3,7 +3,12 @@
 
 mod app_store;
 mod demo;
+mod edits;
+mod faults;
 mod google_play;
+mod resources;
 mod scenario;
 mod shapes;
+mod studio;
 mod support;
+mod webhooks;

@@ -309,3 +309,58 @@ async fn every_kind_of_step_can_be_written_down() {
     let builds = get_json(&simulator, "/v1/builds").await;
     assert_eq!(builds["meta"]["paging"]["total"], 2);
 }
+
+#[tokio::test]
+async fn each_new_kind_of_step_can_be_written_in_a_scenario_and_is_good_in_its_order() {
+    let steps = [
+        r#"do = "add_app_event", id = "e-9", app = "3001", reference_name = "Autumn", state = "DRAFT""#,
+        r#"do = "add_build", id = "b-9", app = "3001", platform = "IOS", version = "9", pre_release_version = "9""#,
+        r#"do = "add_beta_review", build = "b-9", state = "WAITING_FOR_REVIEW""#,
+        r#"do = "add_build_upload", id = "u-9", app = "3001", platform = "IOS", version = "9", short_version = "9", state = "PROCESSING""#,
+        r#"do = "upload_state", id = "u-9", state = "COMPLETE", build = "b-9", errors = [], infos = [{ code = "1", description = "Done" }]"#,
+        r#"do = "add_review_submission", id = "s-9", app = "3001", platform = "IOS", state = "READY_FOR_REVIEW", version = "v-2""#,
+        r#"do = "add_review_item", id = "i-9", submission = "s-9", state = "READY_FOR_REVIEW", event = "e-9""#,
+        r#"do = "add_app_info", id = "f-9", app = "3002", state = "IN_REVIEW""#,
+        r#"do = "add_in_app_purchase", id = "p-9", app = "3002", name = "Nine", product_id = "nine", state = "APPROVED""#,
+        r#"do = "add_subscription_group", id = "g-9", app = "3002", reference_name = "Nine""#,
+        r#"do = "add_subscription", id = "m-9", group = "g-9", name = "Nine", product_id = "nine.monthly", state = "APPROVED""#,
+        r#"do = "add_availability", app = "3002""#,
+        r#"do = "territory_availability", app = "3002", territory = "JPN", available = true, content_statuses = ["AVAILABLE"]"#,
+        r#"do = "add_webhook", id = "w-9", app = "3002", url = "http://127.0.0.1:9/", secret = "s", event_types = ["BUILD_UPLOAD_STATE_UPDATED"]"#,
+        r#"do = "withhold_webhooks", withhold = true"#,
+        r#"do = "ping_webhook", webhook = "w-9", shape = "minimal""#,
+        r#"do = "phased_day", id = "v-1", day = 4"#,
+        r#"do = "state", resource = "appStoreVersionPhasedReleases", id = "v-1-phased", state = "PAUSED""#,
+        r#"do = "transfer_app", id = "3002", to = "Museum""#,
+        r#"do = "return_app", id = "3002""#,
+        r#"do = "transfer_app", id = "3002""#,
+        r#"do = "remove", resource = "webhooks", id = "w-1""#,
+        r#"do = "fault", kind = "unknown_value", value = "HELD", resource = "builds", service = "app_store""#,
+        r#"do = "fault", kind = "clock_skew", skew_seconds = -90"#,
+        r#"do = "end_fault""#,
+    ];
+    let lines: Vec<_> =
+        steps.iter().enumerate().map(|(at, step)| format!("    {{ at = {at}, {step} }},")).collect();
+    let text = format!("step = [\n{}\n]\n{}", lines.join("\n"), crate::studio::EVERYTHING);
+    let scenario = Scenario::from_toml(&text).unwrap();
+    assert_eq!(scenario.steps.len(), steps.len());
+    let simulator = crate::studio::still(Scenario { steps: Vec::new(), ..scenario.clone() }).await;
+    for step in scenario.steps {
+        let said = format!("{step:?}");
+        simulator.apply(step.step).unwrap_or_else(|error| panic!("{said}: {error}"));
+    }
+    for wrong in [
+        r#"do = "add_review_item", id = "i-8", submission = "s-8", state = "READY_FOR_REVIEW""#,
+        r#"do = "add_review_item", id = "i-8", submission = "s-1", state = "READY_FOR_REVIEW", version = "v-8""#,
+        r#"do = "add_subscription", id = "m-8", group = "g-1", name = "8", product_id = "8", state = "HELD""#,
+        r#"do = "add_app_info", id = "f-1", app = "3001", state = "IN_REVIEW""#,
+        r#"do = "add_beta_review", build = "b-8", state = "WAITING_FOR_REVIEW""#,
+        r#"do = "territory_availability", app = "3002", territory = "JPN""#,
+        r#"do = "phased_day", id = "v-2", day = 1"#,
+        r#"do = "state", resource = "shoes", id = "1", state = "IN_REVIEW""#,
+    ] {
+        let scenario = Scenario::from_toml(&format!("step = [{{ at = 0, {wrong} }}]")).unwrap();
+        let step = scenario.steps[0].step.clone();
+        assert!(simulator.apply(step).is_err(), "{wrong}");
+    }
+}

@@ -73,16 +73,21 @@ impl Description {
         self.check(&self.0["schemas"][schema], body, schema);
     }
 
-    /// The method of one of Google's descriptions that has this path.
+    /// The GET of one of Google's descriptions that has this path.
     pub(crate) fn method(&self, flat_path: &str) -> Option<&Value> {
-        fn find<'a>(at: &'a Value, flat_path: &str) -> Option<&'a Value> {
+        self.method_of(flat_path, "GET")
+    }
+
+    /// The method of one of Google's descriptions that has this path and this HTTP method.
+    pub(crate) fn method_of(&self, flat_path: &str, http: &str) -> Option<&Value> {
+        fn find<'a>(at: &'a Value, flat_path: &str, http: &str) -> Option<&'a Value> {
             let mut methods = at["methods"].as_object().into_iter().flat_map(Map::values);
             let below = at["resources"].as_object().into_iter().flat_map(Map::values);
             methods
-                .find(|method| method["flatPath"] == flat_path)
-                .or_else(|| below.into_iter().find_map(|resource| find(resource, flat_path)))
+                .find(|method| method["flatPath"] == flat_path && method["httpMethod"] == http)
+                .or_else(|| below.into_iter().find_map(|resource| find(resource, flat_path, http)))
         }
-        find(&self.0, flat_path)
+        find(&self.0, flat_path, http)
     }
 
     #[track_caller]
@@ -127,8 +132,9 @@ impl Description {
                 }
             }
             Some("integer") if value.as_i64().is_none() => wrong("integer"),
+            Some("number") if value.as_f64().is_none() => wrong("number"),
             Some("boolean") if value.as_bool().is_none() => wrong("boolean"),
-            Some("integer" | "boolean") => Ok(()),
+            Some("integer" | "number" | "boolean") => Ok(()),
             other => Err(format!("{at}: the judge does not know the type {other:?}")),
         }
     }
