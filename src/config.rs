@@ -68,10 +68,17 @@ pub struct DeliverySettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PollingSettings {
-    /// Seconds between two sweeps of a store key. Default 60.
+    /// Seconds after which what is in review, processing or rolling out is asked for again, where the key's budget
+    /// covers it. Default 50, so that it is seen within a minute.
     pub interval_s: f64,
+    /// Seconds after which what is settled is asked for again. Default 3300, so that it is seen within the hour.
+    pub settled_s: f64,
     /// Whether a source may name a store address of its own, also over `http` (for simulators). Default false.
     pub allow_other_hosts: bool,
+    /// How many times as fast as ours the clocks of the stores run (1 to 1000): a key's limit is about an hour that is
+    /// so much shorter, and so is the poller's own pace. Other than 1 only with `allow_other_hosts`, for simulators
+    /// that show a day in minutes. Default 1.
+    pub time_scale: f64,
 }
 
 impl Default for Settings {
@@ -121,9 +128,29 @@ impl Default for DeliverySettings {
     }
 }
 
+impl PollingSettings {
+    /// The interval of hot polls.
+    #[must_use]
+    pub fn hot(&self) -> Duration {
+        Duration::from_secs_f64(self.interval_s)
+    }
+
+    /// The interval of settled polls.
+    #[must_use]
+    pub fn settled(&self) -> Duration {
+        Duration::from_secs_f64(self.settled_s.max(self.interval_s))
+    }
+
+    /// A time of the stores' clocks in ours: as it is, but for a `time_scale`.
+    #[must_use]
+    pub fn scaled(&self, time: Duration) -> Duration {
+        if self.time_scale > 1.0 { time.div_f64(self.time_scale) } else { time }
+    }
+}
+
 impl Default for PollingSettings {
     fn default() -> Self {
-        Self { interval_s: 60.0, allow_other_hosts: false }
+        Self { interval_s: 50.0, settled_s: 3300.0, allow_other_hosts: false, time_scale: 1.0 }
     }
 }
 
@@ -157,6 +184,8 @@ impl Settings {
             .merge(
                 Env::prefixed("STATUSLEDGER_")
                     .ignore(&["key_encryption_key", "shared", "log", "config"])
+                    // How commands find an instance (`cli::remote`).
+                    .ignore(&["url", "token", "token_file", "workspace"])
                     .split("__"),
             )
             .extract()
@@ -199,6 +228,16 @@ impl Settings {
         if !(0.01..=86_400.0).contains(&self.polling.interval_s) {
             return invalid("polling.interval_s", "0.01 seconds to a day");
         }
+        if !(0.01..=86_400.0).contains(&self.polling.settled_s) {
+            return invalid("polling.settled_s", "0.01 seconds to a day");
+        }
+        if !(1.0..=1000.0).contains(&self.polling.time_scale) {
+            return invalid("polling.time_scale", "1 to 1000");
+        }
+        // A real store's hour is an hour: another would spend its limit many times over.
+        if self.polling.time_scale > 1.0 && !self.polling.allow_other_hosts {
+            return invalid("polling.time_scale", "it is for simulators, with polling.allow_other_hosts");
+        }
         if !(2..=1000).contains(&self.database_connections) {
             return invalid("database_connections", "2 to 1000");
         }
@@ -218,5 +257,25 @@ impl DeliverySettings {
     pub fn wait_before(&self, attempt: u32) -> Option<Duration> {
         let step = usize::try_from(attempt).ok()?.checked_sub(1)?;
         self.schedule_s.get(step).map(|s| Duration::from_secs_f64(*s))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_runs_faster_is_for_simulators_alone() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.polling.scaled(Duration::from_secs(60)), Duration::from_secs(60));
+        settings.polling.time_scale = 60.0;
+        assert!(settings.check().is_err());
+        settings.polling.allow_other_hosts = true;
+        assert!(settings.check().is_ok());
+        assert_eq!(settings.polling.scaled(Duration::from_secs(60)), Duration::from_secs(1));
+        for wrong in [0.0, 0.5, 1001.0, f64::NAN] {
+            settings.polling.time_scale = wrong;
+            assert!(settings.check().is_err(), "{wrong}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::ledger::Writer;
 use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::source::inbound::SourceTokens;
 use crate::source::poller::Poller;
+use crate::source::webhook::WebhookSecrets;
 use anyhow::{Context, Result, anyhow, bail};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use nix::fcntl::{Flock, FlockArg};
@@ -272,6 +273,7 @@ impl Node {
             polling: settings.polling.clone(),
             known_tokens: KnownTokens::default(),
             source_tokens: SourceTokens::default(),
+            webhook_secrets: WebhookSecrets::default(),
             readiness: readiness.clone(),
             metrics,
         };
@@ -283,10 +285,12 @@ impl Node {
         let poller = Poller::new(database.clone(), writer.clone(), directory.node, settings.polling.clone());
         let poller = tokio::spawn(poller.run(stopping.clone()));
         let dispatcher = tokio::spawn(dispatcher::dispatch(shared, handoffs));
-        let mut ended = stopping.clone();
+        let (mut ended, ending) = (stopping.clone(), readiness.clone());
         let serving = axum::serve(listener, http::router(app)).with_graceful_shutdown(async move {
             // Either way the node stops.
             let _ = ended.changed().await;
+            // Requests that wait for news answer now, or the node would stop when their time is up.
+            ending.set(Err("the node is stopping".into()));
         });
         let server = tokio::spawn(async move { serving.await });
         let watcher = tokio::spawn(watch_over(Watched {
@@ -450,6 +454,13 @@ async fn housekeeping(watched: &Watched) {
         .await;
     if let Err(e) = expired {
         tracing::debug!(error = %e, "expired idempotency keys stay for now");
+    }
+    // Longer than a store goes on repeating an event.
+    let old = sqlx::query!("DELETE FROM store_events WHERE received_at < now() - interval '90 days'")
+        .execute(&watched.database.worker)
+        .await;
+    if let Err(e) = old {
+        tracing::debug!(error = %e, "old events of the stores stay for now");
     }
     if let Err(e) = watched.keyring.reload().await {
         tracing::warn!(error = %e, "the key ring cannot be read again");

@@ -138,6 +138,8 @@ pub fn open_opening(
 pub enum SecretColumn {
     /// `sources.secret`: a store key.
     SourceSecret(SourceId),
+    /// `sources.webhook_secret`: what the store signs its webhooks with.
+    SourceWebhookSecret(SourceId),
     /// `destinations.secret`: the `whsec_` secret in use.
     DestinationSecret(DestinationId),
     /// `destinations.previous_secret`: the one before, during a rotation.
@@ -148,6 +150,7 @@ impl SecretColumn {
     fn with_cell<T>(self, f: impl FnOnce(&Cell<'_>) -> T) -> T {
         let (table, row, column) = match self {
             Self::SourceSecret(id) => ("sources", id.uuid(), "secret"),
+            Self::SourceWebhookSecret(id) => ("sources", id.uuid(), "webhook_secret"),
             Self::DestinationSecret(id) => ("destinations", id.uuid(), "secret"),
             Self::DestinationPreviousSecret(id) => ("destinations", id.uuid(), "previous_secret"),
         };

@@ -32,7 +32,7 @@ const STATES: [&str; 10] = [
 /// Clients that send at once.
 const CLIENTS: usize = 8;
 
-const ENVIRONMENT: [(&str, &str); 7] = [
+const ENVIRONMENT: [(&str, &str); 8] = [
     // Plenty of quick attempts: what is tested is that none is lost, not when it comes.
     ("STATUSLEDGER_DELIVERY__SCHEDULE_S", "[0.0,0.05,0.05,0.1,0.1,0.2,0.2,0.5,0.5,1.0,1.0,1.0,2.0,2.0,2.0]"),
     ("STATUSLEDGER_DELIVERY__JITTER", "0.1"),
@@ -41,6 +41,7 @@ const ENVIRONMENT: [(&str, &str); 7] = [
     ("STATUSLEDGER_DELIVERY__ALLOW_NETWORKS", r#"["127.0.0.0/8"]"#),
     ("STATUSLEDGER_POLLING__ALLOW_OTHER_HOSTS", "true"),
     ("STATUSLEDGER_POLLING__INTERVAL_S", "0.1"),
+    ("STATUSLEDGER_POLLING__SETTLED_S", "0.1"),
 ];
 
 /// The service, and where it keeps everything.
@@ -48,6 +49,17 @@ struct Service {
     directory: PathBuf,
     port: u16,
     program: Option<Program>,
+}
+
+impl Drop for Service {
+    /// What the service said last, where the test fails.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("{}", lines[lines.len().saturating_sub(80)..].join("\n"));
+        }
+    }
 }
 
 impl Service {

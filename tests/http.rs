@@ -37,13 +37,17 @@ async fn the_document_lists_every_route_and_nothing_else() {
         GET /metrics
         GET /.well-known/statusledger-keys.json
         POST /in/{source}
+        POST /in/{source}/app-store-connect
         GET /v1/workspaces
         POST /v1/workspaces
         GET /v1/workspaces/{workspace}
+        GET /v1/workspaces/{workspace}/status
         GET /v1/workspaces/{workspace}/sources
         POST /v1/workspaces/{workspace}/sources
         GET /v1/workspaces/{workspace}/sources/{source}
         DELETE /v1/workspaces/{workspace}/sources/{source}
+        PUT /v1/workspaces/{workspace}/sources/{source}/webhook-secret
+        POST /v1/workspaces/{workspace}/sources/{source}/look
         GET /v1/workspaces/{workspace}/subjects
         GET /v1/workspaces/{workspace}/destinations
         POST /v1/workspaces/{workspace}/destinations
@@ -225,6 +229,7 @@ async fn ids_of_another_workspace_name_nothing_in_this_one() {
         "/sources",
         "/destinations",
         "/subjects",
+        "/status",
         "/entries",
         "/entries/0",
         "/checkpoint",

@@ -49,14 +49,20 @@ async fn two_tenants() -> (World, [uuid::Uuid; 2]) {
     }
     let mut superuser = world.database.superuser().await;
     for id in ids {
-        sqlx::query(
-            "INSERT INTO subjects SELECT $1, source_id, 'build', 'k', 'a', '{}', 's', now(), now(), now(), 1
-               FROM sources WHERE workspace_id = $1",
-        )
-        .bind(id)
-        .execute(&mut superuser)
-        .await
-        .unwrap();
+        // What the stores' sources write, in few words.
+        for row in [
+            "subjects SELECT $1, source_id, 'build', 'k', 'a', '{}', 's', now(), now(), now(), 1",
+            "transitions SELECT $1, source_id, 'build', 'k', 1, 'r', 's', now(), now()",
+            "store_events SELECT $1, source_id, 'e'",
+            "polls SELECT $1, source_id, 'apps', now()",
+            "play_edits SELECT $1, source_id, 'a', '1'",
+        ] {
+            sqlx::query(AssertSqlSafe(format!("INSERT INTO {row} FROM sources WHERE workspace_id = $1")))
+                .bind(id)
+                .execute(&mut superuser)
+                .await
+                .unwrap();
+        }
     }
     for table in workspace_tables(&mut superuser).await {
         for id in ids {

@@ -5,15 +5,20 @@
 
 mod harness;
 
+mod cli;
 mod crash;
 mod delivery;
 mod embedded;
+mod histories;
 mod http;
 mod isolation;
 mod keys;
 mod ledger;
 mod proofs;
+mod source_health;
 mod sources;
+mod store_webhooks;
 mod stores;
 mod tamper;
+mod truth;
 mod webhook;

@@ -152,10 +152,17 @@ async fn each_scripted_transition_is_told_once_and_first_sights_are_not() {
     }
     healthy(&workspace, "ok").await;
     swept(&workspace).await;
-    let sights = receiver.taken("first", 3).await;
+    // An app of each store, a version, a build with its two beta states, a release.
+    let sights = receiver.taken("first", 7).await;
     assert!(sights.iter().all(|h| h.kind.ends_with(".first_seen")));
-    let first =
-        of(&[("version", "PREPARE_FOR_SUBMISSION"), ("build", "PROCESSING"), ("release", "IN_REVIEW")]);
+    let first = of(&[
+        ("app", "VISIBLE"),
+        ("version", "PREPARE_FOR_SUBMISSION"),
+        ("build", "PROCESSING"),
+        ("beta_internal", "PROCESSING"),
+        ("beta_external", "PROCESSING"),
+        ("release", "IN_REVIEW"),
+    ]);
     assert_eq!(states(&workspace).await, first);
 
     let mut expected = Vec::new();
@@ -169,7 +176,15 @@ async fn each_scripted_transition_is_told_once_and_first_sights_are_not() {
     ];
     for (step, kind, from, to) in script {
         simulator.apply(step).unwrap();
-        expected.push((format!("store.{kind}.transitioned"), from.to_owned(), to.to_owned()));
+        let mut told = |kind: &str, from: &str, to: &str| {
+            expected.push((format!("store.{kind}.transitioned"), from.to_owned(), to.to_owned()));
+        };
+        told(kind, from, to);
+        if kind == "build" {
+            // What is processed is ready for its testers.
+            told("beta_internal", "PROCESSING", "READY_FOR_BETA_TESTING");
+            told("beta_external", "PROCESSING", "READY_FOR_BETA_TESTING");
+        }
         receiver.taken("hook", expected.len()).await;
         swept(&workspace).await;
     }
@@ -262,9 +277,10 @@ async fn missing_agreements_and_a_role_too_small_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_vanishes_from_an_answer_stays_as_it_was_last_seen() {
+async fn what_is_gone_is_told_once_and_its_last_state_stays_as_it_was() {
     let (world, simulator) = (World::new().await, simulator().await);
     let workspace = watching(&world, &simulator).await;
+    swept(&workspace).await;
     let before = states(&workspace).await;
     let entries = workspace.entries().await.len();
     simulator.apply(Step::RemoveBuild { id: "b42".into() }).unwrap();
@@ -276,9 +292,20 @@ async fn what_vanishes_from_an_answer_stays_as_it_was_last_seen() {
         version_codes: codes,
     };
     simulator.apply(gone).unwrap();
+    let told = || async {
+        let new = workspace.entries().await.split_off(entries);
+        let told: BTreeSet<String> = new.iter().map(|e| e["type"].as_str().unwrap().to_owned()).collect();
+        (told.len(), new.len(), told)
+    };
+    let wanted =
+        BTreeSet::from(["version", "build", "release"].map(|k| format!("store.{k}.no_longer_visible")));
+    eventually("all that is gone", || async { told().await.2.is_superset(&wanted).then_some(()) }).await;
     swept(&workspace).await;
+    let (kinds, count, told) = told().await;
+    assert_eq!(kinds, count, "each once: {told:?}");
+    assert!(told.iter().all(|kind| kind.ends_with(".no_longer_visible")), "{told:?}");
     assert_eq!(states(&workspace).await, before);
-    assert_eq!(workspace.entries().await.len(), entries);
+    world.assert_whole(&[&workspace]).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! receipts, webhooks, and a receiver that verifies each receipt under the pin.
 
 use super::receiver::{Proven, Receiver};
+use super::words::Told;
 use super::{export, show};
 use crate::access;
 use crate::config::Settings;
@@ -14,7 +15,6 @@ use crate::node::Node;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use statusledger_simulator::{Options, Scenario, Simulator};
-use statusledger_verify::json::{Object, Value};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -47,6 +47,7 @@ pub async fn run(
     settings.data_dir.clone_from(&directory);
     settings.port = port.unwrap_or(0);
     settings.polling.interval_s = INTERVAL_S;
+    settings.polling.settled_s = INTERVAL_S;
     settings.polling.allow_other_hosts = true;
     settings.delivery.allow_http = true;
     settings.delivery.allow_networks = vec!["127.0.0.0/8".into()];
@@ -177,42 +178,15 @@ async fn watch(
 
 /// A proven transition as a person likes to read it.
 fn sentence(proven: &Proven) -> String {
-    let empty = Object::default();
-    let body = proven.body.as_object().unwrap_or(&empty);
-    let inside =
-        |of: &Object, name: &str| of.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
-    let text = |of: &Object, name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let data = inside(body, "data");
-    let subject = inside(&data, "subject");
-    let receipt = inside(body, "receipt");
-    let number = receipt.get("number").and_then(Value::as_int).unwrap_or_default();
-    let seq = body.get("seq").and_then(Value::as_int).unwrap_or_default();
-    let what = match text(&subject, "kind").as_str() {
-        "version" => format!("{} {}", place(&text(&subject, "platform")), text(&subject, "version")),
-        "build" => format!("{} build {}", place(&text(&subject, "platform")), text(&subject, "build")),
-        "release" => format!("Play {} {}", text(&subject, "track"), text(&subject, "release")),
-        _ => text(body, "type"),
-    };
-    let app = text(&subject, "name");
+    let body: serde_json::Value = serde_json::from_str(&proven.body.canonical()).unwrap_or_default();
+    let number = &body["receipt"]["number"];
+    let name = body["data"]["subject"]["name"].as_str().unwrap_or_default();
+    let told = Told::of(&body);
+    let (seq, what, change) = told.map_or_else(Default::default, |t| (t.seq, t.subject(), t.change().0));
     format!(
-        "  ✓ {:<18} {:<18} {:<28} {} → {}   [entry {seq}, receipt {number}, tree of {}]",
-        proven.workspace,
-        app,
-        what,
-        text(&data, "from"),
-        text(&data, "to"),
-        proven.checkpoint_size
+        "  ✓ {:<18} {name:<18} {what:<36} {change}   [entry {seq}, receipt {number}, tree of {}]",
+        proven.workspace, proven.checkpoint_size
     )
-}
-
-fn place(platform: &str) -> &str {
-    match platform {
-        "IOS" => "iOS",
-        "MAC_OS" => "macOS",
-        "TV_OS" => "tvOS",
-        "VISION_OS" => "visionOS",
-        other => other,
-    }
 }
 
 /// The demo's own way to the API: what a person would do with curl.

@@ -3,10 +3,16 @@
 mod demo;
 mod doctor;
 mod export;
+mod history;
 mod keys;
 mod receiver;
+mod remote;
 mod serve;
 mod show;
+mod status;
+mod tail;
+mod terminal;
+mod words;
 
 use crate::config::Settings;
 use anyhow::Result;
@@ -41,6 +47,12 @@ enum Command {
     Export(ExportArgs),
     /// Verifies everything stored, row by row.
     Doctor(Where),
+    /// Shows how the apps stand, over the API of an instance here or elsewhere.
+    Status(status::StatusArgs),
+    /// Prints what happens, as it happens, over the API of an instance here or elsewhere.
+    Tail(tail::TailArgs),
+    /// Shows what an app has been through, over the API of an instance here or elsewhere.
+    History(history::HistoryArgs),
 }
 
 /// Which data a command is about.
@@ -262,5 +274,19 @@ pub async fn run(cli: Cli) -> Result<u8> {
             place.apply(&mut settings);
             doctor::run(&settings).await
         }
+        Command::Status(args) => understood(status::run(&settings, args).await),
+        Command::Tail(args) => understood(tail::run(&settings, args).await),
+        Command::History(args) => understood(history::run(&settings, args).await),
+    }
+}
+
+/// A command that was used in a way that cannot be meant ends as one that the parser refuses.
+fn understood(ended: Result<u8>) -> Result<u8> {
+    match ended {
+        Err(e) if matches!(e.downcast_ref(), Some(remote::Error::Usage(_))) => {
+            show::note(format!("statusledger: {e}"));
+            Ok(2)
+        }
+        ended => ended,
     }
 }

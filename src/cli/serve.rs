@@ -1,6 +1,6 @@
 //! `up`, `serve`, `migrate`.
 
-use super::show;
+use super::{remote, show};
 use crate::access;
 use crate::config::Settings;
 use crate::database::{self, Database, attach};
@@ -56,7 +56,7 @@ async fn run(
 ) -> Result<u8> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut node = Node::start(settings, name, database).await?;
-    let token_file = token_file.unwrap_or_else(|| settings.data_dir.join("bootstrap-token"));
+    let token_file = token_file.unwrap_or_else(|| settings.data_dir.join(remote::TOKEN_FILE));
     let token = ensure_token(&node.database, &token_file).await;
     let announced = token.map(|made| {
         show::line(format!("statusledger {} serves {}", env!("CARGO_PKG_VERSION"), node.instance.name));
@@ -64,6 +64,12 @@ async fn run(
         show::line(format!("  pin      {}", node.keyring.current().pin()));
         let how = if made { "written to" } else { "in" };
         show::line(format!("  token    {how} {}", token_file.display()));
+    });
+    let address_file = settings.data_dir.join(remote::ADDRESS_FILE);
+    // For commands of this machine. Left by a crash it names an address at which nobody is.
+    let announced = announced.and_then(|()| {
+        std::fs::write(&address_file, remote::serving(node.address) + "\n")
+            .with_context(|| format!("cannot write {}", address_file.display()))
     });
     let ended = match announced {
         Err(e) => Err(e),
@@ -73,6 +79,8 @@ async fn run(
             _ = terminated.recv() => Ok(0),
         },
     };
+    // Only a convenience: who finds it asks nobody.
+    let _ = std::fs::remove_file(&address_file);
     node.stop().await;
     ended
 }

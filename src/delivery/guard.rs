@@ -34,19 +34,17 @@ const DENIED_V4: [Ipv4Net; 15] = [
     v4(240, 0, 0, 0, 4),     // reserved, broadcast (RFC 1112)
 ];
 
-/// Not the public internet, IPv6; and whatever carries an IPv4 address to somewhere we do not see.
-const DENIED_V6: [Ipv6Net; 11] = [
-    v6([0, 0, 0, 0], 8),           // unspecified, loopback, IPv4-compatible (RFC 4291)
-    v6([0x64, 0xff9b, 0, 0], 96),  // NAT64 (RFC 6052)
-    v6([0x64, 0xff9b, 1, 0], 48),  // local NAT64 (RFC 8215)
-    v6([0x100, 0, 0, 0], 64),      // discard-only (RFC 6666)
-    v6([0x2001, 0, 0, 0], 23),     // protocol assignments, Teredo (RFC 2928, RFC 4380)
+/// Not the public internet, IPv6; and whatever carries an IPv4 address to somewhere we do not see. Only 2000::/3 is
+/// global unicast (RFC 4291, section 2.4); what is outside of it (loopback, NAT64, unique local, link-local, multicast,
+/// segment routing, …) is denied as a whole.
+const DENIED_V6: [Ipv6Net; 7] = [
+    v6([0, 0, 0, 0], 3),
+    v6([0x2001, 0, 0, 0], 23), // protocol assignments, Teredo (RFC 2928, RFC 4380)
     v6([0x2001, 0xdb8, 0, 0], 32), // documentation (RFC 3849)
-    v6([0x2002, 0, 0, 0], 16),     // 6to4 (RFC 3056)
-    v6([0xfc00, 0, 0, 0], 7),      // unique local (RFC 4193)
-    v6([0xfe80, 0, 0, 0], 10),     // link-local (RFC 4291)
-    v6([0xfec0, 0, 0, 0], 10),     // site-local (RFC 3879)
-    v6([0xff00, 0, 0, 0], 8),      // multicast (RFC 4291)
+    v6([0x2002, 0, 0, 0], 16), // 6to4 (RFC 3056)
+    v6([0x3fff, 0, 0, 0], 20), // documentation (RFC 9637)
+    v6([0x4000, 0, 0, 0], 2),
+    v6([0x8000, 0, 0, 0], 1),
 ];
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
@@ -246,17 +244,13 @@ mod tests {
         ("203.0.113.0", "203.0.113.255", false, false),
         ("224.0.0.0", "239.255.255.255", false, true),
         ("240.0.0.0", "255.255.255.255", true, true),
-        ("::", "ff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", true, true),
-        ("64:ff9b::", "64:ff9b::ffff:ffff", true, true),
-        ("64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff", true, true),
-        ("100::", "100::ffff:ffff:ffff:ffff", true, false),
+        ("::", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", true, false),
         ("2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff", false, false),
         ("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", false, false),
         ("2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false, false),
-        ("fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false, false),
-        ("fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false, true),
-        ("fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", true, true),
-        ("ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", true, true),
+        ("3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff", false, false),
+        ("4000::", "7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false, true),
+        ("8000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", true, true),
     ];
 
     /// The addresses just outside; none where there is none.
@@ -288,6 +282,27 @@ mod tests {
                     assert_eq!(policy.allows(neighbour), !denied, "{neighbour} beside {first} to {last}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_special_networks_there_are_is_denied() {
+        let special = [
+            "::",
+            "::1",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::1",
+            "100::1",
+            "5f00::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ];
+        for special in special {
+            assert!(!Policy::default().allows(address(special)), "{special}");
         }
     }
 

@@ -519,6 +519,12 @@ async fn redeliver(
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
     Body(range): Body<Redelivery>,
 ) -> Result<(StatusCode, Json<Redelivered>), Problem> {
+    if range.from > range.to {
+        return Err(Problem::invalid(format!(
+            "The range ends ({}) before it begins ({}).",
+            range.to, range.from
+        )));
+    }
     let count = destination::redeliver(&writer, workspace, id, range.from, range.to).await?;
     shared.look();
     Ok((StatusCode::ACCEPTED, Json(Redelivered { count })))

@@ -14,6 +14,7 @@ use crate::ledger::checkpoint::SeenHeads;
 use crate::node::Readiness;
 use crate::sealing::DataKeys;
 use crate::source::inbound::SourceTokens;
+use crate::source::webhook::WebhookSecrets;
 use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -22,7 +23,7 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use problem::Problem;
 use std::sync::Arc;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -53,6 +54,8 @@ pub struct App {
     pub known_tokens: KnownTokens,
     /// Sources' tokens seen lately.
     pub source_tokens: SourceTokens,
+    /// Which secret the stores sign their webhooks with.
+    pub webhook_secrets: WebhookSecrets,
     /// Whether this node may serve.
     pub readiness: Readiness,
     /// The metrics.
@@ -78,6 +81,8 @@ impl Modify for Tokens {
         let bearer = || SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         components.add_security_scheme("token", bearer());
         components.add_security_scheme("source_token", bearer());
+        let signature = ApiKey::Header(ApiKeyValue::new(crate::source::app_store::webhook::SIGNATURE_HEADER));
+        components.add_security_scheme("store_signature", SecurityScheme::ApiKey(signature));
     }
 }
 

@@ -250,14 +250,15 @@ pub async fn root_at(
 /// # Errors
 /// The first ledger whose history is shorter than, or other than, one that was signed.
 pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, Error> {
+    // Ledgers grow meanwhile: what was signed is read before what there is, never after.
+    let mut unseen = seen.all();
     let rows = sqlx::query!(
-        r#"SELECT h.workspace_id AS "workspace: WorkspaceId", h.ledger_id AS "ledger: LedgerId", h.size,
+        r#"SELECT h.workspace_id AS "workspace: WorkspaceId", h.ledger_id AS "ledger: LedgerId",
                   c.size AS "signed_size?", c.root AS "signed_root?"
              FROM heads h LEFT JOIN checkpoints c USING (workspace_id, ledger_id)"#
     )
     .fetch_all(&database.worker)
     .await?;
-    let mut unseen = seen.all();
     let mut checked = 0;
     for row in rows {
         let mut signed: Vec<(&str, SignedTree)> = Vec::new();
@@ -269,7 +270,7 @@ pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, E
         if let Some(tree) = unseen.remove(&row.ledger) {
             signed.push(("the newest checkpoint that this node handed out", tree));
         }
-        check_head(database, row.workspace, row.ledger, row.size as u64, &signed).await?;
+        check_head(database, row.workspace, row.ledger, &signed).await?;
         checked += 1;
     }
     if let Some((ledger, tree)) = unseen.into_iter().next() {
@@ -288,22 +289,22 @@ async fn check_head(
     database: &Database,
     workspace: WorkspaceId,
     ledger: LedgerId,
-    size: u64,
     signed: &[(&str, SignedTree)],
 ) -> Result<(), Error> {
     let disagrees = |what: String| Err(Error::Disagrees { ledger, what });
     let mut tx = database.workspace(workspace).await?;
     let row = sqlx::query!(
-        r#"SELECT h.leaf AS "leaf!", h.frontier AS "frontier!",
+        r#"SELECT h.size, h.leaf AS "leaf!", h.frontier AS "frontier!",
                   (SELECT max(seq) FROM entries e WHERE e.workspace_id = $1 AND e.ledger_id = $2) AS last,
-                  (SELECT leaf FROM entries e WHERE e.workspace_id = $1 AND e.ledger_id = $2 AND seq = $3) AS last_leaf
+                  (SELECT leaf FROM entries e
+                    WHERE e.workspace_id = $1 AND e.ledger_id = $2 AND seq = h.size - 1) AS last_leaf
              FROM heads h WHERE h.workspace_id = $1 AND h.ledger_id = $2"#,
         workspace.uuid(),
-        ledger.uuid(),
-        size as i64 - 1
+        ledger.uuid()
     )
     .fetch_one(&mut *tx)
     .await?;
+    let size = row.size as u64;
     let last = row.last.map_or(0, |seq| seq as u64 + 1);
     if last != size {
         return disagrees(format!("its head says {size} entries, but {last} is one past the last"));

@@ -1,9 +1,8 @@
-//! Reading a ledger: entries, proofs, checkpoints, and `/v1/workspaces/{workspace}/…` for them.
+//! Reading a ledger: an entry, proofs, checkpoints, and `/v1/workspaces/{workspace}/…` for them.
 
 use super::checkpoint::{self, SeenHeads, SignedTree};
-use super::draft::is_type;
 use super::tree::{self, Stored};
-use super::{base64, export, hex};
+use super::{base64, export, hex, pages};
 use crate::access::Admin;
 use crate::database::{Database, WorkspaceTx};
 use crate::http::App;
@@ -18,13 +17,9 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// Entries of a page, at most.
-const PAGE: i64 = 1000;
 
 /// A checkpoint that cannot be signed.
 #[derive(Debug, thiserror::Error)]
@@ -138,37 +133,8 @@ pub async fn checkpoint(
     Ok(Some((ledger, tree, note)))
 }
 
-fn no_workspace(id: WorkspaceId) -> Problem {
+pub(super) fn no_workspace(id: WorkspaceId) -> Problem {
     Problem::not_found(format!("The workspace {id} does not exist."))
-}
-
-/// Which entries.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct EntriesQuery {
-    /// Entries from this seq on.
-    #[param(minimum = 0)]
-    from: Option<u64>,
-    /// At most this many (1 to 1000; default 100).
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<i64>,
-    /// Only of this type.
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    /// Newest first, from `from` (or the end) down.
-    reverse: Option<bool>,
-}
-
-/// A page of entries.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Entries {
-    /// The canonical entries: each, byte for byte, is what its leaf hash is of.
-    #[schema(value_type = Vec<Object>)]
-    items: Vec<Box<RawValue>>,
-    /// Where the next page begins; absent at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<u64>,
 }
 
 /// An inclusion or consistency proof's hashes.
@@ -255,79 +221,12 @@ pub struct ExportQuery {
 /// The routes of ledgers.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(list_entries))
+        .routes(routes!(pages::list_entries))
         .routes(routes!(read_entry))
         .routes(routes!(inclusion))
         .routes(routes!(consistency))
         .routes(routes!(read_checkpoint))
         .routes(routes!(read_export))
-}
-
-/// Pages through a ledger's entries.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries", tag = "ledger", security(("token" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id"), EntriesQuery),
-    responses((status = 200, body = Entries),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
-async fn list_entries(
-    _: Admin,
-    State(database): State<Database>,
-    InPath(workspace): InPath<WorkspaceId>,
-    InQuery(query): InQuery<EntriesQuery>,
-) -> Result<Json<Entries>, Problem> {
-    if query.kind.as_ref().is_some_and(|kind| !is_type(kind)) {
-        return Err(Problem::bad_request("type is an entry's type: lower-case words joined by dots"));
-    }
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(Problem::bad_request("limit is 1 to 1000"));
-    }
-    let reverse = query.reverse.unwrap_or(false);
-    let from =
-        query.from.map_or(if reverse { i64::MAX } else { 0 }, |f| i64::try_from(f).unwrap_or(i64::MAX));
-    let mut tx = database.workspace(workspace).await?;
-    let (ledger, _) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
-    let rows: Vec<(i64, String)> = if reverse {
-        sqlx::query!(
-            "SELECT seq, entry FROM entries
-              WHERE workspace_id = $1 AND ledger_id = $2 AND seq <= $3 AND ($4::text IS NULL OR type = $4)
-              ORDER BY seq DESC LIMIT $5",
-            workspace.uuid(),
-            ledger.uuid(),
-            from,
-            query.kind,
-            limit + 1
-        )
-        .fetch_all(&mut *tx)
-        .await?
-        .into_iter()
-        .map(|r| (r.seq, r.entry))
-        .collect()
-    } else {
-        sqlx::query!(
-            "SELECT seq, entry FROM entries
-              WHERE workspace_id = $1 AND ledger_id = $2 AND seq >= $3 AND ($4::text IS NULL OR type = $4)
-              ORDER BY seq LIMIT $5",
-            workspace.uuid(),
-            ledger.uuid(),
-            from,
-            query.kind,
-            limit + 1
-        )
-        .fetch_all(&mut *tx)
-        .await?
-        .into_iter()
-        .map(|r| (r.seq, r.entry))
-        .collect()
-    };
-    let more = rows.len() as i64 > limit;
-    let next = rows.get(limit as usize).filter(|_| more).map(|(seq, _)| *seq as u64);
-    let items = rows
-        .into_iter()
-        .take(limit as usize)
-        .map(|(_, entry)| RawValue::from_string(entry).map_err(Problem::internal))
-        .collect::<Result<_, _>>()?;
-    Ok(Json(Entries { items, next }))
 }
 
 /// Shows an entry, byte for byte.

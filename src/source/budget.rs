@@ -75,6 +75,8 @@ pub struct RateBudget {
     spent: VecDeque<Instant>,
     observed: Option<Observation>,
     held_until: Option<Instant>,
+    /// How many requests were spent ever.
+    made: u64,
 }
 
 /// What the store said last.
@@ -102,7 +104,16 @@ impl RateBudget {
 
     /// A budget of `limit` requests in any `window`.
     pub fn new(limit: u32, window: Duration) -> Self {
-        Self { limit, window, spent: VecDeque::new(), observed: None, held_until: None }
+        Self { limit, window, spent: VecDeque::new(), observed: None, held_until: None, made: 0 }
+    }
+
+    /// The same for a store whose clock runs `factor` times as fast as ours; what is not above 1 is 1.
+    #[must_use]
+    pub fn faster(mut self, factor: f64) -> Self {
+        if factor > 1.0 {
+            self.window = self.window.div_f64(factor);
+        }
+        self
     }
 
     /// Spends one request, or says after how long to ask again.
@@ -115,6 +126,7 @@ impl RateBudget {
             return Err(self.relief(now));
         }
         self.spent.push_back(now);
+        self.made += 1;
         if let Some(observed) = &mut self.observed {
             observed.since += 1;
         }
@@ -127,6 +139,11 @@ impl RateBudget {
         self.limit = said.limit;
         let used = said.limit.saturating_sub(said.remaining);
         self.observed = Some(Observation { at: now, used, aged: 0, since: 0 });
+    }
+
+    /// The window that the limit is about.
+    pub fn window(&self) -> Duration {
+        self.window
     }
 
     /// Spends nothing until then: what a 429 asks for.
@@ -145,6 +162,12 @@ impl RateBudget {
     pub fn left(&mut self, now: Instant) -> u32 {
         self.age(now);
         self.spendable().saturating_sub(self.used())
+    }
+
+    /// How many requests were ever spent here: what one thing cost is the difference. What is left of the window tells
+    /// that no more: others spend from it, and what is old leaves it, while it is made.
+    pub fn made(&self) -> u64 {
+        self.made
     }
 
     fn spendable(&self) -> u32 {
@@ -266,6 +289,22 @@ mod tests {
         assert_eq!(budget.left(start), 0);
         assert_eq!(budget.try_spend(start + HOUR - MINUTE), Err(MINUTE));
         assert_eq!(budget.try_spend(start + HOUR), Ok(()));
+    }
+
+    #[test]
+    fn a_faster_clock_has_a_shorter_window_and_a_slower_one_is_not_believed() {
+        let start = Instant::now();
+        let mut budget = RateBudget::app_store().faster(60.0);
+        assert_eq!(budget.window(), MINUTE);
+        for _ in 0..2800 {
+            assert_eq!(budget.try_spend(start), Ok(()));
+        }
+        assert_eq!(budget.try_spend(start), Err(MINUTE));
+        assert_eq!(budget.try_spend(start + MINUTE), Ok(()));
+        assert_eq!(budget.made(), 2801, "what has left the window was made all the same");
+        for factor in [0.0, -1.0, 0.5, f64::NAN] {
+            assert_eq!(RateBudget::app_store().faster(factor).window(), HOUR);
+        }
     }
 
     #[test]

@@ -30,11 +30,19 @@ pub struct FetchOptions {
     pub max_body: usize,
     /// Lets `http` and any host stand for a store and its token endpoint: for the simulator, and for tests.
     pub allow_insecure_hosts: bool,
+    /// How many times as fast as ours the store's clock runs: the window of its limit is so much shorter. For simulators:
+    /// it counts only together with `allow_insecure_hosts`, and only for a store on this machine.
+    pub time_scale: f64,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30), max_body: MAX_BODY, allow_insecure_hosts: false }
+        Self {
+            deadline: Duration::from_secs(30),
+            max_body: MAX_BODY,
+            allow_insecure_hosts: false,
+            time_scale: 1.0,
+        }
     }
 }
 
@@ -224,6 +232,12 @@ impl FetchOptions {
         builder.build().map_err(|error| StoreError::Setup { reason: chain(&error.without_url()) })
     }
 
+    /// How fast the clock of the store at this address runs: the time scale is for this machine's simulators, and no
+    /// other store's limit is ever taken for one of a shorter time.
+    pub(crate) fn time_scale_of(&self, base: &Url) -> f64 {
+        if self.allow_insecure_hosts && is_loopback(base) { self.time_scale } else { 1.0 }
+    }
+
     /// Reads a base address. It has to be `https`, unless insecure hosts are allowed.
     pub(crate) fn base(&self, address: &str) -> Result<Url, StoreError> {
         let setup = |reason: &str| StoreError::Setup { reason: reason.to_owned() };
@@ -370,6 +384,16 @@ mod tests {
         ] {
             assert!(!same(other), "{other}");
         }
+    }
+
+    #[test]
+    fn only_a_store_on_this_machine_has_a_clock_of_its_own() {
+        let mut options = FetchOptions { time_scale: 60.0, ..FetchOptions::default() };
+        let here = Url::parse("http://127.0.0.1:8080").unwrap();
+        assert_eq!(options.time_scale_of(&here), 1.0);
+        options.allow_insecure_hosts = true;
+        assert_eq!(options.time_scale_of(&here), 60.0);
+        assert_eq!(options.time_scale_of(&Url::parse("https://api.appstoreconnect.apple.com").unwrap()), 1.0);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `/v1/workspaces/{workspace}/sources`, and the subjects they speak of.
 
 use super::inbound::{self, SourceTokens};
+use super::poller::access::{self, Access};
 use super::poller::fetch_options;
+use super::webhook::{self, WebhookSecrets};
 use super::{Error, Kind, NewSource, app_store, google_play};
 use crate::access::Admin;
 use crate::config::PollingSettings;
@@ -31,10 +33,14 @@ pub struct Source {
     kind: String,
     /// What people call it.
     name: String,
-    /// How it fares: `new`, `ok`, `degraded`, `suspect`, `refused`, `agreements_missing`, `role_too_small`.
+    /// How it fares: `new`, `ok`, `degraded`, `suspect`, `refused`, `agreements_missing`, `role_too_small`,
+    /// `clock_skewed`.
     health: String,
     /// Why, in words.
     health_detail: Option<String>,
+    /// A store key: what it could read when it was given, each read tried.
+    #[schema(value_type = Option<Access>)]
+    access: Option<serde_json::Value>,
     /// When it was last swept.
     #[serde(with = "time::serde::rfc3339::option")]
     last_polled_at: Option<OffsetDateTime>,
@@ -57,8 +63,10 @@ pub enum SourceRequest {
     AppStore {
         /// 1 to 100 characters, unique in the workspace.
         name: String,
-        /// The key.
-        credentials: app_store::Credentials,
+        /// The key. Without one the source is only told, by the store's own webhooks.
+        credentials: Option<app_store::Credentials>,
+        /// What the store's own webhooks are signed with: 8 to 255 characters, as given to App Store Connect.
+        webhook_secret: Option<String>,
         /// The store's address, where the operator allows another.
         base_url: Option<String>,
     },
@@ -73,6 +81,12 @@ pub enum SourceRequest {
         publisher_url: Option<String>,
         /// The reporting API's address, where the operator allows another.
         reporting_url: Option<String>,
+        /// Whether rollouts (status, fraction, priority) are read, which opens and discards edits: a new edit ends the
+        /// account's open one, so that a CI's uploads with the same account fail. Default false.
+        #[serde(default)]
+        rollout_by_edits: bool,
+        /// With `rollout_by_edits`: the account's `client_email`, as a sign that nothing else uses it.
+        dedicated_account: Option<String>,
     },
     /// Events posted to `/in/{source}`.
     Inbound {
@@ -145,11 +159,14 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(read, remove))
+        .routes(routes!(set_webhook_secret))
+        .routes(routes!(look))
         .routes(routes!(subjects))
         .merge(
             // One byte more than a payload may have, so that the refusal is ours and says so.
             OpenApiRouter::new()
                 .routes(routes!(inbound::receive))
+                .routes(routes!(webhook::receive))
                 .layer(DefaultBodyLimit::max(inbound::MAX_PAYLOAD + 1)),
         )
 }
@@ -165,7 +182,8 @@ async fn all(
     }
     Ok(sqlx::query_as!(
         Source,
-        r#"SELECT source_id AS "id: SourceId", kind, name, health, health_detail, last_polled_at, created_at
+        r#"SELECT source_id AS "id: SourceId", kind, name, health, health_detail, access, last_polled_at,
+                  created_at
              FROM sources
             WHERE workspace_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR source_id = $2)
             ORDER BY created_at, source_id"#,
@@ -209,6 +227,10 @@ async fn create(
 ) -> Result<(StatusCode, Json<CreatedSource>), Problem> {
     let new = check(request, &polling)?;
     let (id, token) = super::create(&writer, workspace, new).await?;
+    // The source is made; what the store says to its key now is a report and no condition.
+    if let Err(e) = access::try_reads(&database, &writer, &polling, workspace, id).await {
+        tracing::warn!(source = %id, error = %e, "the reads of a new key could not be tried");
+    }
     let source = one(&database, workspace, id).await?;
     let token = token.map(|t| t.as_str().to_owned());
     Ok((StatusCode::CREATED, Json(CreatedSource { source, token })))
@@ -226,27 +248,111 @@ fn check(request: SourceRequest, polling: &PollingSettings) -> Result<NewSource,
     let json = |e: serde_json::Error| Error::Key(e.to_string());
     let options = fetch_options(polling);
     match request {
-        SourceRequest::AppStore { name, credentials, base_url } => {
+        SourceRequest::AppStore { name, credentials, webhook_secret, base_url } => {
             other_host(base_url.is_some())?;
+            let webhook_secret = webhook_secret.map(checked_secret).transpose()?;
+            if credentials.is_none() && webhook_secret.is_none() {
+                return Err(Error::Key(
+                    "a source of this kind needs credentials, a webhook_secret, or both".into(),
+                ));
+            }
             let settings = app_store::StoreSettings { base_url };
-            app_store::client(&credentials, &settings, options).map_err(unusable)?;
-            let secret = Zeroizing::new(serde_json::to_vec(&credentials).map_err(json)?);
+            let secret = match credentials {
+                Some(credentials) => {
+                    app_store::client(&credentials, &settings, options).map_err(unusable)?;
+                    Some(Zeroizing::new(serde_json::to_vec(&credentials).map_err(json)?))
+                }
+                None => None,
+            };
             let settings = serde_json::to_value(settings).map_err(json)?;
-            Ok(NewSource { kind: Kind::AppStore, name, settings, secret: Some(secret) })
+            Ok(NewSource { kind: Kind::AppStore, name, settings, secret, webhook_secret })
         }
-        SourceRequest::GooglePlay { name, service_account, publisher_url, reporting_url } => {
+        SourceRequest::GooglePlay {
+            name,
+            service_account,
+            publisher_url,
+            reporting_url,
+            rollout_by_edits,
+            dedicated_account,
+        } => {
             other_host(publisher_url.is_some() || reporting_url.is_some())?;
-            let settings = google_play::StoreSettings { publisher_url, reporting_url };
+            let settings = google_play::StoreSettings {
+                publisher_url,
+                reporting_url,
+                rollout_by_edits,
+                dedicated_account,
+            };
             let account = Zeroizing::new(service_account.to_string());
             google_play::client(&account, &settings, options).map_err(unusable)?;
             let secret = Zeroizing::new(account.as_bytes().to_vec());
             let settings = serde_json::to_value(settings).map_err(json)?;
-            Ok(NewSource { kind: Kind::GooglePlay, name, settings, secret: Some(secret) })
+            Ok(NewSource {
+                kind: Kind::GooglePlay,
+                name,
+                settings,
+                secret: Some(secret),
+                webhook_secret: None,
+            })
         }
         SourceRequest::Inbound { name } => {
-            Ok(NewSource { kind: Kind::Inbound, name, settings: serde_json::json!({}), secret: None })
+            let settings = serde_json::json!({});
+            Ok(NewSource { kind: Kind::Inbound, name, settings, secret: None, webhook_secret: None })
         }
     }
+}
+
+/// A webhook secret, as both sides have it.
+fn checked_secret(secret: String) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let secret = Zeroizing::new(secret.into_bytes());
+    if (8..=255).contains(&secret.len()) {
+        Ok(secret)
+    } else {
+        Err(Error::Key("a webhook_secret has 8 to 255 bytes".into()))
+    }
+}
+
+/// Asks a store for everything now, whatever is planned: for whoever has just done something there.
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/sources/{source}/look", tag = "sources", security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
+    responses((status = 202), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn look(
+    _: Admin,
+    State(database): State<Database>,
+    InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
+) -> Result<StatusCode, Problem> {
+    one(&database, workspace, id).await?;
+    super::poller::make_due(&database, workspace, id).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// What the store's own webhooks are signed with.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSecretRequest {
+    /// 8 to 255 characters, as given to App Store Connect; `null` refuses its webhooks from now on.
+    secret: Option<String>,
+}
+
+/// Sets what App Store Connect's own webhooks are signed with. It is kept encrypted and never shown. The webhook's
+/// address is `/in/{source}/app-store-connect` of this instance.
+#[utoipa::path(put, path = "/v1/workspaces/{workspace}/sources/{source}/webhook-secret", tag = "sources",
+    security(("token" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
+    request_body = WebhookSecretRequest,
+    responses((status = 204),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn set_webhook_secret(
+    _: Admin,
+    State(writer): State<Writer>,
+    State(secrets): State<WebhookSecrets>,
+    InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
+    Body(request): Body<WebhookSecretRequest>,
+) -> Result<StatusCode, Problem> {
+    let secret = request.secret.map(checked_secret).transpose()?;
+    super::set_webhook_secret(&writer, workspace, id, secret.as_ref().map(|s| &s[..])).await?;
+    secrets.forget(id);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Shows a source.
@@ -269,10 +375,12 @@ async fn remove(
     _: Admin,
     State(writer): State<Writer>,
     State(tokens): State<SourceTokens>,
+    State(secrets): State<WebhookSecrets>,
     InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
 ) -> Result<StatusCode, Problem> {
     super::delete(&writer, workspace, id).await?;
     tokens.forget(id);
+    secrets.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -136,6 +136,14 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
     }
 }
 
+impl Payload {
+    /// The bytes, as they came.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
 const TOO_LARGE: &str = "A payload has at most 1 MiB (1,048,576 bytes).";
 
 /// Takes an event. It is durable when 202 is answered.

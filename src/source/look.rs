@@ -1,5 +1,6 @@
 //! What one poll of a store brought.
 
+use super::app_store::webhook::Event;
 use crate::observation::{Kind, Observation};
 
 /// How likely it is that a state changes without the team's doing.
@@ -30,6 +31,8 @@ pub struct Look {
     /// Polls that there is reason for now, by name: those of each app that was seen, and what a listing was too long
     /// for. Polls of an app are named `what:scope`.
     pub polls: Vec<String>,
+    /// What the store has told by itself, by its own list of that.
+    pub told: Vec<Event>,
     /// Items that could not be read, and were left out.
     pub unread: u32,
 }

@@ -11,6 +11,8 @@ pub mod http;
 pub mod inbound;
 pub mod look;
 pub mod poller;
+pub mod store;
+pub mod webhook;
 
 use crate::access::{hash_token, new_token};
 use crate::id::{SourceId, WorkspaceId};
@@ -70,6 +72,8 @@ pub enum Health {
     AgreementsMissing,
     /// The key may not read what is asked.
     RoleTooSmall,
+    /// The store's clock and this machine's are too far apart for tokens to be safe.
+    ClockSkewed,
 }
 
 impl Health {
@@ -84,6 +88,37 @@ impl Health {
             Self::Refused => "refused",
             Self::AgreementsMissing => "agreements_missing",
             Self::RoleTooSmall => "role_too_small",
+            Self::ClockSkewed => "clock_skewed",
+        }
+    }
+
+    /// What there is to do about it, in words; none where there is nothing.
+    #[must_use]
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::New | Self::Ok => None,
+            Self::Degraded => {
+                Some("Nothing to do: the store is asked again by itself, and what it says then is recorded.")
+            }
+            Self::Suspect => Some(
+                "The store refuses a key that worked. That has happened to good keys: wait some minutes before you \
+                 make a new one.",
+            ),
+            Self::Refused => Some(
+                "The store keeps refusing the key. Look in the store's console whether it was revoked or has expired; \
+                 if so, make a new one and add it as a source.",
+            ),
+            Self::AgreementsMissing => Some(
+                "The account holder has to accept an agreement in App Store Connect (Business). Until then the store \
+                 answers no question.",
+            ),
+            Self::RoleTooSmall => Some(
+                "Give the key a role that may read what is named (App Store Connect: Developer or App Manager; Google \
+                 Play: \"View app information\"). A grant of Google's takes up to 24 hours.",
+            ),
+            Self::ClockSkewed => {
+                Some("Set this machine's clock (NTP). The stores refuse tokens from the future or the past.")
+            }
         }
     }
 }
@@ -126,8 +161,10 @@ pub struct NewSource {
     pub name: String,
     /// Settings without secrets, kept readable.
     pub settings: serde_json::Value,
-    /// The store key; none for an inbound source.
+    /// The store key; none for a source that is only told.
     pub secret: Option<Zeroizing<Vec<u8>>>,
+    /// What the store signs its own webhooks with.
+    pub webhook_secret: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// Makes a source. An inbound one gets a token, returned this once and kept as a hash.
@@ -152,13 +189,19 @@ pub async fn create(
         Some(secret) => Some(SecretColumn::SourceSecret(id).seal(&data_key, secret)?),
         None => None,
     };
+    let sealed_webhook = match &new.webhook_secret {
+        Some(secret) => Some(SecretColumn::SourceWebhookSecret(id).seal(&data_key, secret)?),
+        None => None,
+    };
     let token = (new.kind == Kind::Inbound).then(|| new_token("sl_in", id.uuid()));
     let token_hash = token.as_ref().map(|t| hash_token(t));
-    let polled = new.kind != Kind::Inbound;
+    let polled = new.kind != Kind::Inbound && new.secret.is_some();
     let mut locked = writer.lock(workspace).await?;
     sqlx::query!(
-        "INSERT INTO sources (workspace_id, source_id, kind, name, settings, secret, token_hash, next_poll_at, health)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN now() END, CASE WHEN $8 THEN 'new' ELSE 'ok' END)",
+        "INSERT INTO sources (workspace_id, source_id, kind, name, settings, secret, token_hash, next_poll_at, health,
+                              webhook_secret)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN now() END, CASE WHEN $8 THEN 'new' ELSE 'ok' END,
+                 $9)",
         workspace.uuid(),
         id.uuid(),
         new.kind.name(),
@@ -166,7 +209,8 @@ pub async fn create(
         new.settings,
         sealed,
         token_hash.as_ref().map(|h| &h[..]),
-        polled
+        polled,
+        sealed_webhook
     )
     .execute(&mut **locked)
     .await
@@ -192,7 +236,8 @@ pub async fn create(
 pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: SourceId) -> Result<(), Error> {
     let mut locked = writer.lock(workspace).await?;
     let found = sqlx::query!(
-        "UPDATE sources SET deleted_at = now(), secret = NULL, token_hash = NULL, next_poll_at = NULL,
+        "UPDATE sources SET deleted_at = now(), secret = NULL, webhook_secret = NULL, token_hash = NULL,
+                next_poll_at = NULL,
                 name = name || ' ' || source_id
           WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
         workspace.uuid(),
@@ -207,6 +252,49 @@ pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: SourceId) -> Re
     let mut data = Object::default();
     data.insert("source".into(), Value::String(id.to_string()));
     locked.append(&[Draft::new("source.deleted", data)?.source(id)]).await?;
+    locked.commit().await?;
+    Ok(())
+}
+
+/// Sets, or with `None` destroys, what the store signs its own webhooks with.
+///
+/// # Errors
+/// If there is no such source, or it is none of a store that has webhooks.
+pub async fn set_webhook_secret(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    id: SourceId,
+    secret: Option<&[u8]>,
+) -> Result<(), Error> {
+    let data_key = writer.data_keys().get(workspace).await.map_err(|e| match e {
+        sealing::Error::Missing(w) => Error::Append(append::Error::NoWorkspace(w)),
+        e => e.into(),
+    })?;
+    let sealed = match secret {
+        Some(secret) => Some(SecretColumn::SourceWebhookSecret(id).seal(&data_key, secret)?),
+        None => None,
+    };
+    let mut locked = writer.lock(workspace).await?;
+    let kind = sqlx::query_scalar!(
+        "UPDATE sources SET webhook_secret = $3
+          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL RETURNING kind",
+        workspace.uuid(),
+        id.uuid(),
+        sealed
+    )
+    .fetch_optional(&mut **locked)
+    .await?
+    .ok_or(Error::Missing(id))?;
+    if kind != Kind::AppStore.name() {
+        return Err(Error::Key("only a source of kind app_store has webhooks of the store's own".into()));
+    }
+    let mut data = Object::default();
+    data.insert("source".into(), Value::String(id.to_string()));
+    data.insert(
+        "webhook_secret".into(),
+        Value::String(if secret.is_some() { "set" } else { "removed" }.into()),
+    );
+    locked.append(&[Draft::new("source.changed", data)?.source(id)]).await?;
     locked.commit().await?;
     Ok(())
 }
@@ -231,9 +319,7 @@ pub async fn set_health(
     .fetch_optional(&mut **locked)
     .await?
     .ok_or(Error::Missing(id))?;
-    if before == health.name() {
-        return Ok(false);
-    }
+    let same = before == health.name();
     sqlx::query!(
         "UPDATE sources SET health = $3, health_detail = $4 WHERE workspace_id = $1 AND source_id = $2",
         workspace.uuid(),
@@ -243,13 +329,14 @@ pub async fn set_health(
     )
     .execute(&mut **locked)
     .await?;
-    // The first good sweep is what everybody expects.
-    if before == Health::New.name() && health == Health::Ok {
+    // Other words to the same are kept and not told; and the first good round is what everybody expects.
+    if same || (before == Health::New.name() && health == Health::Ok) {
         locked.commit().await?;
         return Ok(false);
     }
     let text = |s: &str| Value::String(s.to_owned());
     let mut data = Object::default();
+    data.insert("advice".into(), health.advice().map_or(Value::Null, text));
     data.insert("detail".into(), detail.map_or(Value::Null, text));
     data.insert("from".into(), text(&before));
     data.insert("source".into(), text(&id.to_string()));

@@ -25,6 +25,8 @@ pub struct Workspace {
     id: WorkspaceId,
     /// What people call it.
     name: String,
+    /// Whether it is the instance's own: of its keys and its administration, without apps.
+    own: bool,
     /// Its ledger.
     #[schema(value_type = String)]
     ledger: LedgerId,
@@ -63,7 +65,7 @@ impl From<Error> for Problem {
 
 /// The routes of workspaces.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read)).merge(super::status::router())
 }
 
 /// Lists the workspaces.
@@ -72,7 +74,8 @@ pub fn router() -> OpenApiRouter<App> {
 async fn list(_: Admin, State(database): State<Database>) -> Result<Json<Workspaces>, Problem> {
     let items = sqlx::query_as!(
         Workspace,
-        r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at
+        r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
+                  workspace_id IN (SELECT workspace_id FROM instance) AS "own!"
              FROM workspaces ORDER BY created_at, workspace_id"#
     )
     .fetch_all(&database.worker)
@@ -111,7 +114,8 @@ async fn read(
 async fn find(database: &Database, id: WorkspaceId) -> Result<Workspace, Problem> {
     sqlx::query_as!(
         Workspace,
-        r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at
+        r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
+                  workspace_id IN (SELECT workspace_id FROM instance) AS "own!"
              FROM workspaces WHERE workspace_id = $1"#,
         id.uuid()
     )

@@ -1,6 +1,7 @@
 //! Workspaces: the tenants. Each has a data key, one ledger, and sees nothing of another.
 
 pub mod http;
+pub mod status;
 
 use crate::database::WorkspaceTx;
 use crate::id::{LedgerId, WorkspaceId};

@@ -9,7 +9,7 @@ mod program;
 mod receiver;
 mod world;
 
-pub use api::{Api, Destination, Inbound, Workspace, send, try_send};
+pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
 pub use cluster::{TestDatabase, temporary};
 pub use export::{verify_export, verify_export_with_python};
 pub use program::{Program, run};

@@ -24,6 +24,7 @@ pub fn quick(directory: &Path) -> Settings {
     settings.delivery.jitter = 0.0;
     settings.delivery.breaker_failures = 1000;
     settings.polling.interval_s = 0.1;
+    settings.polling.settled_s = 0.1;
     settings.polling.allow_other_hosts = true;
     settings
 }

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use reqwest::{Client, Method};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use time::OffsetDateTime;
 use url::Url;
 
-pub use super::answer::{App, Build, PhasedRelease, Version};
-use super::answer::{Document, Page, Related, app, build, version};
+pub use super::answer::{App, Build, PhasedRelease, Version, Webhook, WebhookDelivery};
+use super::answer::{app, build, version, webhook, webhook_delivery};
+use super::document::{Document, Related, Resource, Single};
+pub use super::requests::Request;
 use super::token::{AppStoreKey, AppStoreTokens};
 use crate::source::budget::{RateBudget, RateLimit};
 use crate::source::fetch::{
@@ -23,75 +24,8 @@ use crate::source::fetch::{
 /// Where App Store Connect is.
 pub const BASE_URL: &str = "https://api.appstoreconnect.apple.com";
 
-/// Every request that this client can make. Each is a GET; the pages behind the first are asked at the
-/// address that the store gives, which has to be the same path of the same host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request<'a> {
-    /// The apps that the key sees.
-    Apps,
-    /// An app's versions, with their builds and phased releases.
-    Versions {
-        /// The app's id.
-        app_id: &'a str,
-    },
-    /// An app's builds, with the versions they were uploaded for and their TestFlight states.
-    Builds {
-        /// The app's id.
-        app_id: &'a str,
-    },
-}
-
-/// How many resources a page has: the most that the store gives.
-const PAGE: &str = "200";
-
 /// After how many pages a walk is given up: 200,000 resources.
 const MAX_PAGES: u32 = 1000;
-
-impl Request<'_> {
-    /// The method, which is GET.
-    pub fn method(&self) -> Method {
-        Method::GET
-    }
-
-    /// The path, in segments.
-    fn path(&self) -> Vec<&str> {
-        match self {
-            Self::Apps => vec!["v1", "apps"],
-            Self::Versions { app_id } => vec!["v1", "apps", app_id, "appStoreVersions"],
-            Self::Builds { .. } => vec!["v1", "builds"],
-        }
-    }
-
-    /// The query: only the fields that are read.
-    fn query(&self) -> Vec<(&'static str, &str)> {
-        let mut query = match *self {
-            Self::Apps => vec![("fields[apps]", "name,bundleId,sku,primaryLocale")],
-            Self::Versions { .. } => vec![
-                (
-                    "fields[appStoreVersions]",
-                    "platform,versionString,appVersionState,appStoreState,releaseType,createdDate,build,appStoreVersionPhasedRelease",
-                ),
-                ("fields[builds]", "version"),
-                ("fields[appStoreVersionPhasedReleases]", "phasedReleaseState,currentDayNumber"),
-                ("include", "build,appStoreVersionPhasedRelease"),
-            ],
-            // The app is included so that a filter which the store ignores is noticed.
-            Self::Builds { app_id } => vec![
-                ("filter[app]", app_id),
-                (
-                    "fields[builds]",
-                    "version,uploadedDate,expired,processingState,preReleaseVersion,buildBetaDetail,app",
-                ),
-                ("fields[preReleaseVersions]", "version,platform"),
-                ("fields[buildBetaDetails]", "internalBuildState,externalBuildState"),
-                ("fields[apps]", "bundleId"),
-                ("include", "preReleaseVersion,buildBetaDetail,app"),
-            ],
-        };
-        query.push(("limit", PAGE));
-        query
-    }
-}
 
 /// A client for one API key. All that it shares between requests is the token, the budget and the last
 /// contact.
@@ -104,36 +38,78 @@ pub struct AppStoreClient {
     contact: Mutex<Contact>,
 }
 
+/// How a walk over a list's pages ended.
+pub(super) struct Walk {
+    /// See [`Listing::complete`].
+    pub(super) complete: bool,
+    pub(super) pages: u32,
+    /// How many resources could not be read.
+    pub(super) unread: u32,
+    pub(super) server_date: Option<OffsetDateTime>,
+}
+
 impl AppStoreClient {
     /// A client of the store at this address, [`BASE_URL`] or the simulator's.
+    ///
+    /// # Errors
+    /// If the address is none, or not one that is allowed.
     pub fn new(base_url: &str, key: AppStoreKey, options: FetchOptions) -> Result<Self, StoreError> {
         let base = options.base(base_url)?;
         Ok(Self {
             http: options.client(&base)?,
+            budget: Mutex::new(RateBudget::app_store().faster(options.time_scale_of(&base))),
             base,
-            options,
             tokens: AppStoreTokens::new(key),
-            budget: Mutex::new(RateBudget::app_store()),
+            options,
             contact: Mutex::new(Contact::default()),
         })
     }
 
     /// The apps that the key sees.
+    ///
+    /// # Errors
+    /// The first request that failed.
     pub async fn apps(&self) -> Result<Listing<App>, StoreError> {
-        self.walk(Request::Apps, |found, _| app(found)).await
+        self.listing(Request::AppNames, |found, _| app(found)).await
     }
 
     /// The versions of an app, on all platforms.
+    ///
+    /// # Errors
+    /// The first request that failed.
     pub async fn versions(&self, app_id: &str) -> Result<Listing<Version>, StoreError> {
-        self.walk(Request::Versions { app_id }, version).await
+        self.listing(Request::Versions { app_id }, version).await
     }
 
     /// The builds of an app, on all platforms.
+    ///
+    /// # Errors
+    /// The first request that failed.
     pub async fn builds(&self, app_id: &str) -> Result<Listing<Build>, StoreError> {
-        self.walk(Request::Builds { app_id }, |found, related| {
+        self.listing(Request::BuildsOf { app_ids: app_id }, |found, related| {
             build(found, related).filter(|build| build.app_id.as_deref().is_none_or(|id| id == app_id))
         })
         .await
+    }
+
+    /// The webhooks that are set up for an app.
+    ///
+    /// # Errors
+    /// The first request that failed; a key that may not see webhooks is forbidden.
+    pub async fn webhooks(&self, app_id: &str) -> Result<Listing<Webhook>, StoreError> {
+        self.listing(Request::Webhooks { app_id }, |found, _| webhook(found)).await
+    }
+
+    /// What a webhook has sent, or tried to, since a time.
+    ///
+    /// # Errors
+    /// The first request that failed; a key that may not see webhooks is forbidden.
+    pub async fn webhook_deliveries(
+        &self,
+        webhook_id: &str,
+        since: OffsetDateTime,
+    ) -> Result<Listing<WebhookDelivery>, StoreError> {
+        self.listing(Request::WebhookDeliveries { webhook_id, since }, webhook_delivery).await
     }
 
     /// What the last answer's headers said, whatever its status.
@@ -146,61 +122,149 @@ impl AppStoreClient {
         self.budget().rate(Instant::now())
     }
 
+    /// The window that the limit is about.
+    pub fn window(&self) -> std::time::Duration {
+        self.budget().window()
+    }
+
+    /// Goes on from the store's word of so long ago.
+    pub fn resume(&self, said: RateLimit, age: std::time::Duration) {
+        if let Some(at) = Instant::now().checked_sub(age) {
+            self.budget().observe(said, at);
+        }
+    }
+
+    /// Whether the key may list the team's users, which only an administrator's may.
+    ///
+    /// # Errors
+    /// The request that failed; that it is forbidden is an answer.
+    pub async fn reads_users(&self) -> Result<bool, StoreError> {
+        match self.first_page(Request::Users, |_, _| true).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Forbidden { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// How many requests this client has made.
+    pub fn requests_made(&self) -> u64 {
+        self.budget().made()
+    }
+
     /// How many requests this client may still spend.
     pub fn requests_left(&self) -> u32 {
         self.budget().left(Instant::now())
     }
 
-    /// Walks a list to its end. An item that cannot be read, or that `read` refuses, makes the list
-    /// incomplete, not an error: the others are true all the same.
-    async fn walk<A: DeserializeOwned, T>(
+    /// All of a list.
+    async fn listing<T>(
         &self,
         request: Request<'_>,
-        read: impl Fn(Page<A>, &Related) -> Option<T>,
+        read: impl Fn(&Resource, &Related<'_>) -> Option<T>,
     ) -> Result<Listing<T>, StoreError> {
-        let mut address = below(&self.base, request.path());
-        address.query_pairs_mut().extend_pairs(request.query());
+        let mut items = Vec::new();
+        let walk = self.walk(request, |found, related| match read(found, related) {
+            Some(item) => {
+                items.push(item);
+                true
+            }
+            None => false,
+        });
+        let Walk { complete, pages, server_date, .. } = walk.await?;
+        Ok(Listing { items, complete, pages, server_date })
+    }
+
+    /// Walks a list to its end. `read` is given each resource once, and says whether it could be read and belongs
+    /// there: one that does not makes the list incomplete, not an error; the others are true all the same. What was
+    /// read stays read where a later page fails.
+    pub(super) async fn walk(
+        &self,
+        request: Request<'_>,
+        read: impl FnMut(&Resource, &Related<'_>) -> bool,
+    ) -> Result<Walk, StoreError> {
+        self.walk_pages(request, MAX_PAGES, read).await
+    }
+
+    /// The first page of a list.
+    pub(super) async fn first_page(
+        &self,
+        request: Request<'_>,
+        read: impl FnMut(&Resource, &Related<'_>) -> bool,
+    ) -> Result<Walk, StoreError> {
+        self.walk_pages(request, 1, read).await
+    }
+
+    async fn walk_pages(
+        &self,
+        request: Request<'_>,
+        most: u32,
+        mut read: impl FnMut(&Resource, &Related<'_>) -> bool,
+    ) -> Result<Walk, StoreError> {
+        let mut address = self.address(request);
         let first = address.clone();
-        let mut listing = Listing { items: Vec::new(), complete: true, pages: 0, server_date: None };
+        let mut walk = Walk { complete: true, pages: 0, unread: 0, server_date: None };
         let mut asked = HashSet::from([address.clone()]);
         let mut seen = HashSet::new();
         let mut total = None;
         loop {
             let fetched = self.get(request.method(), &address).await?;
-            listing.pages += 1;
-            listing.server_date = fetched.contact.server_date;
+            walk.pages += 1;
+            walk.server_date = fetched.contact.server_date;
             let document = Document::parse(&fetched.body)?;
             total = document.total().or(total);
             let related = Related::of(&document.included);
             let before = seen.len();
             let items = document.data.len();
+            let mut unread = 0;
             for found in document.data {
-                let Ok(page) = Page::<A>::deserialize(found) else {
-                    listing.complete = false;
+                let Ok(resource) = Resource::deserialize(found) else {
+                    unread += 1;
                     continue;
                 };
-                if !seen.insert(page.id.clone()) {
-                    continue;
-                }
-                match read(page, &related) {
-                    Some(item) => listing.items.push(item),
-                    None => listing.complete = false,
+                if !seen.contains(&resource.id) {
+                    unread += u32::from(!read(&resource, &related));
+                    seen.insert(resource.id);
                 }
             }
+            walk.unread += unread;
+            walk.complete &= unread == 0;
             let Some(next) = document.links.next else { break };
             // Relative addresses are allowed by the description.
             let next = address.join(&next).map_err(|_| StoreError::Malformed { what: "links.next" })?;
             if !is_same_place(&first, &next) {
                 return Err(StoreError::ForeignPage);
             }
-            let repeats = items > 0 && listing.complete && seen.len() == before;
-            if repeats || listing.pages >= MAX_PAGES || !asked.insert(next.clone()) {
+            if walk.pages >= most && most < MAX_PAGES {
+                walk.complete = false;
+                return Ok(walk);
+            }
+            let repeats = items > 0 && walk.complete && seen.len() == before;
+            if repeats || walk.pages >= MAX_PAGES || !asked.insert(next.clone()) {
                 return Err(StoreError::EndlessPages);
             }
             address = next;
         }
-        listing.complete &= total.is_none_or(|total| seen.len() as u64 >= total);
-        Ok(listing)
+        walk.complete &= total.is_none_or(|total| seen.len() as u64 >= total);
+        Ok(walk)
+    }
+
+    /// One resource, read; none where the store says that a relationship points at nothing.
+    pub(super) async fn one<T>(
+        &self,
+        request: Request<'_>,
+        read: impl FnOnce(&Resource, &Related<'_>) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let fetched = self.get(request.method(), &self.address(request)).await?;
+        let Single { data, included } = Single::parse(&fetched.body)?;
+        let Some(found) = data else { return Ok(None) };
+        let read = read(&found, &Related::of(&included));
+        read.map(Some).ok_or(StoreError::Malformed { what: "a resource without its state" })
+    }
+
+    fn address(&self, request: Request<'_>) -> Url {
+        let mut address = below(&self.base, request.path());
+        address.query_pairs_mut().extend_pairs(request.query());
+        address
     }
 
     /// One GET within the budget. A 401 is answered with a new token once: the store gives it to good keys,

@@ -1,14 +1,28 @@
-//! App Store Connect: what its API says about versions and builds, read and never written.
+//! App Store Connect: what its API says about everything that has a status, read and never written.
+//!
+//! [`client`] asks, and [`client::Request`] is all that it can ask; [`looks`] makes observations of the answers, a poll
+//! at a time; [`direct`] asks for one subject by itself; [`webhook`] reads what the store sends by itself; [`states`]
+//! and [`values`] are what the description knows.
 
-pub(crate) mod answer;
+pub mod answer;
 pub mod client;
+pub mod direct;
+mod document;
+pub mod looks;
+mod observe;
+mod polls;
+mod products;
+pub mod requests;
+#[cfg(test)]
+mod spec;
+pub mod states;
 pub mod token;
+pub mod values;
+pub mod webhook;
 
 use super::fetch::{FetchOptions, StoreError};
-use crate::observation::{Kind, Observation};
 use client::AppStoreClient;
 use serde::{Deserialize, Serialize};
-use statusledger_verify::json::{Object, Value};
 use token::AppStoreKey;
 use zeroize::Zeroize;
 
@@ -59,58 +73,4 @@ pub fn client(
         None => AppStoreKey::individual(&credentials.key_id, &credentials.private_key)?,
     };
     AppStoreClient::new(settings.base_url.as_deref().unwrap_or(client::BASE_URL), key, options)
-}
-
-fn text(value: &str) -> Value {
-    Value::String(value.to_owned())
-}
-
-/// Asks once for everything: apps, then each one's versions and builds.
-///
-/// # Errors
-/// The first request that failed, with what was seen until then: an observation is true whatever came after it.
-pub async fn sweep(client: &AppStoreClient, seen: &mut Vec<Observation>) -> Result<(), StoreError> {
-    for app in client.apps().await?.items {
-        for version in client.versions(&app.id).await?.items {
-            let mut description = Object::default();
-            description.insert("name".into(), text(&app.name));
-            description.insert("platform".into(), text(&version.platform));
-            description.insert("version".into(), text(&version.version_string));
-            if let Some(build) = &version.build_version {
-                description.insert("build".into(), text(build));
-            }
-            seen.push(Observation {
-                kind: Kind::Version,
-                key: version.id,
-                app: app.bundle_id.clone(),
-                description,
-                state: version.app_version_state,
-                scope: app.id.clone(),
-                facts: Object::default(),
-                store_at: None,
-            });
-        }
-        for build in client.builds(&app.id).await?.items {
-            let mut description = Object::default();
-            description.insert("name".into(), text(&app.name));
-            description.insert("build".into(), text(&build.version));
-            if let Some(platform) = &build.platform {
-                description.insert("platform".into(), text(platform));
-            }
-            if let Some(version) = &build.pre_release_version {
-                description.insert("version".into(), text(version));
-            }
-            seen.push(Observation {
-                kind: Kind::Build,
-                key: build.id,
-                app: app.bundle_id.clone(),
-                description,
-                state: build.processing_state,
-                scope: app.id.clone(),
-                facts: Object::default(),
-                store_at: None,
-            });
-        }
-    }
-    Ok(())
 }

@@ -1,23 +1,23 @@
-//! A read-only client of Google Play. [`Request`] is everything it can ask.
+//! A client of Google Play that changes nothing. [`Request`] is everything it can ask.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
 use url::Url;
 
+use super::answer;
+pub use super::answer::{App, EditTracks, Listed, Release, Rollout, WELL_KNOWN_TRACKS};
 use super::token::{GoogleTokens, ServiceAccount};
-use crate::source::budget::RateBudget;
-use crate::source::fetch::{
-    Contact, Failure, FetchOptions, Fetched, ForbiddenCause, Listing, StoreError, account, below, clean_code,
-    fetch,
-};
+use crate::source::budget::{RateBudget, RateLimit};
+use crate::source::fetch::{Contact, FetchOptions, Fetched, StoreError, account, below, fetch};
 
-/// Every request that this client can make: each a GET, but for the exchange of an assertion for a token.
+/// Every request that this client can make. Each is a GET, but for the exchange of an assertion for a token, and for
+/// opening and discarding an edit, without which the store shows no rollout. An edit is a draft of changes; nothing
+/// here puts a change into one, and nothing here can commit one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// The token endpoint, which the service account file names.
@@ -39,48 +39,62 @@ pub enum Request<'a> {
         /// The track.
         track: &'a str,
     },
+    /// Opens an edit of an app: only where that is switched on (see [`super::edits`]).
+    InsertEdit {
+        /// The app.
+        package: &'a str,
+    },
+    /// The tracks in an edit, with how far their releases are rolled out.
+    EditTracks {
+        /// The app.
+        package: &'a str,
+        /// The edit, one of our own.
+        edit: &'a str,
+    },
+    /// Discards an edit.
+    DeleteEdit {
+        /// The app.
+        package: &'a str,
+        /// The edit, one of our own.
+        edit: &'a str,
+    },
 }
 
-/// The tracks that every app has.
-pub const WELL_KNOWN_TRACKS: [&str; 4] = ["production", "beta", "alpha", "internal"];
-
-/// How the console calls tracks that have another name in the API; what else is called so is no track.
-const CONSOLE_NAMES: [&str; 6] = [
-    "production",
-    "open testing",
-    "closed testing",
-    "internal testing",
-    "internal app sharing",
-    "pre-registration",
-];
-
 /// How many apps a page has: the most that the store gives.
-const PAGE: &str = "1000";
+pub(super) const PAGE: u32 = 1000;
 
 /// After how many pages a walk is given up: 100,000 apps.
 const MAX_PAGES: u32 = 100;
-
-/// What the names of lifecycle states begin with on the wire.
-const LIFECYCLE_PREFIX: &str = "RELEASE_LIFECYCLE_STATE_";
 
 impl Request<'_> {
     /// The method.
     pub fn method(&self) -> Method {
         match self {
-            Self::Token => Method::POST,
-            Self::SearchApps { .. } | Self::ReleaseFilterOptions { .. } | Self::Releases { .. } => {
-                Method::GET
-            }
+            Self::Token | Self::InsertEdit { .. } => Method::POST,
+            Self::DeleteEdit { .. } => Method::DELETE,
+            Self::SearchApps { .. }
+            | Self::ReleaseFilterOptions { .. }
+            | Self::Releases { .. }
+            | Self::EditTracks { .. } => Method::GET,
         }
+    }
+
+    /// The body: none, but for an edit to be opened, which is described by nothing.
+    fn body(&self) -> Option<Value> {
+        matches!(self, Self::InsertEdit { .. }).then(|| json!({}))
     }
 
     /// The address; the token endpoint's is the service account's.
     fn address(&self, bases: &Bases) -> Option<Url> {
-        match self {
+        let edits = |package, rest: &[&str]| {
+            let path = ["androidpublisher", "v3", "applications", package, "edits"];
+            below(&bases.publisher, path.into_iter().chain(rest.iter().copied()))
+        };
+        match *self {
             Self::Token => None,
             Self::SearchApps { page_token } => {
                 let mut url = below(&bases.reporting, ["v1beta1", "apps:search"]);
-                url.query_pairs_mut().append_pair("pageSize", PAGE);
+                url.query_pairs_mut().append_pair("pageSize", &PAGE.to_string());
                 if let Some(token) = page_token {
                     url.query_pairs_mut().append_pair("pageToken", token);
                 }
@@ -94,6 +108,9 @@ impl Request<'_> {
                 let path = ["androidpublisher", "v3", "applications", package, "tracks", track, "releases"];
                 Some(below(&bases.publisher, path))
             }
+            Self::InsertEdit { package } => Some(edits(package, &[])),
+            Self::EditTracks { package, edit } => Some(edits(package, &[edit, "tracks"])),
+            Self::DeleteEdit { package, edit } => Some(edits(package, &[edit])),
         }
     }
 }
@@ -121,32 +138,8 @@ struct Bases {
     reporting: Url,
 }
 
-/// An app.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct App {
-    /// Its package name.
-    pub package: String,
-    /// Its title.
-    pub display_name: Option<String>,
-}
-
-/// A release on a track.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Release {
-    /// Its name, which is not unique.
-    pub name: Option<String>,
-    /// The track.
-    pub track: String,
-    /// Its version codes, which with package and track are its identity.
-    pub version_codes: BTreeSet<i64>,
-    /// `ReleaseLifecycleState` without the prefix that all its names have on the wire: `DRAFT`,
-    /// `NOT_SENT_FOR_REVIEW`, `IN_REVIEW`, `APPROVED_NOT_PUBLISHED`, `NOT_APPROVED`, `PUBLISHED`, or what the
-    /// store may say one day.
-    pub lifecycle_state: String,
-}
-
-/// A client for one service account. All that it shares between requests is the token, the budget and the
-/// last contact.
+/// A client for one service account. All that it shares between requests is the token, the budget, the last contact,
+/// the apps' titles, and what [`super::edits`] has to know.
 pub struct PlayClient {
     bases: Bases,
     http: Client,
@@ -154,10 +147,18 @@ pub struct PlayClient {
     tokens: GoogleTokens,
     budget: Mutex<RateBudget>,
     contact: Mutex<Contact>,
+    /// Titles by package, of the last listing of apps that each was in.
+    titles: Mutex<HashMap<String, String>>,
+    /// Whether somebody switched edits on and named the account for it.
+    edits_allowed: bool,
+    /// Whether an edit of ours was ended by somebody else.
+    edit_taken_over: AtomicBool,
+    /// Held from opening an edit until it is discarded: the next one would end it.
+    pub(super) edit_turn: tokio::sync::Mutex<()>,
 }
 
 impl PlayClient {
-    /// A client of the store at these addresses, Google's or the simulator's.
+    /// A client of the store at these addresses, Google's or the simulator's. It opens no edits.
     pub fn new(
         base_urls: &PlayBaseUrls,
         account: ServiceAccount,
@@ -169,130 +170,116 @@ impl PlayClient {
         };
         Ok(Self {
             http: options.client(&bases.publisher)?,
+            budget: Mutex::new(RateBudget::google_play().faster(options.time_scale_of(&bases.publisher))),
             bases,
-            options,
             tokens: GoogleTokens::new(account),
-            budget: Mutex::new(RateBudget::google_play()),
+            options,
             contact: Mutex::new(Contact::default()),
+            titles: Mutex::default(),
+            edits_allowed: false,
+            edit_taken_over: AtomicBool::new(false),
+            edit_turn: tokio::sync::Mutex::new(()),
         })
     }
 
+    /// The same client, which may open edits (see [`super::edits::WARNING`]). Whoever wants that has to name the
+    /// account, so that nobody does it by leaving a box ticked.
+    ///
+    /// # Errors
+    /// [`StoreError::Credential`] where `dedicated_account` is not the `client_email` of the account.
+    pub fn with_edits(mut self, dedicated_account: &str) -> Result<Self, StoreError> {
+        if dedicated_account.is_empty() || self.tokens.email() != dedicated_account {
+            return Err(StoreError::Credential {
+                reason: "rollout_by_edits needs dedicated_account, which repeats the client_email of the service account",
+            });
+        }
+        self.edits_allowed = true;
+        Ok(self)
+    }
+
+    /// Whether this client may open edits.
+    pub fn may_edit(&self) -> bool {
+        self.edits_allowed
+    }
+
     /// The apps that the account sees.
-    pub async fn apps(&self) -> Result<Listing<App>, StoreError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            #[serde(default)]
-            apps: Vec<Found>,
-            next_page_token: Option<String>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Found {
-            package_name: Option<String>,
-            display_name: Option<String>,
-        }
-        let mut listing = Listing { items: Vec::new(), complete: true, pages: 0, server_date: None };
+    pub async fn apps(&self) -> Result<Listed<App>, StoreError> {
+        let mut listed = Listed::new();
         let mut asked = HashSet::new();
-        let mut seen = HashSet::new();
         let mut page_token: Option<String> = None;
         loop {
-            let request = Request::SearchApps { page_token: page_token.as_deref() };
-            let (answer, contact): (Answer, _) = self.get(request).await?;
-            listing.pages += 1;
-            listing.server_date = contact.server_date;
-            for app in answer.apps {
-                let Some(package) = app.package_name else {
-                    listing.complete = false;
-                    continue;
-                };
-                if seen.insert(package.clone()) {
-                    listing.items.push(App { package, display_name: app.display_name });
-                }
-            }
-            let Some(next) = answer.next_page_token.filter(|next| !next.is_empty()) else { break };
-            if listing.pages >= MAX_PAGES || !asked.insert(next.clone()) {
+            let fetched = self.fetch(Request::SearchApps { page_token: page_token.as_deref() }).await?;
+            listed.server_date = fetched.contact.server_date;
+            let Some(next) = answer::apps(&fetched.body, &mut listed)? else { break };
+            if listed.pages >= MAX_PAGES || !asked.insert(next.clone()) {
                 return Err(StoreError::EndlessPages);
             }
             page_token = Some(next);
         }
-        Ok(listing)
+        let mut seen = HashSet::new();
+        listed.items.retain(|app| seen.insert(app.package.clone()));
+        let mut titles = self.titles.lock().unwrap_or_else(PoisonError::into_inner);
+        for app in &listed.items {
+            if let Some(title) = &app.display_name {
+                titles.insert(app.package.clone(), title.clone());
+            }
+        }
+        drop(titles);
+        Ok(listed)
+    }
+
+    /// The title of an app, as the last listing of apps had it.
+    pub(super) fn title(&self, package: &str) -> Option<String> {
+        self.titles.lock().unwrap_or_else(PoisonError::into_inner).get(package).cloned()
     }
 
     /// The tracks of an app: those that every app has, then those of its own on which a release is out. The
     /// reporting API names a track as the console does, so that an own track with another title is missing
-    /// here; [`Listing::complete`] is therefore always false.
-    pub async fn tracks(&self, package: &str) -> Result<Listing<String>, StoreError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            tracks: Vec<Found>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Found {
-            display_name: Option<String>,
-        }
-        let (answer, contact): (Answer, _) = self.get(Request::ReleaseFilterOptions { package }).await?;
-        let mut items: Vec<String> = WELL_KNOWN_TRACKS.map(str::to_owned).to_vec();
-        for name in answer.tracks.into_iter().filter_map(|track| track.display_name) {
-            let is_console_name = CONSOLE_NAMES.contains(&name.to_lowercase().as_str());
-            if !name.is_empty() && !is_console_name && !items.contains(&name) {
-                items.push(name);
-            }
-        }
-        Ok(Listing { items, complete: false, pages: 1, server_date: contact.server_date })
+    /// here; [`Listed::complete`] is therefore always false.
+    pub async fn tracks(&self, package: &str) -> Result<Listed<String>, StoreError> {
+        let fetched = self.fetch(Request::ReleaseFilterOptions { package }).await?;
+        let listed = answer::tracks(&fetched.body)?;
+        Ok(Listed { server_date: fetched.contact.server_date, ..listed })
     }
 
     /// The releases on a track that are not obsolete. A track without any is an empty list; a track that there
     /// is not, [`StoreError::NotFound`].
-    pub async fn releases(&self, package: &str, track: &str) -> Result<Listing<Release>, StoreError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            releases: Vec<Found>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Found {
-            release_name: Option<String>,
-            release_lifecycle_state: Option<String>,
-            #[serde(default)]
-            active_artifacts: Vec<Artifact>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Artifact {
-            version_code: i64,
-        }
-        let mut listing = Listing { items: Vec::new(), complete: true, pages: 1, server_date: None };
-        let (answer, contact): (Answer, _) = match self.get(Request::Releases { package, track }).await {
+    pub async fn releases(&self, package: &str, track: &str) -> Result<Listed<Release>, StoreError> {
+        match self.fetch(Request::Releases { package, track }).await {
             Err(StoreError::NotFound { code }) if code == "trackEmpty" => {
-                listing.server_date = self.contact().server_date;
-                return Ok(listing);
+                Ok(Listed { pages: 1, server_date: self.contact().server_date, ..Listed::new() })
             }
-            answer => answer?,
-        };
-        listing.server_date = contact.server_date;
-        // The store gives no more and has no pages: what is behind them is not known.
-        listing.complete = answer.releases.len() < MAX_RELEASES;
-        for release in answer.releases {
-            let Some(state) = release.release_lifecycle_state else {
-                listing.complete = false;
-                continue;
-            };
-            listing.items.push(Release {
-                name: release.release_name,
-                track: track.to_owned(),
-                version_codes: release
-                    .active_artifacts
-                    .iter()
-                    .map(|artifact| artifact.version_code)
-                    .collect(),
-                lifecycle_state: state.strip_prefix(LIFECYCLE_PREFIX).unwrap_or(&state).to_owned(),
-            });
+            fetched => {
+                let fetched = fetched?;
+                let listed = answer::releases(&fetched.body, track)?;
+                Ok(Listed { server_date: fetched.contact.server_date, ..listed })
+            }
         }
-        Ok(listing)
+    }
+
+    /// Opens an edit; returns its id. Only [`super::edits`] may, which discards it.
+    pub(super) async fn insert_edit(&self, package: &str) -> Result<String, StoreError> {
+        answer::edit(&self.fetch(Request::InsertEdit { package }).await?.body)
+    }
+
+    /// The tracks in an edit.
+    pub(super) async fn edit_tracks(&self, package: &str, edit: &str) -> Result<EditTracks, StoreError> {
+        answer::edit_tracks(&self.fetch(Request::EditTracks { package, edit }).await?.body)
+    }
+
+    /// Discards an edit.
+    pub(super) async fn delete_edit(&self, package: &str, edit: &str) -> Result<(), StoreError> {
+        self.fetch(Request::DeleteEdit { package, edit }).await.map(drop)
+    }
+
+    /// Whether an edit of ours was ended by somebody else since this client was made.
+    pub fn edit_was_taken_over(&self) -> bool {
+        self.edit_taken_over.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an edit of ours was ended by somebody else.
+    pub(super) fn note_edit_taken_over(&self) {
+        self.edit_taken_over.store(true, Ordering::Relaxed);
     }
 
     /// What the last answer's headers said, whatever its status.
@@ -300,24 +287,37 @@ impl PlayClient {
         *self.contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The account's limit and what is left of it.
+    pub fn rate(&self) -> RateLimit {
+        self.budget().rate(Instant::now())
+    }
+
+    /// The window that the limit is about.
+    pub fn window(&self) -> Duration {
+        self.budget().window()
+    }
+
+    /// How many requests this client has made.
+    pub fn requests_made(&self) -> u64 {
+        self.budget().made()
+    }
+
     /// How many requests this client may still spend in this minute.
     pub fn requests_left(&self) -> u32 {
         self.budget().left(Instant::now())
     }
 
-    /// One GET within the budget. A 401 is answered with a new token once.
-    async fn get<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<(T, Contact), StoreError> {
-        let fetched = self.fetch(request).await?;
-        let answer = serde_json::from_slice(&fetched.body).map_err(|error| {
-            if error.is_data() {
-                StoreError::Malformed { what: "an answer of Google Play" }
-            } else {
-                StoreError::NotJson
-            }
-        })?;
-        Ok((answer, fetched.contact))
+    /// Whether several requests can be spent, so that what is begun is also ended.
+    pub(super) fn afford(&self, requests: u32) -> Result<(), StoreError> {
+        /// The window of Google's quota, after which there is room for sure.
+        const WINDOW: Duration = Duration::from_secs(60);
+        if self.requests_left() < requests {
+            return Err(StoreError::BudgetSpent { retry_after: WINDOW });
+        }
+        Ok(())
     }
 
+    /// One request within the budget. A 401 is answered with a new token once.
     async fn fetch(&self, request: Request<'_>) -> Result<Fetched, StoreError> {
         let address = request.address(&self.bases).ok_or(StoreError::Setup {
             reason: "the token endpoint is asked by the token exchange alone".to_owned(),
@@ -327,10 +327,19 @@ impl PlayClient {
             let spent = self.budget().try_spend(Instant::now());
             spent.map_err(|retry_after| StoreError::BudgetSpent { retry_after })?;
             let token = self.tokens.bearer(&self.http).await?;
-            let sent = self.http.request(request.method(), address.clone()).bearer_auth(token.as_str());
+            let mut sent = self.http.request(request.method(), address.clone()).bearer_auth(token.as_str());
+            if let Some(body) = request.body() {
+                sent = sent.json(&body);
+            }
             let (contact, answer) = fetch(sent, self.options.max_body).await?;
             *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = contact;
-            let answer = answer.map_err(error);
+            let answer = match answer {
+                // What a DELETE is answered with.
+                Err(failure) if failure.status == StatusCode::NO_CONTENT => {
+                    Ok(Fetched { body: Vec::new(), contact })
+                }
+                answer => answer.map_err(answer::error),
+            };
             account(&mut self.budget(), &contact, answer.as_ref().err());
             match answer {
                 Err(StoreError::Unauthorized { .. }) if !renewed => {
@@ -347,36 +356,6 @@ impl PlayClient {
     }
 }
 
-/// How many releases of a track the store lists at most.
-const MAX_RELEASES: usize = 20;
-
-/// What a failure means, by status and by the reason that Google gives. Its older APIs answer 403 where they
-/// mean 429.
-fn error(failure: Failure) -> StoreError {
-    let code = reason(&failure.body).unwrap_or_default();
-    let retry_after = failure.retry_after;
-    match failure.status.as_u16() {
-        401 => StoreError::Unauthorized { code },
-        403 => match code.as_str() {
-            "rateLimitExceeded" | "userRateLimitExceeded" | "quotaExceeded" | "dailyLimitExceeded" => {
-                StoreError::RateLimited { retry_after }
-            }
-            "permissionDenied" | "insufficientPermissions" | "forbidden" | "PERMISSION_DENIED" => {
-                StoreError::Forbidden { cause: ForbiddenCause::Role, code }
-            }
-            _ => StoreError::Forbidden { cause: ForbiddenCause::Other, code },
-        },
-        404 | 410 => StoreError::NotFound { code },
-        429 => StoreError::RateLimited { retry_after },
-        status @ 500..=599 => StoreError::Server { status, retry_after },
-        status => StoreError::Refused { status, code },
-    }
-}
-
-/// The reason of the first error of a body, else the status's name.
-fn reason(body: &[u8]) -> Option<String> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let error = body.get("error")?;
-    let reason = error.pointer("/errors/0/reason").or_else(|| error.get("status"))?;
-    reason.as_str().map(clean_code)
-}
+#[cfg(test)]
+#[path = "client_tests.rs"]
+pub(super) mod tests;

@@ -15,7 +15,7 @@ use super::client::Request;
 use crate::source::fetch::{Failure, FetchOptions, StoreError, clean_code, fetch};
 
 /// What is asked for: there is no read-only scope of the publisher API.
-const SCOPES: &str =
+pub(super) const SCOPES: &str =
     "https://www.googleapis.com/auth/androidpublisher https://www.googleapis.com/auth/playdeveloperreporting";
 
 /// The grant type of RFC 7523.
@@ -128,6 +128,11 @@ impl GoogleTokens {
     /// No token yet.
     pub fn new(account: ServiceAccount) -> Self {
         Self { account, current: Mutex::new(None) }
+    }
+
+    /// The account's address, which is no secret.
+    pub fn email(&self) -> &str {
+        self.account.email()
     }
 
     /// The token to use now, exchanged anew where there is none.

@@ -1,0 +1,441 @@
+//! What polls have seen, recorded.
+
+use super::known::{self, Known, Subjects};
+use super::{Doubt, Error, Kind, News, Observation, Via, row, text, timestamp};
+use crate::id::{SourceId, WorkspaceId};
+use crate::ledger::append::Locked;
+use crate::ledger::{Draft, Writer};
+use crate::source::look::{Covered, Heat, Look};
+use crate::source::store::Store;
+use sqlx::PgConnection;
+use statusledger_verify::json::{Object, Value};
+use std::collections::{HashMap, HashSet};
+use time::OffsetDateTime;
+
+/// Complete listings in a row that a subject has to be missing from before its absence is looked into.
+const MISSING: i16 = 2;
+/// The same where a subject has no address of its own and the listing has the last word.
+const MISSING_FOR_GOOD: i16 = 4;
+
+/// Whose observations these are, and when the store was asked for them: what changed since then is newer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The source.
+    pub source: SourceId,
+    /// The store.
+    pub store: Store,
+    /// When the first request was sent.
+    pub at: OffsetDateTime,
+    /// Whether each subject was asked for by itself: such an answer is believed at once.
+    pub direct: bool,
+}
+
+/// What an observation means.
+#[derive(Clone, Debug, PartialEq)]
+enum Verdict {
+    /// As it was known.
+    Same,
+    /// Older than what is known.
+    Stale,
+    /// Back to the state before: believed when it is said again, or by the subject itself.
+    Doubtful,
+    /// Never seen before.
+    FirstSeen,
+    /// Seen again, after it was found gone.
+    VisibleAgain,
+    /// Another state, first seen then.
+    Transition(OffsetDateTime),
+}
+
+fn judge(
+    asked: &Asked,
+    known: Option<&Known>,
+    observation: &Observation,
+    facts: &serde_json::Value,
+) -> Verdict {
+    let Some(known) = known else { return Verdict::FirstSeen };
+    if asked.at < known.state_since {
+        return Verdict::Stale;
+    }
+    if known.gone {
+        return Verdict::VisibleAgain;
+    }
+    if known.state == observation.state {
+        // What was only told of has no facts yet: the first are not others than before.
+        let same = known.facts == *facts || !known.was_polled();
+        return if same { Verdict::Same } else { Verdict::Transition(asked.at) };
+    }
+    let back = known.previous_state.as_deref() == Some(&observation.state);
+    match (&known.pending_state, known.pending_since) {
+        (Some(pending), Some(since)) if *pending == observation.state && since < asked.at => {
+            Verdict::Transition(since)
+        }
+        _ if back && !asked.direct => Verdict::Doubtful,
+        _ => Verdict::Transition(asked.at),
+    }
+}
+
+/// Records a look. Entries, the subjects' new states and the deliveries commit together.
+///
+/// # Errors
+/// If the database does not confirm; then nothing, or (only where the commit's answer was lost) all of it is
+/// recorded, and the next look finds out which.
+pub async fn record(writer: &Writer, asked: &Asked, look: &Look) -> Result<News, Error> {
+    // Of a page that repeats, the later word.
+    let mut last: HashMap<(Kind, &str), &Observation> = HashMap::new();
+    for observation in &look.observations {
+        last.insert((observation.kind, &observation.key), observation);
+    }
+    let mut order: HashSet<(Kind, &str)> = HashSet::new();
+    let mut observations = Vec::with_capacity(last.len());
+    for observation in &look.observations {
+        let key = (observation.kind, observation.key.as_str());
+        if order.insert(key)
+            && let Some(observation) = last.get(&key)
+        {
+            observations.push((*observation, row(&observation.facts)?));
+        }
+    }
+    if observations.is_empty() && look.covered.is_empty() {
+        return Ok(News::default());
+    }
+    let subjects: Vec<(Kind, &str)> = observations.iter().map(|(o, _)| (o.kind, o.key.as_str())).collect();
+    let mut tx = writer.database().workspace(asked.workspace).await?;
+    let before = known::read(&mut tx, asked.workspace, asked.source, &subjects, &look.covered).await?;
+    let is_news = |before: &Subjects| {
+        observations.iter().any(|(o, facts)| {
+            !matches!(
+                judge(asked, before.get(&(o.kind, o.key.clone())), o, facts),
+                Verdict::Same | Verdict::Stale | Verdict::Doubtful
+            )
+        })
+    };
+    if !is_news(&before) {
+        let doubtful = unremarkable(&mut tx, asked, &before, &observations, &look.covered).await?;
+        tx.commit().await?;
+        return Ok(News { doubtful, ..News::default() });
+    }
+    drop(tx);
+    // Read again under the head's lock: another node may have seen the same.
+    let mut locked = writer.lock(asked.workspace).await?;
+    let before = known::read(&mut locked, asked.workspace, asked.source, &subjects, &look.covered).await?;
+    let mut news = News::default();
+    let (mut drafts, mut changed) = (Vec::new(), Vec::new());
+    for (observation, facts) in &observations {
+        let known = before.get(&(observation.kind, observation.key.clone()));
+        let verdict = judge(asked, known, observation, facts);
+        match verdict {
+            Verdict::FirstSeen => news.first_seen += 1,
+            Verdict::Transition(_) => news.transitions += 1,
+            Verdict::VisibleAgain => {}
+            Verdict::Same | Verdict::Stale | Verdict::Doubtful => continue,
+        }
+        drafts.push(draft(asked, observation, facts, known, &verdict)?);
+        changed.push((*observation, facts, known, verdict));
+    }
+    let recorded = locked.append(&drafts).await?;
+    let seqs: Vec<i64> = recorded.iter().map(|entry| entry.seq as i64).collect();
+    write(&mut locked, asked, &changed, &seqs).await?;
+    news.doubtful = unremarkable(&mut locked, asked, &before, &observations, &look.covered).await?;
+    locked.commit().await?;
+    Ok(news)
+}
+
+/// The entry of an observation.
+fn draft(
+    asked: &Asked,
+    observation: &Observation,
+    facts: &serde_json::Value,
+    known: Option<&Known>,
+    verdict: &Verdict,
+) -> Result<Draft, Error> {
+    let mut subject = described(observation, known);
+    subject.insert("id".into(), text(&observation.key));
+    subject.insert("kind".into(), text(observation.kind.name()));
+    let mut data = Object::default();
+    data.insert("app".into(), text(&observation.app));
+    data.insert("source".into(), text(&asked.source.to_string()));
+    data.insert("subject".into(), Value::Object(subject));
+    data.insert("to".into(), text(&observation.state));
+    data.insert("via".into(), text(Via::Poll.name()));
+    let seen_at = if let Verdict::Transition(seen_at) = verdict { *seen_at } else { asked.at };
+    data.insert("seen_at".into(), timestamp(seen_at)?);
+    if let Some(at) = observation.store_at {
+        data.insert("store_at".into(), timestamp(at)?);
+    }
+    if !asked.store.knows(observation.kind, &observation.state) {
+        data.insert("unknown".into(), Value::Bool(true));
+    }
+    if !observation.facts.is_empty() {
+        data.insert("facts".into(), Value::Object(observation.facts.clone()));
+    }
+    if let Some(known) = known {
+        data.insert("from".into(), text(&known.state));
+        data.insert("last_seen_before_at".into(), timestamp(known.last_seen_at)?);
+        let changed = changed(&known.facts, facts);
+        if *verdict != Verdict::VisibleAgain && !changed.is_empty() {
+            let names = changed.into_iter().map(|name| text(&name)).collect();
+            data.insert("changed".into(), Value::Array(names));
+        }
+    }
+    let what = match verdict {
+        Verdict::FirstSeen => "first_seen",
+        Verdict::VisibleAgain => "visible_again",
+        _ => "transitioned",
+    };
+    let kind = format!("store.{}.{what}", observation.kind.name());
+    Ok(Draft::new(kind, data)?.app(observation.app.clone()).source(asked.source))
+}
+
+fn described(observation: &Observation, known: Option<&Known>) -> Object {
+    known.map_or_else(|| observation.description.clone(), |known| known.described(&observation.description))
+}
+
+/// The names of the facts that differ.
+fn changed(before: &serde_json::Value, after: &serde_json::Value) -> Vec<String> {
+    let empty = serde_json::Map::new();
+    let (before, after) = (before.as_object().unwrap_or(&empty), after.as_object().unwrap_or(&empty));
+    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
+}
+
+type Changed<'a> = (&'a Observation, &'a serde_json::Value, Option<&'a Known>, Verdict);
+
+async fn write(
+    locked: &mut Locked,
+    asked: &Asked,
+    changed: &[Changed<'_>],
+    seqs: &[i64],
+) -> Result<(), Error> {
+    let column = |f: &dyn Fn(&Observation) -> String| changed.iter().map(|c| f(c.0)).collect::<Vec<_>>();
+    let kinds = column(&|o| o.kind.name().to_owned());
+    let keys = column(&|o| o.key.clone());
+    let states = column(&|o| o.state.clone());
+    let descriptions: Vec<_> = changed.iter().map(|c| row(&described(c.0, c.2))).collect::<Result<_, _>>()?;
+    let facts: Vec<_> = changed.iter().map(|c| c.1.clone()).collect();
+    let since = |c: &Changed<'_>| if let Verdict::Transition(at) = c.3 { at } else { asked.at };
+    let seen: Vec<OffsetDateTime> = changed.iter().map(since).collect();
+    let hot: Vec<bool> =
+        changed.iter().map(|c| asked.store.heat(c.0.kind, &c.0.state) == Heat::Hot).collect();
+    let workspace = locked.workspace().uuid();
+    sqlx::query!(
+        "INSERT INTO subjects AS s (workspace_id, source_id, kind, subject_key, app, scope, description, state, facts,
+                                    state_since, first_seen_at, last_seen_at, hot, seq)
+         SELECT $1, $2, u.kind, u.key, u.app, u.scope, u.description, u.state, u.facts, u.seen, u.seen, $12, u.hot, u.seq
+           FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::text[], $9::jsonb[],
+                       $10::timestamptz[], $11::bool[], $13::int8[])
+                AS u (kind, key, app, scope, description, state, facts, seen, hot, seq)
+         ON CONFLICT (workspace_id, source_id, kind, subject_key) DO UPDATE
+            SET app = excluded.app, scope = excluded.scope, description = excluded.description,
+                previous_state = CASE WHEN s.state = excluded.state THEN s.previous_state ELSE s.state END,
+                state = excluded.state, facts = excluded.facts, state_since = excluded.state_since, state_store_at = NULL,
+                last_seen_at = excluded.last_seen_at, hot = excluded.hot, seq = excluded.seq,
+                pending_state = NULL, pending_since = NULL, missing = 0, gone_at = NULL",
+        workspace,
+        asked.source.uuid(),
+        &kinds,
+        &keys,
+        &column(&|o| o.app.clone()),
+        &column(&|o| o.scope.clone()),
+        &descriptions,
+        &states,
+        &facts,
+        &seen,
+        &hot,
+        asked.at,
+        seqs
+    )
+    .execute(&mut ***locked)
+    .await?;
+    let moved = |c: &Changed<'_>| c.2.map(|known| known.state.clone());
+    let after = |c: &Changed<'_>| c.2.map(|known| known.last_seen_at);
+    let transitions: Vec<usize> =
+        (0..changed.len()).filter(|n| matches!(changed[*n].3, Verdict::Transition(_))).collect();
+    let pick = |all: &[String]| transitions.iter().map(|n| all[*n].clone()).collect::<Vec<_>>();
+    sqlx::query!(
+        "INSERT INTO transitions (workspace_id, source_id, kind, subject_key, seq, from_state, to_state, after_at, seen_at)
+         SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::int8[], $6::text[], $7::text[],
+                                      $8::timestamptz[], $9::timestamptz[])",
+        workspace,
+        asked.source.uuid(),
+        &pick(&kinds),
+        &pick(&keys),
+        &transitions.iter().map(|n| seqs[*n]).collect::<Vec<_>>(),
+        &transitions.iter().map(|n| moved(&changed[*n])).collect::<Vec<_>>() as &[Option<String>],
+        &pick(&states),
+        &transitions.iter().map(|n| after(&changed[*n])).collect::<Vec<_>>() as &[Option<OffsetDateTime>],
+        &transitions.iter().map(|n| seen[*n]).collect::<Vec<_>>()
+    )
+    .execute(&mut ***locked)
+    .await?;
+    Ok(())
+}
+
+/// Writes down what is no news: what was seen as it was, what is in doubt, what was missing.
+async fn unremarkable(
+    tx: &mut PgConnection,
+    asked: &Asked,
+    before: &Subjects,
+    observations: &[(&Observation, serde_json::Value)],
+    covered: &[Covered],
+) -> Result<Vec<Doubt>, Error> {
+    let (mut same, mut doubtful, mut redescribed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut doubts = Vec::new();
+    let mut seen: HashSet<(Kind, &str)> = HashSet::new();
+    for (observation, facts) in observations {
+        seen.insert((observation.kind, &observation.key));
+        let Some(known) = before.get(&(observation.kind, observation.key.clone())) else { continue };
+        match judge(asked, Some(known), observation, facts) {
+            Verdict::Same => {
+                same.push((observation.kind.name(), observation.key.as_str()));
+                let description = row(&described(observation, Some(known)))?;
+                if description != known.description || known.scope != observation.scope {
+                    redescribed.push((*observation, description, facts));
+                }
+            }
+            Verdict::Doubtful => {
+                doubts.push(known.doubt(observation.kind, &observation.key, false));
+                doubtful.push(*observation);
+            }
+            _ => {}
+        }
+    }
+    touch(tx, asked, &same).await?;
+    for (observation, description, facts) in redescribed {
+        sqlx::query!(
+            "UPDATE subjects SET description = $5, app = $6, scope = $7, facts = $8
+              WHERE workspace_id = $1 AND source_id = $2 AND kind = $3 AND subject_key = $4",
+            asked.workspace.uuid(),
+            asked.source.uuid(),
+            observation.kind.name(),
+            observation.key,
+            description,
+            observation.app,
+            observation.scope,
+            facts
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    for observation in doubtful {
+        sqlx::query!(
+            "UPDATE subjects SET pending_state = $5, pending_since = $6
+              WHERE workspace_id = $1 AND source_id = $2 AND kind = $3 AND subject_key = $4
+                AND pending_state IS DISTINCT FROM $5",
+            asked.workspace.uuid(),
+            asked.source.uuid(),
+            observation.kind.name(),
+            observation.key,
+            observation.state,
+            asked.at
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    // Only what was listed to the end is missing, and only what was known when it was asked.
+    let missing: Vec<(&(Kind, String), &Known)> = before
+        .iter()
+        .filter(|((kind, key), known)| {
+            !known.gone && known.last_seen_at < asked.at && !seen.contains(&(*kind, key.as_str()))
+        })
+        .filter(|((kind, _), known)| {
+            covered.iter().any(|c| c.kind == *kind && c.scope.as_deref().is_none_or(|s| s == known.scope))
+        })
+        .collect();
+    for ((kind, key), known) in &missing {
+        let enough = if asked.store.has_address(*kind) { MISSING } else { MISSING_FOR_GOOD };
+        if known.missing + 1 >= enough {
+            doubts.push(known.doubt(*kind, key, true));
+        }
+    }
+    let (kinds, keys): (Vec<&str>, Vec<&str>) =
+        missing.iter().map(|((kind, key), _)| (kind.name(), key.as_str())).unzip();
+    if !kinds.is_empty() {
+        sqlx::query!(
+            "UPDATE subjects s SET missing = LEAST(s.missing + 1, 1000)
+               FROM unnest($3::text[], $4::text[]) AS u (kind, subject_key)
+              WHERE s.workspace_id = $1 AND s.source_id = $2 AND s.kind = u.kind AND s.subject_key = u.subject_key",
+            asked.workspace.uuid(),
+            asked.source.uuid(),
+            &kinds as &[&str],
+            &keys as &[&str]
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(doubts)
+}
+
+/// Dates what was seen as it was known. An older answer dates nothing back.
+async fn touch(tx: &mut PgConnection, asked: &Asked, same: &[(&str, &str)]) -> Result<(), sqlx::Error> {
+    if same.is_empty() {
+        return Ok(());
+    }
+    let (kinds, keys): (Vec<&str>, Vec<&str>) = same.iter().copied().unzip();
+    sqlx::query!(
+        "UPDATE subjects s
+            SET last_seen_at = GREATEST(s.last_seen_at, $5), missing = 0, pending_state = NULL, pending_since = NULL
+           FROM unnest($3::text[], $4::text[]) AS u (kind, subject_key)
+          WHERE s.workspace_id = $1 AND s.source_id = $2 AND s.kind = u.kind AND s.subject_key = u.subject_key",
+        asked.workspace.uuid(),
+        asked.source.uuid(),
+        &kinds as &[&str],
+        &keys as &[&str],
+        asked.at
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Records that a subject is no longer visible: missing from complete listings again and again, and gone when it was
+/// asked for by itself. An app takes all that belongs to it along, in the one entry.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn record_gone(writer: &Writer, asked: &Asked, kind: Kind, key: &str) -> Result<bool, Error> {
+    let mut locked = writer.lock(asked.workspace).await?;
+    let found = known::read(&mut locked, asked.workspace, asked.source, &[(kind, key)], &[])
+        .await?
+        .into_values()
+        .next();
+    // Seen or told of since it was asked for, or found gone by another node.
+    let Some(known) = found.filter(|k| !k.gone && k.last_seen_at < asked.at && k.state_since < asked.at)
+    else {
+        return Ok(false);
+    };
+    let subject = known.subject(kind, key);
+    let mut data = Object::default();
+    data.insert("app".into(), text(&known.app));
+    data.insert("from".into(), text(&known.state));
+    data.insert("last_seen_before_at".into(), timestamp(known.last_seen_at)?);
+    data.insert("seen_at".into(), timestamp(asked.at)?);
+    data.insert("source".into(), text(&asked.source.to_string()));
+    data.insert("subject".into(), Value::Object(subject));
+    data.insert("via".into(), text(Via::Poll.name()));
+    let entry = format!("store.{}.no_longer_visible", kind.name());
+    let draft = Draft::new(entry, data)?.app(known.app.clone()).source(asked.source);
+    let recorded = locked.append(&[draft]).await?;
+    let seq = recorded.first().map_or(0, |entry| entry.seq as i64);
+    let scope = (kind == Kind::App).then_some(known.scope.as_str());
+    sqlx::query!(
+        "UPDATE subjects SET gone_at = $5, missing = 0, pending_state = NULL, pending_since = NULL,
+                seq = CASE WHEN kind = $3 AND subject_key = $4 THEN $7 ELSE seq END
+          WHERE workspace_id = $1 AND source_id = $2 AND gone_at IS NULL
+            AND ((kind = $3 AND subject_key = $4) OR scope = $6
+                 OR starts_with(scope, $6 || '/'))",
+        asked.workspace.uuid(),
+        asked.source.uuid(),
+        kind.name(),
+        key,
+        asked.at,
+        scope,
+        seq
+    )
+    .execute(&mut **locked)
+    .await?;
+    locked.commit().await?;
+    Ok(true)
+}

@@ -1,0 +1,339 @@
+//! The poller: asks each store key what its plan says is due, one node at a time.
+//!
+//! A source that is due is claimed by lease; a node that dies in a round leaves it to the next one. What a round saw
+//! before it failed counts: each observation is true by itself. Failing rounds back off with jitter, and a store
+//! that says when to come back is obeyed.
+
+pub mod access;
+mod client;
+mod edits;
+mod plan;
+mod round;
+
+use super::fetch::{FetchOptions, StoreError};
+use super::{Health, Kind, budget};
+use crate::config::PollingSettings;
+use crate::database::Database;
+use crate::id::{NodeId, SourceId, WorkspaceId};
+use crate::ledger::Writer;
+use crate::observation;
+use crate::sealing::{self, SecretColumn};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+use client::Client;
+
+/// How long a claimed source is this node's without a renewal: what a node that dies keeps from the others.
+const LEASE: time::Duration = time::Duration::seconds(10);
+/// How often the lease of a sweep in flight is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// Rounds at once on a node.
+const ROUNDS: usize = 16;
+/// The longest wait of a source that fails.
+const LONGEST_WAIT: Duration = Duration::from_secs(900);
+/// Rounds in a row that a key must be refused in before it counts as refused and not merely suspect.
+const REFUSALS: u32 = 3;
+/// The shortest time between two looks for due sources.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The longest.
+const LOOK_EVERY_AT_MOST: Duration = Duration::from_secs(1);
+
+/// What is remembered of a source between sweeps on this node.
+struct Station {
+    client: Client,
+    failing: budget::Backoff,
+    refusals: u32,
+    /// As it was last told, with the words to it.
+    health: Option<(Health, Option<String>)>,
+}
+
+type Stations = Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<Station>>>>;
+
+/// The poller of a node.
+pub struct Poller {
+    database: Database,
+    writer: Writer,
+    node: NodeId,
+    settings: PollingSettings,
+    /// Locked for look-ups; a station is locked for the length of its sweep.
+    stations: Stations,
+    sweeps: Arc<Semaphore>,
+}
+
+/// Why a source cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// The workspace's data key.
+    #[error(transparent)]
+    Sealing(#[from] sealing::Error),
+    /// What is stored of it is no key.
+    #[error("the stored key is damaged: {0}")]
+    Damaged(String),
+    /// The key is none that a client can be made of.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What it said is not recorded.
+    #[error(transparent)]
+    Observation(#[from] observation::Error),
+    /// Its health is not recorded.
+    #[error(transparent)]
+    Source(#[from] super::Error),
+}
+
+struct Due {
+    workspace: WorkspaceId,
+    source: SourceId,
+}
+
+impl Poller {
+    /// A poller for `node`.
+    #[must_use]
+    pub fn new(database: Database, writer: Writer, node: NodeId, settings: PollingSettings) -> Arc<Self> {
+        Arc::new(Self {
+            database,
+            writer,
+            node,
+            settings,
+            stations: Mutex::default(),
+            sweeps: Arc::new(Semaphore::new(ROUNDS)),
+        })
+    }
+
+    /// Polls until the node stops.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let (least, most) = (self.settings.scaled(LOOK_EVERY), self.settings.scaled(LOOK_EVERY_AT_MOST));
+        let every = (self.settings.hot() / 4).clamp(least, most);
+        let mut look = tokio::time::interval(every);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = stop.changed() => return,
+                _ = look.tick() => {}
+            }
+            let room = self.sweeps.available_permits();
+            if room == 0 {
+                continue;
+            }
+            match self.claim(room as i64).await {
+                Ok(due) => {
+                    for due in due {
+                        let Ok(permit) = Arc::clone(&self.sweeps).acquire_owned().await else { return };
+                        let poller = Arc::clone(&self);
+                        tokio::spawn(async move {
+                            poller.attend(due).await;
+                            drop(permit);
+                        });
+                    }
+                }
+                Err(e) => tracing::warn!(error = %e, "due sources cannot be looked for"),
+            }
+        }
+    }
+
+    async fn claim(&self, room: i64) -> Result<Vec<Due>, sqlx::Error> {
+        sqlx::query_as!(
+            Due,
+            r#"UPDATE sources s SET lease_holder = $1, leased_until = now() + $3::float8 * interval '1 second'
+                 FROM (SELECT workspace_id, source_id FROM sources
+                        WHERE deleted_at IS NULL AND kind <> 'inbound'
+                          AND next_poll_at <= now() AND leased_until < now()
+                        ORDER BY next_poll_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS due
+                WHERE s.workspace_id = due.workspace_id AND s.source_id = due.source_id
+               RETURNING s.workspace_id AS "workspace: WorkspaceId", s.source_id AS "source: SourceId""#,
+            self.node.uuid(),
+            room,
+            LEASE.as_seconds_f64()
+        )
+        .fetch_all(&self.database.worker)
+        .await
+    }
+
+    /// Asks everything of a source now, whatever its plan says, and records it. That the store fails is no error here:
+    /// it is the source's health.
+    ///
+    /// # Errors
+    /// If the source cannot be used, or the database does not confirm.
+    pub async fn look_now(&self, workspace: WorkspaceId, source: SourceId) -> Result<(), Unusable> {
+        make_due(&self.database, workspace, source).await?;
+        self.round(&Due { workspace, source }).await.map(drop)
+    }
+
+    async fn attend(&self, due: Due) {
+        let swept = tokio::select! {
+            swept = self.round(&due) => swept,
+            never = self.keep(&due) => match never {},
+        };
+        let wait = match swept {
+            Ok(wait) => wait,
+            Err(e) => {
+                tracing::warn!(source = %due.source, error = %e, "a source cannot be swept");
+                if matches!(
+                    e,
+                    Unusable::Damaged(_) | Unusable::Store(_) | Unusable::Sealing(sealing::Error::Seal(_))
+                ) {
+                    let why = format!("the source cannot be used: {e}");
+                    let (workspace, source) = (due.workspace, due.source);
+                    let told =
+                        super::set_health(&self.writer, workspace, source, Health::Refused, Some(&why)).await;
+                    if let Err(e) = told {
+                        tracing::warn!(source = %due.source, error = %e, "the source's health is not recorded");
+                    }
+                }
+                LONGEST_WAIT.min(Duration::from_secs_f64(self.settings.interval_s * 4.0))
+            }
+        };
+        // A crash before this leaves the lease, after which another node goes on.
+        let done = sqlx::query!(
+            "UPDATE sources SET leased_until = '-infinity', next_poll_at = now() + $4::float8 * interval '1 second'
+              WHERE workspace_id = $1 AND source_id = $2 AND lease_holder = $3",
+            due.workspace.uuid(),
+            due.source.uuid(),
+            self.node.uuid(),
+            wait.as_secs_f64()
+        )
+        .execute(&self.database.worker)
+        .await;
+        if let Err(e) = done {
+            tracing::warn!(source = %due.source, error = %e, "a source's lease is left to run out");
+        }
+    }
+
+    /// Renews a lease for as long as it is polled. One that is lost all the same (the database was away) costs a sweep
+    /// twice: what both saw is recorded once.
+    async fn keep(&self, due: &Due) -> std::convert::Infallible {
+        let mut renew = tokio::time::interval(RENEW_EVERY);
+        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        renew.tick().await;
+        loop {
+            renew.tick().await;
+            let renewed = sqlx::query!(
+                "UPDATE sources SET leased_until = now() + $4::float8 * interval '1 second'
+                  WHERE workspace_id = $1 AND source_id = $2 AND lease_holder = $3",
+                due.workspace.uuid(),
+                due.source.uuid(),
+                self.node.uuid(),
+                LEASE.as_seconds_f64()
+            )
+            .execute(&self.database.worker)
+            .await;
+            if let Err(e) = renewed {
+                tracing::debug!(source = %due.source, error = %e, "a lease is not renewed");
+            }
+        }
+    }
+
+    async fn station(&self, due: &Due) -> Result<Arc<tokio::sync::Mutex<Station>>, Unusable> {
+        if let Some(station) = self.stations.lock().unwrap_or_else(PoisonError::into_inner).get(&due.source) {
+            return Ok(Arc::clone(station));
+        }
+        let mut tx = self.database.workspace(due.workspace).await?;
+        let row = sqlx::query!(
+            "SELECT kind, settings, secret, rate_limit, rate_remaining, rate_at FROM sources
+              WHERE workspace_id = $1 AND source_id = $2",
+            due.workspace.uuid(),
+            due.source.uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        drop(tx);
+        let damaged = |e: String| Unusable::Damaged(e);
+        let data_key = self.writer.data_keys().get(due.workspace).await?;
+        let sealed = row.secret.ok_or_else(|| Unusable::Damaged("there is none".into()))?;
+        let secret =
+            SecretColumn::SourceSecret(due.source).open(&data_key, &sealed).map_err(sealing::Error::from)?;
+        let kind = Kind::from_name(&row.kind).ok_or_else(|| damaged(format!("kind {}", row.kind)))?;
+        let mut client =
+            Client::new(kind, &secret, row.settings, fetch_options(&self.settings), self.edits(due))?;
+        if let (Some(limit), Some(remaining), Some(at)) = (row.rate_limit, row.rate_remaining, row.rate_at) {
+            client.resume(limit, remaining, at);
+        }
+        client.learn(self.apps(due).await?, true);
+        self.discard_leftovers(due, &client).await?;
+        let base = Duration::from_secs_f64(self.settings.interval_s);
+        let station = Arc::new(tokio::sync::Mutex::new(Station {
+            client,
+            failing: budget::Backoff::new(base, LONGEST_WAIT),
+            refusals: 0,
+            health: None,
+        }));
+        self.stations.lock().unwrap_or_else(PoisonError::into_inner).insert(due.source, Arc::clone(&station));
+        Ok(station)
+    }
+}
+
+impl Poller {
+    fn edits(&self, due: &Due) -> edits::OpenEdits {
+        Self::edits_of(&self.database, due)
+    }
+
+    fn edits_of(database: &Database, due: &Due) -> edits::OpenEdits {
+        edits::OpenEdits { database: database.clone(), workspace: due.workspace, source: due.source }
+    }
+
+    /// The apps that the source has told of: what a listing of several apps is asked for by.
+    async fn apps(&self, due: &Due) -> Result<Vec<client::KnownApp>, sqlx::Error> {
+        let mut tx = self.database.workspace(due.workspace).await?;
+        let rows = sqlx::query!(
+            r#"SELECT scope, app, description ->> 'name' AS name FROM subjects
+                WHERE workspace_id = $1 AND source_id = $2 AND kind = 'app' AND gone_at IS NULL ORDER BY scope"#,
+            due.workspace.uuid(),
+            due.source.uuid()
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|r| client::KnownApp { id: r.scope, bundle_id: r.app, name: r.name.unwrap_or_default() })
+            .collect())
+    }
+}
+
+/// Makes every poll of a source due: whoever holds it next asks them all.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn make_due(
+    database: &Database,
+    workspace: WorkspaceId,
+    source: SourceId,
+) -> Result<(), sqlx::Error> {
+    let mut tx = database.workspace(workspace).await?;
+    sqlx::query!(
+        "UPDATE polls SET due_at = now() WHERE workspace_id = $1 AND source_id = $2 AND refused IS NULL",
+        workspace.uuid(),
+        source.uuid()
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE sources SET next_poll_at = now()
+          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL AND next_poll_at IS NOT NULL",
+        workspace.uuid(),
+        source.uuid()
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}
+
+/// How stores are reached under these settings.
+#[must_use]
+pub fn fetch_options(settings: &PollingSettings) -> FetchOptions {
+    FetchOptions {
+        allow_insecure_hosts: settings.allow_other_hosts,
+        time_scale: settings.time_scale,
+        ..FetchOptions::default()
+    }
+}
+
+/// A draw from 0 to 1.
+fn draw() -> f64 {
+    let mut byte = [0];
+    crate::ledger::fill_random(&mut byte);
+    f64::from(byte[0]) / 255.0
+}

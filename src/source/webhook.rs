@@ -1,0 +1,212 @@
+//! App Store Connect's own webhooks: `POST /in/{source}/app-store-connect`.
+//!
+//! The signature is over the body as it came, under the secret that the team gave to both sides. An event is durable
+//! when it is answered; one that was taken before, or that a poll has already recorded, is answered the same.
+
+use super::app_store::webhook::{Event, EventKind, SIGNATURE_HEADER, parse, verify};
+use super::inbound::Payload;
+use super::store::Store;
+use crate::database::Database;
+use crate::http::extract::InPath;
+use crate::http::problem::Problem;
+use crate::id::{SourceId, WorkspaceId};
+use crate::ledger::Writer;
+use crate::observation::event::{self, Outcome, StateEvent, Told};
+use crate::observation::{self, Via};
+use crate::sealing::SecretColumn;
+use axum::Json;
+use axum::extract::{FromRef, FromRequestParts, State};
+use axum::http::request::Parts;
+use serde::Serialize;
+use statusledger_verify::json::{Object, Value};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+/// How long a secret is taken for known without asking again, and a source without one for being without.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Sources remembered at most.
+const KNOWN: usize = 10_000;
+
+type Secret = Option<(WorkspaceId, Arc<Zeroizing<Vec<u8>>>)>;
+
+/// The webhook secrets of sources, as far as was asked lately. Locked for look-ups only.
+#[derive(Clone, Default)]
+pub struct WebhookSecrets(Arc<Mutex<HashMap<SourceId, (Secret, Instant)>>>);
+
+impl std::fmt::Debug for WebhookSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookSecrets").finish_non_exhaustive()
+    }
+}
+
+impl WebhookSecrets {
+    async fn find(&self, database: &Database, writer: &Writer, source: SourceId) -> Result<Secret, Problem> {
+        {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((secret, at)) = known.get(&source)
+                && at.elapsed() < KNOWN_FOR
+            {
+                return Ok(secret.clone());
+            }
+        }
+        let workspace = sqlx::query_scalar!(
+            r#"SELECT workspace_id AS "workspace: WorkspaceId" FROM sources
+                WHERE source_id = $1 AND kind = 'app_store' AND deleted_at IS NULL"#,
+            source.uuid()
+        )
+        .fetch_optional(&database.worker)
+        .await?;
+        let secret = match workspace {
+            Some(workspace) => Self::read(database, writer, workspace, source).await?,
+            None => None,
+        };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(source, (secret.clone(), Instant::now()));
+        Ok(secret)
+    }
+
+    async fn read(
+        database: &Database,
+        writer: &Writer,
+        workspace: WorkspaceId,
+        source: SourceId,
+    ) -> Result<Secret, Problem> {
+        let mut tx = database.workspace(workspace).await?;
+        let sealed = sqlx::query_scalar!(
+            "SELECT webhook_secret FROM sources WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
+            workspace.uuid(),
+            source.uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .flatten();
+        drop(tx);
+        let Some(sealed) = sealed else { return Ok(None) };
+        let data_key = writer.data_keys().get(workspace).await?;
+        let secret =
+            SecretColumn::SourceWebhookSecret(source).open(&data_key, &sealed).map_err(Problem::internal)?;
+        Ok(Some((workspace, Arc::new(secret))))
+    }
+
+    /// Forgets a source's secret at once on this node.
+    pub fn forget(&self, source: SourceId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+    }
+}
+
+/// A source with a webhook secret, and the signature that is claimed: known before a byte of the body is read.
+#[derive(Debug)]
+pub struct Claim {
+    workspace: WorkspaceId,
+    source: SourceId,
+    secret: Arc<Zeroizing<Vec<u8>>>,
+    signature: String,
+}
+
+impl<S> FromRequestParts<S> for Claim
+where
+    S: Send + Sync,
+    Database: FromRef<S>,
+    Writer: FromRef<S>,
+    WebhookSecrets: FromRef<S>,
+{
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let mut signatures = parts.headers.get_all(SIGNATURE_HEADER).iter();
+        let signature = signatures.next().and_then(|s| s.to_str().ok()).map(str::to_owned);
+        let signature =
+            signature.filter(|_| signatures.next().is_none()).ok_or_else(Problem::unauthorized)?;
+        let InPath(named) = InPath::<String>::from_request_parts(parts, state).await?;
+        // Which sources exist is nobody's business: an unknown one is refused like a wrong signature.
+        let source = named.parse::<SourceId>().map_err(|_| Problem::unauthorized())?;
+        let (database, writer) = (Database::from_ref(state), Writer::from_ref(state));
+        let found = WebhookSecrets::from_ref(state).find(&database, &writer, source).await?;
+        let (workspace, secret) = found.ok_or_else(Problem::unauthorized)?;
+        Ok(Self { workspace, source, secret, signature })
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Taken {
+    /// `recorded`, `known` (a poll or the same event has recorded it), or `ping`.
+    pub outcome: &'static str,
+    /// The entry, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+}
+
+/// Takes an event of App Store Connect. It is durable when 200 is answered.
+#[utoipa::path(post, path = "/in/{source}/app-store-connect", tag = "inbound", security(("store_signature" = [])),
+    params(("source" = String, Path, description = "The source's id"),
+        ("x-apple-signature" = String, Header, description = "`hmacsha256=` and the HMAC of the body, lower-case hexadecimal")),
+    request_body(content = Object, content_type = "application/json", description = "An event, as App Store Connect sends it"),
+    responses((status = 200, body = Taken),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub async fn receive(
+    State(writer): State<Writer>,
+    claim: Claim,
+    body: Payload,
+) -> Result<Json<Taken>, Problem> {
+    let body = body.into_bytes();
+    if !verify(&claim.secret, &body, &claim.signature) {
+        return Err(Problem::unauthorized());
+    }
+    let event =
+        parse(&body).map_err(|e| Problem::invalid(format!("This is no event of App Store Connect: {e}.")))?;
+    let told = Told {
+        workspace: claim.workspace,
+        source: claim.source,
+        store: Store::AppStore,
+        via: Via::Webhook,
+        received_at: OffsetDateTime::now_utc(),
+    };
+    metrics::counter!("statusledger_store_events_total").increment(1);
+    let taken = match take(&writer, &told, event).await.map_err(problem)? {
+        None => Taken { outcome: "ping", seq: None },
+        Some(Outcome::Repeated) => Taken { outcome: "known", seq: None },
+        Some(Outcome::Known(seq)) => Taken { outcome: "known", seq: Some(seq) },
+        Some(Outcome::Moved(seq) | Outcome::Filled(seq)) => Taken { outcome: "recorded", seq: Some(seq) },
+    };
+    Ok(Json(taken))
+}
+
+/// Records an event; nothing for a ping.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn take(writer: &Writer, told: &Told, event: Event) -> Result<Option<Outcome>, observation::Error> {
+    match event.kind {
+        EventKind::Ping => Ok(None),
+        EventKind::State { kind, key, from, to, at } => {
+            let event = StateEvent { id: event.id, kind, key, from, to, at };
+            event::record(writer, told, &event).await.map(Some)
+        }
+        EventKind::Other { event_type, about } => {
+            let mut data = Object::default();
+            if let Some(about) = about {
+                data.insert("about".into(), Value::String(about));
+            }
+            event::record_notice(writer, told, &event.id, &event_type, data).await.map(Some)
+        }
+    }
+}
+
+fn problem(e: observation::Error) -> Problem {
+    match e {
+        observation::Error::Sql(e) => e.into(),
+        observation::Error::Append(e) => e.into(),
+        e @ (observation::Error::Draft(_) | observation::Error::Time) => Problem::invalid(e.to_string()),
+    }
+}
