@@ -79,6 +79,25 @@ async fn adding_a_key_says_what_it_may_read_and_what_not() {
     assert!(warnings[0].contains("no read-only scope"), "{warnings:?}");
 }
 
+#[tokio::test]
+async fn a_key_that_can_do_more_than_read_is_warned_of() {
+    let world = World::with(on_demand).await;
+    for (admin, warned) in [(true, 1), (false, 0)] {
+        let mut scenario = with_version("IN_REVIEW");
+        scenario["app_store"][0]["admin"] = admin.into();
+        let simulator = stores(scenario).await;
+        let mut request = apple_request(&simulator);
+        request["name"] = format!("admin {admin}").into();
+        let (reads, warnings, _) = reported(&world, request).await;
+        assert!(reads.values().all(|outcome| outcome == "readable"), "{reads:?}");
+        assert_eq!(warnings.iter().filter(|w| w.contains("administer")).count(), warned, "{warnings:?}");
+        // Whether it may is asked once and by listing, whose answer is not kept.
+        let asked: Vec<_> =
+            simulator.requests().into_iter().filter(|r| r.path == "/v1/users").map(|r| r.status).collect();
+        assert_eq!(asked, [if admin { 200 } else { 403 }]);
+    }
+}
+
 /// The changes of health in the ledger, each from and to; that each says what to do is asserted.
 async fn changes(scene: &Scene) -> Vec<(String, String)> {
     let entries = scene.workspace.entries_of("source.health_changed").await;

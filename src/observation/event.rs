@@ -151,9 +151,9 @@ async fn settle(locked: &mut Locked, told: &Told, id: &str, seq: i64) -> Result<
 /// Whether the subject had gone on when the event happened, at `at` by the store's clock: then its state is not the
 /// event's. A late or repeated event turns no state back.
 fn moved_on(known: &Known, event: &StateEvent, at: OffsetDateTime) -> bool {
-    // Its clock may be no finer than a second: of two events of one moment the second leaves the first one's state.
-    let follows = event.from.as_deref() == Some(&known.state);
-    if known.state_store_at.is_some_and(|told| at < told || (at == told && !follows)) {
+    // Of two in one millisecond, that follows which leaves where the other led to.
+    let leaves = event.from.as_ref() == Some(&known.state);
+    if known.state_store_at.is_some_and(|told| at < told || (at == told && !leaves)) {
         return true;
     }
     if at > known.last_seen_at + CLOCKS {

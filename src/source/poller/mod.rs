@@ -293,7 +293,7 @@ impl Poller {
     }
 }
 
-/// Makes every poll of a source due: whoever holds it next asks them all.
+/// Makes every poll of a source due, but for those that were stopped for good: whoever holds it next asks them all.
 ///
 /// # Errors
 /// If the database does not confirm.
@@ -304,7 +304,8 @@ pub async fn make_due(
 ) -> Result<(), sqlx::Error> {
     let mut tx = database.workspace(workspace).await?;
     sqlx::query!(
-        "UPDATE polls SET due_at = now() WHERE workspace_id = $1 AND source_id = $2 AND refused IS NULL",
+        "UPDATE polls SET due_at = now()
+          WHERE workspace_id = $1 AND source_id = $2 AND due_at < now() + interval '1 day'",
         workspace.uuid(),
         source.uuid()
     )
