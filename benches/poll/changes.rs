@@ -4,6 +4,7 @@ use crate::world::{Subject, World, turned};
 use anyhow::Result;
 use statusledger_simulator::{Simulator, Step};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
@@ -47,9 +48,9 @@ pub struct Expected {
 
 /// The times of the changes, in seconds of the stores' time.
 pub struct Span {
-    /// What is hot changes until then, again and again.
-    pub hot: f64,
-    /// What is settled changes until then, each at most once.
+    /// What is hot changes from here to there, again and again.
+    pub hot: Range<f64>,
+    /// What is settled changes from the beginning until then, each at most once.
     pub settled: f64,
     /// How many of the settled ones change.
     pub count: usize,
@@ -69,9 +70,9 @@ pub fn plan(world: &World, span: &Span) -> Vec<Change> {
     // TestFlight's review of a build in it says what is so, whatever becomes of the build.
     settled.retain(|s| s.kind != "build" || !hot.iter().any(|h| h.kind == "beta_external" && h.id == s.id));
     for subject in hot {
-        let mut at = draw.unit() * (LEAST_GAP_S + MEAN_GAP_S);
+        let mut at = span.hot.start + draw.unit() * (LEAST_GAP_S + MEAN_GAP_S);
         for turn in 1.. {
-            if at > span.hot || (subject.ends && turn >= subject.course.len()) {
+            if at > span.hot.end || (subject.ends && turn >= subject.course.len()) {
                 break;
             }
             let to = subject.course[turn % subject.course.len()];

@@ -32,15 +32,16 @@ use world::{APPS, World};
 #[derive(Parser)]
 struct Arguments {
     /// How many times as fast as ours the store's clock runs.
-    #[arg(long, default_value_t = 25.0)]
+    #[arg(long, default_value_t = 30.0)]
     factor: f64,
     /// The same for the baseline, which computes nothing worth the name.
     #[arg(long, default_value_t = 100.0)]
     baseline_factor: f64,
-    /// Hours of the store's time that are measured.
-    #[arg(long, default_value_t = 1.2)]
+    /// Hours of the store's time from the first sweep to the end: what is settled changes in all of them but the last,
+    /// so that all of its polls' hour has its share.
+    #[arg(long, default_value_t = 1.92)]
     hours: f64,
-    /// Seconds of ours between the first sweep and the measurement, used for the baseline: Postgres looks at its tables once a minute, whatever
+    /// Seconds of ours from the first sweep until what is hot changes, used for the baseline, too: Postgres looks at its tables once a minute, whatever
     /// our clock says, and knows only then that the one of the subjects is no longer empty.
     #[arg(long, default_value_t = 70.0)]
     settle_s: f64,
@@ -146,23 +147,27 @@ async fn measure(
     service.has_seen(world.count).await?;
     let first = simulator.requests();
     let first_s = simulator.now() - began;
-    let settle = tokio::time::sleep(Duration::from_secs_f64(arguments.settle_s));
-    let baseline = match arguments.only {
-        Some(_) => {
-            settle.await;
-            None
-        }
-        None => Some(tokio::join!(baseline(world, arguments), settle).0?),
+    let (hours_s, settle) = (arguments.hours * HOUR_S, Duration::from_secs_f64(arguments.settle_s));
+    let span = Span {
+        hot: arguments.settle_s * factor..hours_s - 300.0,
+        settled: (hours_s - HOUR_S).max(300.0),
+        count: SETTLED_CHANGES,
     };
-
-    let hours_s = arguments.hours * HOUR_S;
-    let span =
-        Span { hot: hours_s - 300.0, settled: (hours_s - HOUR_S - 120.0).max(300.0), count: SETTLED_CHANGES };
-    let changes = plan(world, &span);
-    let before = (service.used()?, simulator.request_count(), simulator.now());
     let end = Instant::now() + Duration::from_secs_f64(hours_s / factor);
-    let (made, samples) = tokio::join!(make(simulator, changes, factor), sample(simulator, end));
-    let made = made?;
+    let observed = async {
+        let settle = tokio::time::sleep(settle);
+        let baseline = match arguments.only {
+            Some(_) => {
+                settle.await;
+                None
+            }
+            None => Some(tokio::join!(baseline(world, arguments), settle).0?),
+        };
+        let before = (service.used()?, simulator.request_count(), simulator.now());
+        anyhow::Ok((baseline, before, sample(simulator, end).await))
+    };
+    let (made, observed) = tokio::join!(make(simulator, plan(world, &span), factor), observed);
+    let (made, (baseline, before, samples)) = (made?, observed?);
     let after = (service.used()?, simulator.request_count(), simulator.now());
     let hours = (after.2 - before.2) / HOUR_S;
     let spent = (after.1 - before.1) as f64;
@@ -319,7 +324,7 @@ async fn baseline(world: &World, arguments: &Arguments) -> Result<Baseline> {
     let factor = arguments.baseline_factor;
     let simulator = simulator(world, factor).await?;
     // Changes for half an hour, then time for what a whole sweep of some 70 minutes finds last.
-    let span = Span { hot: HOUR_S / 2.0, settled: HOUR_S / 2.0, count: SETTLED_CHANGES };
+    let span = Span { hot: 0.0..HOUR_S / 2.0, settled: HOUR_S / 2.0, count: SETTLED_CHANGES };
     let until = Instant::now() + Duration::from_secs_f64(110.0 * 60.0 / factor);
     let client = Plain::new(&simulator, world, factor)?;
     let (made, swept) = tokio::join!(make(&simulator, plan(world, &span), factor), client.run(until));
