@@ -141,9 +141,9 @@ async fn measure(
     service: &mut Service,
 ) -> Result<Measured> {
     let factor = arguments.factor;
+    let began = simulator.now();
     service.watch(simulator).await?;
     let tried = simulator.request_count();
-    let began = simulator.now();
     service.has_seen(world.count).await?;
     let first = simulator.requests();
     let first_s = simulator.now() - began;
@@ -164,11 +164,14 @@ async fn measure(
             None => Some(tokio::join!(baseline(world, arguments), settle).0?),
         };
         let before = (service.used()?, simulator.request_count(), simulator.now());
-        anyhow::Ok((baseline, before, sample(simulator, end).await))
+        tokio::time::sleep_until(end.into()).await;
+        anyhow::Ok((baseline, before, (service.used()?, simulator.request_count(), simulator.now())))
     };
-    let (made, observed) = tokio::join!(make(simulator, plan(world, &span), factor), observed);
-    let (made, (baseline, before, samples)) = (made?, observed?);
-    let after = (service.used()?, simulator.request_count(), simulator.now());
+    let changes = make(simulator, plan(world, &span), factor);
+    let (made, observed, mut samples) = tokio::join!(changes, observed, sample(simulator, end));
+    let (made, (baseline, before, after)) = (made?, observed?);
+    // The hour that the first sweep is in counts as well.
+    samples.insert(0, (began, 0));
     let hours = (after.2 - before.2) / HOUR_S;
     let spent = (after.1 - before.1) as f64;
     let found = service.found().await?;
