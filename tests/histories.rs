@@ -239,11 +239,10 @@ impl<'w> History<'w> {
                 whole_list_of_builds |= by_itself || last;
             }
             if let Some(webhook) = told.deliveries.take() {
-                let all = deliveries.iter().rev().filter(|delivery| delivery.webhook == webhook);
-                for delivery in all {
-                    let (told, _) = event_of(&delivery.payload);
-                    oracle.told(&told, "backfill", seen);
-                }
+                let all = deliveries.iter().filter(|delivery| delivery.webhook == webhook);
+                let mut all: Vec<Told> = all.map(|delivery| event_of(&delivery.payload).0).collect();
+                all.sort_by_key(|told| told.at);
+                all.iter().for_each(|told| oracle.told(told, "backfill", seen));
             }
             let mut doubts: Vec<Doubt> = Vec::new();
             for sight in &told.sights {
@@ -287,6 +286,8 @@ impl<'w> History<'w> {
                     None => {}
                 }
             }
+            // Of what was only told of it is not known whose it is.
+            doubts.retain(|doubt| oracle.known.get(&doubt.subject).is_some_and(oracle::Known::was_seen));
             let broken = fault.is_some_and(|f| !distorts(f.kind)) || asked.get(at).is_none();
             if !broken && !doubts.is_empty() {
                 let next = &asked[at].0.path;
@@ -578,6 +579,7 @@ impl<'w> History<'w> {
         let late = |entry: &Value| entry["data"]["late"] == true;
         // What fills the record stands where it came; of the rest each goes on where the one before ended.
         let mut state: Option<&str> = None;
+        let mut filled: Vec<(&str, &str, &str)> = Vec::new();
         for entry in entries {
             let data = &entry["data"];
             let time =
@@ -591,6 +593,20 @@ impl<'w> History<'w> {
                     return Err(format!("it does not begin where it was: {data}"));
                 }
                 state = data["to"].as_str().or(state);
+                // Events that had come before the one that led to what they leave are followed.
+                let mut at = data["store_at"].as_str().filter(|_| data["event_id"].is_string());
+                let mut left = filled.clone();
+                left.sort_by_key(|late| late.2);
+                while let (Some(of), Some(from)) = (state, at)
+                    && let Some(next) = left.iter().position(|late| late.0 == of && late.2 >= from)
+                {
+                    let next = left.remove(next);
+                    (state, at) = (Some(next.1), Some(next.2));
+                }
+            } else if let (Some(from), Some(to), Some(at)) =
+                (data["from"].as_str(), data["to"].as_str(), data["store_at"].as_str())
+            {
+                filled.push((from, to, at));
             }
             let value = data["to"].as_str().unwrap_or_default();
             if (data["unknown"] == true) != value.starts_with("NEVER_SEEN") && value != "UNSPECIFIED" {

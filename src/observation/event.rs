@@ -300,7 +300,8 @@ async fn advance(
                                     state_since, first_seen_at, last_seen_at, state_store_at, hot, seq)
          VALUES ($1, $2, $3, $4, '', '{}', $5, $6, $7, $7, $7, $7, $8, $9)
          ON CONFLICT (workspace_id, source_id, kind, subject_key) DO UPDATE
-            SET previous_state = s.state, state = excluded.state, state_since = excluded.state_since,
+            SET previous_state = CASE WHEN s.state = excluded.state THEN s.previous_state ELSE s.state END,
+                state = excluded.state, state_since = excluded.state_since,
                 last_seen_at = GREATEST(s.last_seen_at, excluded.last_seen_at),
                 state_store_at = excluded.state_store_at, hot = excluded.hot, seq = excluded.seq, pending_state = NULL,
                 pending_since = NULL, missing = 0, gone_at = NULL",

@@ -96,6 +96,8 @@ pub struct Oracle {
     pub known: BTreeMap<Subject, Known>,
     pub expected: BTreeMap<Subject, Vec<Expected>>,
     steps: BTreeMap<Subject, Vec<Step>>,
+    /// Events that filled the record.
+    late: BTreeMap<Subject, Vec<Told>>,
     taken: BTreeSet<String>,
 }
 
@@ -209,13 +211,15 @@ impl Oracle {
             _ => told.from.clone(),
         };
         match known {
-            Some(known) if !late => {
-                known.come_to(&told.to, Window { from: at, to: at });
-                known.last_seen = known.last_seen.max(at);
-                known.told_at = Some(at);
+            Some(known) if !late => known.told_of(&told.to, at),
+            Some(_) => {
+                let late = Told { at, ..told.clone() };
+                self.late.entry(told.subject.clone()).or_default().push(late);
             }
-            Some(_) => {}
             None => drop(self.known.insert(told.subject.clone(), Known::told(told, at))),
+        }
+        if !late {
+            self.follow(told, at);
         }
         let expected = Expected {
             what: "transitioned",
@@ -228,6 +232,20 @@ impl Oracle {
             late,
         };
         self.expected.entry(told.subject.clone()).or_default().push(expected);
+    }
+
+    /// Events that left this state and came before the one that led to it are entries already: the state goes on by
+    /// them.
+    fn follow(&mut self, told: &Told, at: OffsetDateTime) {
+        let Some(known) = self.known.get_mut(&told.subject) else { return };
+        let mut late = self.late.get(&told.subject).cloned().unwrap_or_default();
+        late.sort_by_key(|late| late.at);
+        let (mut state, mut at) = (told.to.clone(), at);
+        while let Some(place) = late.iter().position(|l| l.from.as_ref() == Some(&state) && l.at >= at) {
+            let next = late.remove(place);
+            known.told_of(&next.to, next.at);
+            (state, at) = (next.to, next.at);
+        }
     }
 
     fn expect(
@@ -290,22 +308,31 @@ impl Known {
         self.app.is_some()
     }
 
+    fn told_of(&mut self, state: &str, at: OffsetDateTime) {
+        self.come_to(state, Window { from: at, to: at });
+        self.told_at = Some(at);
+    }
+
     fn leave(&mut self) {
         (self.missing, self.pending, self.gone) = (0, None, true);
     }
 
-    /// Whether an event is of the time before this state: by the store's clock among events, by ours with ten
-    /// seconds' allowance between events and polls, and by the state that it says it leaves.
+    /// Whether an event is of the time before this state: by the store's clock among events (of one moment, the second
+    /// leaves the state of the first), by ours with ten seconds' allowance between events and polls, and by the state
+    /// that it says it leaves.
     fn had_moved_on(&self, told: &Told, at: OffsetDateTime) -> bool {
-        if self.told_at.is_some_and(|last| at <= last) {
+        let leaves_it = told.from.as_ref() == Some(&self.state);
+        if let Some(last) = self.told_at
+            && (at < last || (at == last && !leaves_it))
+        {
             return true;
         }
-        if at > self.last_seen + CLOCKS {
+        if at > self.last_seen + CLOCKS || (self.told_at.is_some() && at + CLOCKS > self.last_seen) {
             return false;
         }
         match &told.from {
-            Some(from) if *from == self.state => at + CLOCKS < self.since,
-            Some(_) => true,
+            Some(_) if leaves_it => at + CLOCKS < self.since,
+            Some(_) => at <= self.last_seen || at <= self.since + CLOCKS,
             None => at <= self.last_seen || told.to == self.state,
         }
     }
