@@ -32,15 +32,15 @@ impl Known {
         !self.scope.is_empty()
     }
 
-    /// What it is in doubt by: what is needed to ask for it by itself.
-    pub(super) fn doubt(&self, kind: Kind, key: &str, absent: bool) -> Doubt {
+    /// That it may be gone, with what is needed to ask for it by itself.
+    pub(super) fn absence(&self, kind: Kind, key: &str) -> Doubt {
         Doubt {
             kind,
             key: key.to_owned(),
             scope: self.scope.clone(),
             app: self.app.clone(),
             description: self.described(&Object::default()),
-            absent,
+            absent: true,
         }
     }
 

@@ -296,7 +296,15 @@ async fn unremarkable(
                 }
             }
             Verdict::Doubtful => {
-                doubts.push(known.doubt(observation.kind, &observation.key, false));
+                // Of what was only told of, the answer alone says whose it is.
+                doubts.push(Doubt {
+                    kind: observation.kind,
+                    key: observation.key.clone(),
+                    scope: observation.scope.clone(),
+                    app: observation.app.clone(),
+                    description: described(observation, Some(known)),
+                    absent: false,
+                });
                 doubtful.push(*observation);
             }
             _ => {}
@@ -347,7 +355,7 @@ async fn unremarkable(
     for ((kind, key), known) in &missing {
         let enough = if asked.store.has_address(*kind) { MISSING } else { MISSING_FOR_GOOD };
         if known.missing + 1 >= enough {
-            doubts.push(known.doubt(*kind, key, true));
+            doubts.push(known.absence(*kind, key));
         }
     }
     let (kinds, keys): (Vec<&str>, Vec<&str>) =

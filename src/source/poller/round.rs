@@ -160,7 +160,7 @@ impl Poller {
                     let fresh: Vec<String> = look.polls.iter().filter(|p| !plan.has(p)).cloned().collect();
                     plan.want(look.polls, now);
                     // What was just found is asked at once: half a first look is none.
-                    queue.splice(0..0, fresh.into_iter().rev());
+                    queue.extend(fresh.into_iter().rev());
                 }
                 Err(e) => match self.excuse(&e, &poll, plan, now) {
                     true => outcome.failed = Some(e),
