@@ -200,7 +200,7 @@ async fn measure(
     }
     kinds(&times);
     let share = largest_hour(&samples) / LIMIT;
-    spending(minimum, spent / hours, share);
+    spending(minimum, spent / hours, hours, share);
     resources(before.0, after.0, hours);
     Ok(Measured { times, share, sweep: first.len() as f64 / minimum as f64 })
 }
@@ -282,12 +282,12 @@ fn kinds(times: &Times) {
     );
 }
 
-fn spending(minimum: u64, an_hour: f64, share: f64) {
+fn spending(minimum: u64, an_hour: f64, hours: f64, share: f64) {
     table(
         "requests",
         &["", "an hour"],
         &[
-            vec!["spent".into(), count(an_hour)],
+            vec![format!("spent, over {:.0} min", hours * 60.0), count(an_hour)],
             vec!["most in any one hour".into(), count(share * LIMIT)],
             vec!["what a sweep an hour costs at least".into(), minimum.to_string()],
             vec!["what a sweep a minute would cost at least".into(), count(minimum as f64 * 60.0)],
