@@ -1,7 +1,7 @@
 //! App Store Connect: what its API says about everything that has a status, read and never written.
 //!
-//! [`client`] asks, and [`client::Request`] is all that it can ask; [`looks`] makes observations of the answers, a poll
-//! at a time; [`direct`] asks for one subject by itself; [`webhook`] reads what the store sends by itself; [`states`]
+//! [`mod@client`] asks, and [`client::Request`] is all that it can ask; [`looks`] makes observations of the answers, a poll
+//! at a time; [`mod@direct`] asks for one subject by itself; [`webhook`] reads what the store sends by itself; [`states`]
 //! and [`values`] are what the description knows.
 
 pub mod answer;
