@@ -511,7 +511,17 @@ impl<'w> History<'w> {
     }
 
     /// Holds the ledger against the oracle, and the record against the stores.
+    /// All the traffic there was: reads, and the exchange for a token.
+    fn only_read(&self) {
+        for request in self.simulator.requests() {
+            let token = request.method == "POST" && request.path == "/token";
+            let read = request.method == "GET" && request.operation.is_some();
+            assert!(read || token, "history {}: {} {}", self.seed, request.method, request.path);
+        }
+    }
+
     async fn compare(&mut self) {
+        self.only_read();
         let entries = self.workspace.entries().await;
         let mut recorded: BTreeMap<(String, String), Vec<&Value>> = BTreeMap::new();
         for entry in entries.iter().filter(|entry| entry["type"].as_str().unwrap().starts_with("store.")) {

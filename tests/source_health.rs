@@ -144,10 +144,23 @@ async fn what_one_poll_may_not_read_is_named_and_the_others_go_on() {
     scene.told(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
     let uploads = || scene.simulator.requests().iter().filter(|r| r.path.ends_with("/buildUploads")).count();
     let asked = uploads();
-    scene.looks(3).await;
+    scene.apply(version("v1", "WAITING_FOR_REVIEW"));
+    scene
+        .told(&[
+            "version.transitioned v1 IN_REVIEW>REJECTED poll",
+            "version.transitioned v1 REJECTED>WAITING_FOR_REVIEW poll",
+        ])
+        .await;
     assert_eq!(uploads(), asked, "what is refused is left alone");
+    scene.look().await;
+    assert!(uploads() > asked, "but for whoever asks to look now");
     assert_eq!(changes(&scene).await.len(), 1);
-    scene.says(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
+    scene
+        .says(&[
+            "version.transitioned v1 IN_REVIEW>REJECTED poll",
+            "version.transitioned v1 REJECTED>WAITING_FOR_REVIEW poll",
+        ])
+        .await;
 }
 
 #[tokio::test]

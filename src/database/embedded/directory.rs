@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::unistd::Uid;
@@ -112,6 +113,9 @@ pub(super) fn write(path: &Path, content: &[u8], account: &Account) -> Result<()
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
+/// How long a lock may be held by nobody in earnest.
+const MOMENT: Duration = Duration::from_millis(500);
+
 fn lock(directory: &Path) -> Result<File, Error> {
     let path = directory.join("lock");
     let mut file = OpenOptions::new()
@@ -123,7 +127,15 @@ fn lock(directory: &Path) -> Result<File, Error> {
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(&path)
         .during("open", &path)?;
-    match file.try_lock() {
+    // A child that another thread of the last holder is just starting shares the lock until it runs its program: such
+    // a hold is over in a moment.
+    let until = Instant::now() + MOMENT;
+    let mut tried = file.try_lock();
+    while matches!(tried, Err(std::fs::TryLockError::WouldBlock)) && Instant::now() < until {
+        std::thread::sleep(MOMENT / 50);
+        tried = file.try_lock();
+    }
+    match tried {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();
