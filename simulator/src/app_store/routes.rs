@@ -262,6 +262,7 @@ pub(crate) const ROUTES: &[Route] = &[
         &[],
         &[],
     ),
+    one("/v1/betaAppReviewSubmissions/{id}", "betaAppReviewSubmissions", &[("build", "builds")], &[]),
     list("/v1/users", "users", &[], &[], &[], &["username", "lastName"]),
     list("/v1/apps/{id}/webhooks", "webhooks", OF_APP, &[], &[], &[]),
     one("/v1/webhooks/{id}", "webhooks", OF_APP, &[]),

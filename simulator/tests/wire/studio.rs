@@ -43,6 +43,7 @@ pub(crate) const READS: &[(&str, &str)] = &[
         "/v2/appAvailabilities/{id}/territoryAvailabilities",
     ),
     ("/v1/users", "/v1/users"),
+    ("/v1/betaAppReviewSubmissions/b-1", "/v1/betaAppReviewSubmissions/{id}"),
     ("/v1/apps/3001/webhooks", "/v1/apps/{id}/webhooks"),
     ("/v1/webhooks/w-1", "/v1/webhooks/{id}"),
     (
