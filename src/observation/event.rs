@@ -242,15 +242,16 @@ fn draft(told: &Told, event: &StateEvent, known: Option<&Known>, moved_on: bool)
             }
         }
     }
-    let kind = format!("store.{}.transitioned", event.kind.name());
-    let mut draft = Draft::new(kind, data.clone())?.source(told.source);
-    if let Some(known) = known.filter(|k| !k.app.is_empty()) {
-        data.insert("app".into(), text(&known.app));
-        draft = Draft::new(format!("store.{}.transitioned", event.kind.name()), data)?
-            .app(known.app.clone())
-            .source(told.source);
+    let app = known.map(|k| k.app.clone()).filter(|app| !app.is_empty());
+    if let Some(app) = &app {
+        data.insert("app".into(), text(app));
     }
-    Ok(draft)
+    let kind = format!("store.{}.transitioned", event.kind.name());
+    let draft = Draft::new(kind, data)?.source(told.source);
+    Ok(match app {
+        Some(app) => draft.app(app),
+        None => draft,
+    })
 }
 
 async fn transition(

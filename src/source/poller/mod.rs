@@ -171,7 +171,11 @@ impl Poller {
         let wait = match swept {
             Ok(wait) => wait,
             Err(e) => {
-                tracing::warn!(source = %due.source, error = %e, "a source cannot be swept");
+                if matches!(e, Unusable::Sql(sqlx::Error::PoolClosed)) {
+                    // The node stops: the lease runs out, and whoever is next goes on.
+                    return;
+                }
+                tracing::warn!(source = %due.source, error = %e, "a source cannot be asked");
                 if matches!(
                     e,
                     Unusable::Damaged(_) | Unusable::Store(_) | Unusable::Sealing(sealing::Error::Seal(_))

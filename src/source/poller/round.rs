@@ -66,6 +66,8 @@ impl Poller {
             .increment(1);
         metrics::counter!("statusledger_transitions_total").increment(outcome.news.transitions as u64);
         let wait = match &outcome.ended {
+            // Its own pace is no failure: it goes on when there is something to spend.
+            Some(StoreError::BudgetSpent { retry_after }) => *retry_after,
             Some(e) => {
                 let floor = e.retry_after().unwrap_or_default().max(self.settings.hot());
                 station.failing.fail(Some(floor)).min(LONGEST_WAIT.max(floor))
