@@ -34,10 +34,36 @@ pub struct Settings {
     pub key_encryption_key_file: Option<PathBuf>,
     /// Where Postgres's programs are, if not where they are looked for.
     pub postgres_bin: Option<PathBuf>,
+    /// The address under which people reach the instance (`https://status.example.com`): cookies and the addresses that
+    /// identity providers send people back to depend on it. Default none: whatever they use, which serves for loopback.
+    pub public_url: Option<String>,
+    /// Networks of the proxies in front (CIDR), which are believed when they say (`X-Forwarded-For`) for whom they ask.
+    /// Default none.
+    pub trusted_proxies: Vec<String>,
+    /// How people sign in and keys are kept.
+    pub access: AccessSettings,
     /// How deliveries are made.
     pub delivery: DeliverySettings,
     /// How stores are polled.
     pub polling: PollingSettings,
+}
+
+/// How people sign in and keys are kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessSettings {
+    /// Hours after which a session that nobody uses ends. Default 24.
+    pub session_idle_h: f64,
+    /// Hours after which a session ends in any case. Default 168, a week.
+    pub session_longest_h: f64,
+    /// Hours between asking for a workspace's deletion and its end. Default 168, a week.
+    pub deletion_waits_h: f64,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self { session_idle_h: 24.0, session_longest_h: 168.0, deletion_waits_h: 168.0 }
+    }
 }
 
 /// How deliveries are made.
@@ -94,6 +120,9 @@ impl Default for Settings {
             database_connections: 16,
             key_encryption_key_file: None,
             postgres_bin: None,
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            access: AccessSettings::default(),
             delivery: DeliverySettings::default(),
             polling: PollingSettings::default(),
         }
@@ -208,6 +237,19 @@ impl Settings {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b));
         if !name_ok {
             return invalid("instance", "a host name has 1 to 253 of a-z, 0-9, '.' and '-'");
+        }
+        if let Some(url) = &self.public_url {
+            let origin = url::Url::parse(url).ok().map(|parsed| parsed.origin().ascii_serialization());
+            if origin.as_deref() != Some(url.as_str()) || !url.starts_with("http") {
+                return invalid("public_url", "https:// and a host, without a path or a slash at the end");
+            }
+        }
+        let a = &self.access;
+        if !(0.01..=8760.0).contains(&a.session_idle_h) || !(0.01..=8760.0).contains(&a.session_longest_h) {
+            return invalid("access", "session_idle_h and session_longest_h are 0.01 to 8760 hours");
+        }
+        if !(0.0..=8760.0).contains(&a.deletion_waits_h) {
+            return invalid("access.deletion_waits_h", "0 to 8760 hours");
         }
         let d = &self.delivery;
         if d.schedule_s.is_empty()

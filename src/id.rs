@@ -110,8 +110,24 @@ id!(
     NodeId, "node_", "a node's id (node_ and a UUID)"
 );
 id!(
-    /// An administrator's token (its id, not its secret).
-    TokenId, "tok_", "a token's id (tok_ and a UUID)"
+    /// An API key (its id, not its secret).
+    KeyId, "key_", "a key's id (key_ and a UUID)"
+);
+id!(
+    /// A person.
+    UserId, "usr_", "a user's id (usr_ and a UUID)"
+);
+id!(
+    /// A session: somebody signed in, at one browser.
+    SessionId, "ses_", "a session's id (ses_ and a UUID)"
+);
+id!(
+    /// An invitation to a workspace.
+    InvitationId, "inv_", "an invitation's id (inv_ and a UUID)"
+);
+id!(
+    /// One request to the API; stands in its answer (`x-request-id`) and in the audit entry.
+    RequestId, "", "a request's id (a UUID)"
 );
 
 #[cfg(test)]

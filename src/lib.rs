@@ -6,12 +6,13 @@
 //! * [`source`]: where observations come from · [`observation`]: what was said, and whether it is news
 //! * [`ledger`]: the append-only log, its tree, its checkpoints, its export · [`receipt`]: entry, proof, signature
 //! * [`delivery`]: destinations, lanes, sending
-//! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`access`]: who may ask
+//! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`access`]: who may ask · [`audit`]: who did what
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
 //! * [`doctor`]: everything stored, verified again
 
 pub mod access;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod database;

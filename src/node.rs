@@ -4,7 +4,12 @@
 //! instance and its keys, the heads against what was signed, and only then lanes, poller and listener. It stops in
 //! the opposite order: no new requests, lanes wound down, outcomes written.
 
-use crate::access::KnownTokens;
+use crate::access::caller::GateParts;
+use crate::access::context::TrustedProxies;
+use crate::access::denial::{Denials, write_denials};
+use crate::access::secret::AccessSecret;
+use crate::access::session::SessionSettings;
+use crate::access::{Gate, keys};
 use crate::config::Settings;
 use crate::database::{self, Database};
 use crate::delivery::channels::webhook;
@@ -171,6 +176,17 @@ pub fn policy(settings: &Settings) -> Result<Policy> {
     Ok(Policy { allow_http: settings.delivery.allow_http, allowed_networks: networks })
 }
 
+fn trusted_proxies(settings: &Settings) -> Result<TrustedProxies> {
+    let networks = settings
+        .trusted_proxies
+        .iter()
+        .map(|n| {
+            n.parse().with_context(|| format!("the setting trusted_proxies: \"{n}\" is not a network (CIDR)"))
+        })
+        .collect::<Result<_>>()?;
+    Ok(TrustedProxies(Arc::new(networks)))
+}
+
 fn metrics_handle() -> Result<PrometheusHandle> {
     // One recorder a process; tests run several nodes in one.
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -198,10 +214,13 @@ pub struct Node {
     pub database: Database,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Its door.
+    pub gate: Gate,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
     dispatcher: JoinHandle<()>,
     poller: JoinHandle<()>,
+    denied: JoinHandle<()>,
     results: JoinHandle<()>,
     watcher: JoinHandle<Result<()>>,
     _directory: NodeDirectory,
@@ -262,6 +281,22 @@ impl Node {
             outbox,
             stop: stopping.clone(),
         });
+        let access_secret = AccessSecret::load(&database, writer.data_keys(), instance.workspace).await?;
+        let (denials, noted) = Denials::new();
+        let hours = |h: f64| Duration::from_secs_f64(h * 3600.0);
+        let gate = Gate::new(GateParts {
+            database: database.clone(),
+            secret: access_secret,
+            instance: instance.workspace,
+            denials,
+            sessions: SessionSettings {
+                public_url: settings.public_url.clone(),
+                idle: hours(settings.access.session_idle_h),
+                longest: hours(settings.access.session_longest_h),
+            },
+        });
+        let proxies = trusted_proxies(settings)?;
+        let denied = tokio::spawn(write_denials(writer.clone(), instance.workspace, noted, stopping.clone()));
         let app = App {
             database: database.clone(),
             keyring: keyring.clone(),
@@ -271,7 +306,8 @@ impl Node {
             shared: Arc::clone(&shared),
             policy,
             polling: settings.polling.clone(),
-            known_tokens: KnownTokens::default(),
+            gate: gate.clone(),
+            proxies,
             source_tokens: SourceTokens::default(),
             webhook_secrets: WebhookSecrets::default(),
             readiness: readiness.clone(),
@@ -286,12 +322,14 @@ impl Node {
         let poller = tokio::spawn(poller.run(stopping.clone()));
         let dispatcher = tokio::spawn(dispatcher::dispatch(shared, handoffs));
         let (mut ended, ending) = (stopping.clone(), readiness.clone());
-        let serving = axum::serve(listener, http::router(app)).with_graceful_shutdown(async move {
-            // Either way the node stops.
-            let _ = ended.changed().await;
-            // Requests that wait for news answer now, or the node would stop when their time is up.
-            ending.set(Err("the node is stopping".into()));
-        });
+        let serving =
+            axum::serve(listener, http::router(app).into_make_service_with_connect_info::<SocketAddr>())
+                .with_graceful_shutdown(async move {
+                    // Either way the node stops.
+                    let _ = ended.changed().await;
+                    // Requests that wait for news answer now, or the node would stop when their time is up.
+                    ending.set(Err("the node is stopping".into()));
+                });
         let server = tokio::spawn(async move { serving.await });
         let watcher = tokio::spawn(watch_over(Watched {
             database: database.clone(),
@@ -313,10 +351,20 @@ impl Node {
             server,
             dispatcher,
             poller,
+            denied,
             results,
             watcher,
+            gate,
             _directory: directory,
         })
+    }
+
+    /// Makes an administrator's key that reaches the whole instance.
+    ///
+    /// # Errors
+    /// If the database does not confirm.
+    pub async fn bootstrap_key(&self) -> Result<Zeroizing<String>, keys::Error> {
+        keys::bootstrap(&self.writer, &self.gate.secret, self.instance.workspace).await
     }
 
     /// Waits until the node must not serve any more, and says why.
@@ -339,6 +387,8 @@ impl Node {
             let _ = self.server.await;
             let _ = self.poller.await;
             let _ = self.dispatcher.await;
+            drop(self.gate);
+            let _ = self.denied.await;
         };
         if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
             tracing::warn!("some work did not end in time; it will be taken up again at the next start");

@@ -673,7 +673,7 @@ async fn a_filtered_page_of_a_long_ledger_ends_early_and_says_where_to_go_on() {
     let head = "UPDATE heads SET size = $2 WHERE workspace_id = $1";
     sqlx::query(head).bind(id).bind(last + 1).execute(&mut superuser).await.unwrap();
     for (query, expected) in [
-        ("type=source.created", [vec![], vec![], vec![1_u64]]),
+        ("type=source.created", [vec![], vec![], vec![2_u64]]),
         ("app=com.acme.weather&wait=30", [vec![], vec![], vec![]]),
     ] {
         let reverse = !query.contains("wait");

@@ -136,7 +136,14 @@ impl<'w> History<'w> {
     async fn watch(&mut self, new: NewSource, service: Service) {
         let node = self.world.node();
         let from = now();
-        let (source, _) = statusledger::source::create(&node.writer, self.workspace.id, new).await.unwrap();
+        let (source, _) = statusledger::source::create(
+            &node.writer,
+            &statusledger::audit::Act::operator(),
+            self.workspace.id,
+            new,
+        )
+        .await
+        .unwrap();
         eventually("the source's lease", || async {
             let taken = sqlx::query(
                 "UPDATE sources SET leased_until = 'infinity' WHERE source_id = $1 AND leased_until < now()",

@@ -6,9 +6,15 @@ use statusledger::database::{Database, roles};
 use std::collections::BTreeMap;
 
 /// Tables that belong to no workspace, each with the reason.
-const OF_NO_WORKSPACE: [(&str, &str); 5] = [
+const OF_NO_WORKSPACE: [(&str, &str); 11] = [
     ("_sqlx_migrations", "the schema's version"),
-    ("api_tokens", "administrators' tokens"),
+    ("identities", "people, filtered by person"),
+    ("instance_secrets", "sealed; the instance's"),
+    ("passkeys", "people, filtered by person"),
+    ("sessions", "people, filtered by person"),
+    ("sign_in_links", "hashes; whoever signs in is not known yet"),
+    ("sign_ins", "sealed; whoever signs in is not known yet"),
+    ("users", "people, filtered by person, or as members of the workspace"),
     ("instance", "names the workspace of its own events"),
     ("key_manifests", "the instance's keys"),
     ("signing_keys", "the instance's keys"),
@@ -56,6 +62,11 @@ async fn two_tenants() -> (World, [uuid::Uuid; 2]) {
             "store_events SELECT $1, source_id, 'e'",
             "polls SELECT $1, source_id, 'apps', now()",
             "play_edits SELECT $1, source_id, 'a', '1'",
+            "members SELECT $1, source_id, 'viewer'",
+            "invitations SELECT $1, source_id, 'viewer', '', sha256($1::text::bytea), now(), now()",
+            "api_keys (workspace_id, key_id, name, scopes, hash, created_by)
+                SELECT $1, source_id, 'k', 'read', sha256(''), 'x'",
+            "request_keys SELECT $1, 'c', 'k', sha256(''), 200, '', now()",
         ] {
             sqlx::query(AssertSqlSafe(format!("INSERT INTO {row} FROM sources WHERE workspace_id = $1")))
                 .bind(id)

@@ -78,9 +78,9 @@ async fn concurrent_appends_of_many_tasks_and_two_writers_stay_dense() {
             assert!(seqs.insert(seq), "{seq} was given twice");
         }
     }
-    // The first entry is the workspace's own.
-    assert_eq!(seqs, (1..=640).collect());
-    assert_eq!(assert_chained(&workspace).await, 641);
+    // The first two entries are the workspace's own: that it was made, and by whom.
+    assert_eq!(seqs, (2..=641).collect());
+    assert_eq!(assert_chained(&workspace).await, 642);
     world.assert_whole(&[&workspace]).await;
 }
 
@@ -108,7 +108,7 @@ async fn two_nodes_over_one_workspace_append_densely() {
         seqs.extend(task.await.unwrap());
     }
     assert_eq!(seqs.len(), 16 * 12);
-    assert_eq!(assert_chained(&workspace).await, 2 + 16 * 12);
+    assert_eq!(assert_chained(&workspace).await, 4 + 16 * 12);
     world.assert_whole(&[&workspace]).await;
     second.stop().await;
 }
@@ -149,8 +149,8 @@ async fn appends_never_deadlock_with_mutations_or_rotations() {
     for task in tasks {
         task.await.unwrap();
     }
-    // created, source, destination, and then what the tasks did.
-    assert_eq!(workspace.entries().await.len(), 3 + 150 + 24);
+    // created, source, destination, and then what the tasks did; each act with its audit entry.
+    assert_eq!(workspace.entries().await.len(), 2 * 3 + 150 + 2 * 24);
     // Every one of them is delivered, each change of a destination to others than itself.
     receiver.taken("hook", 150).await;
     receiver.assert_all_verified();

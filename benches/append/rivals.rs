@@ -50,7 +50,8 @@ impl Rivals {
             .await?;
         }
         let superuser = cluster.connect_options(cluster.superuser(), "statusledger").connect().await?;
-        let (workspace, ledger) = workspace::create(writer, "rows").await?;
+        let (workspace, ledger) =
+            workspace::create(writer, &statusledger::audit::Act::operator(), "rows").await?;
         let rows = rows(writer, workspace, ledger).await?;
         Ok(Self {
             owner,

@@ -6,7 +6,6 @@
 use super::receiver::{Proven, Receiver};
 use super::words::Told;
 use super::{export, show};
-use crate::access;
 use crate::config::Settings;
 use crate::database::attach;
 use crate::id::WorkspaceId;
@@ -92,7 +91,7 @@ async fn show(
     receiver.trust(pin.clone(), format!("http://{}/.well-known/statusledger-keys.json", node.address));
     std::fs::write(directory.join("pins"), format!("{pin}\n"))?;
     let result = async {
-        let token = access::create_admin_token(&node.database).await?;
+        let token = node.bootstrap_key().await?;
         let api = Api {
             base: format!("http://{}", node.address),
             token: token.as_str().to_owned(),

@@ -1,12 +1,15 @@
 //! `export`.
 
 use super::{ExportArgs, show};
+use crate::audit::Act;
 use crate::config::Settings;
 use crate::database::{Database, attach};
+use crate::delivery::Outbox;
 use crate::id::WorkspaceId;
 use crate::keyring::Keyring;
+use crate::ledger::Writer;
 use crate::ledger::checkpoint::SeenHeads;
-use crate::ledger::export::{Exporter, Request};
+use crate::ledger::export::{self, Exporter, Request};
 use crate::node;
 use crate::sealing::DataKeys;
 use anyhow::{Context, Result, anyhow, bail};
@@ -65,7 +68,7 @@ async fn export(settings: &Settings, database: &Database, args: ExportArgs) -> R
         to: args.to,
         types: args.types,
         openings: args.openings,
-        exported_by: "cli".into(),
+        exported_by: "operator".into(),
     };
     write(&exporter, request, &args.out).await
 }
@@ -75,10 +78,20 @@ async fn export(settings: &Settings, database: &Database, args: ExportArgs) -> R
 /// # Errors
 /// If the file exists or cannot be written, or the range lies outside the ledger.
 pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<u8> {
-    let from = request.from;
+    let (from, workspace, openings) = (request.from, request.workspace, request.openings);
+    let types = request.types.clone();
     let prepared = exporter.prepare(request).await?.ok_or_else(|| anyhow!("there is no such workspace"))?;
     if out.exists() {
         bail!("{} exists already", out.display());
+    }
+    // A history that is not the one that was signed is shown, and nothing is added to it.
+    if prepared.disagreement().is_none() {
+        let (outbox, _) = Outbox::new();
+        let (database, keyring) = (exporter.database.clone(), exporter.keyring.clone());
+        let writer = Writer::new(database, keyring, exporter.data_keys.clone(), None, outbox);
+        export::record(&writer, &Act::operator(), workspace, from, prepared.to(), types.as_deref(), openings)
+            .await
+            .context("the export cannot be put on the record")?;
     }
     // Written aside and renamed: a crash leaves no file that looks whole.
     let aside = out.with_extension("zip.part");

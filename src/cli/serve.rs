@@ -1,7 +1,7 @@
 //! `up`, `serve`, `migrate`.
 
 use super::{remote, show};
-use crate::access;
+use crate::access::keys;
 use crate::config::Settings;
 use crate::database::{self, Database, attach};
 use crate::node::Node;
@@ -57,7 +57,7 @@ async fn run(
     let mut terminated = signal(SignalKind::terminate())?;
     let mut node = Node::start(settings, name, database).await?;
     let token_file = token_file.unwrap_or_else(|| settings.data_dir.join(remote::TOKEN_FILE));
-    let token = ensure_token(&node.database, &token_file).await;
+    let token = ensure_token(&node, &token_file).await;
     let announced = token.map(|made| {
         show::line(format!("statusledger {} serves {}", env!("CARGO_PKG_VERSION"), node.instance.name));
         show::line(format!("  address  http://{}", node.address));
@@ -86,9 +86,11 @@ async fn run(
 }
 
 /// Makes sure that the file holds an administrator's token; says whether it made one.
-async fn ensure_token(database: &Database, file: &Path) -> Result<bool> {
+async fn ensure_token(node: &Node, file: &Path) -> Result<bool> {
     match std::fs::read_to_string(file) {
-        Ok(text) if access::is_admin_token(database, text.trim()).await? => return Ok(false),
+        Ok(text) if keys::is_instance_key(&node.writer, &node.gate.secret, text.trim()).await? => {
+            return Ok(false);
+        }
         Ok(text) if !text.trim().is_empty() => {
             bail!(
                 "{} holds something that is not a token of this instance; remove it or name another",
@@ -99,7 +101,7 @@ async fn ensure_token(database: &Database, file: &Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", file.display())),
     }
-    let token = access::create_admin_token(database).await?;
+    let token = node.bootstrap_key().await?;
     let mut out = OpenOptions::new()
         .write(true)
         .create(true)

@@ -4,6 +4,7 @@ use super::LaneKey;
 use super::channels::webhook::{self, WebhookSecret};
 use super::guard;
 use super::routes::{Filter, FilterError};
+use crate::audit::{Act, Action};
 use crate::id::{DestinationId, NodeId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
 use crate::ledger::batch::Recorded;
@@ -172,6 +173,7 @@ pub fn open_secret(
 /// If something is out of bounds or the address is refused; then nothing is made.
 pub async fn create(
     writer: &Writer,
+    act: &Act,
     policy: &guard::Policy,
     workspace: WorkspaceId,
     new: NewDestination,
@@ -213,8 +215,23 @@ pub async fn create(
     data.insert("max_in_flight".into(), Value::Int(new.max_in_flight.into()));
     data.insert("openings".into(), Value::Bool(new.openings));
     // The address can hold a token, and the name a person's: both are sealed.
+    let made = serde_json::json!({
+        "kind": "webhook",
+        "name": new.name,
+        "url": new.url,
+        "filter": new.filter,
+        "openings": new.openings,
+        "max_in_flight": new.max_in_flight,
+        "enabled": true,
+    });
+    let record = act.of(Action::DestinationCreated).target("destination", id).changed(
+        "destination",
+        None,
+        Some(&made),
+    );
     let sealed = vec![("name", text(new.name)), ("url", text(new.url))];
-    locked.append(&[Draft::sealing("destination.created", data, sealed)?.about(id)]).await?;
+    let created = Draft::sealing("destination.created", data, sealed)?.about(id);
+    locked.append(&[created, record.draft()?.about(id)]).await?;
     locked.commit().await?;
     Ok((id, secret))
 }
@@ -225,6 +242,7 @@ pub async fn create(
 /// If something is out of bounds or the address is refused; then nothing is changed.
 pub async fn update(
     writer: &Writer,
+    act: &Act,
     policy: &guard::Policy,
     workspace: WorkspaceId,
     id: DestinationId,
@@ -243,7 +261,8 @@ pub async fn update(
         check_url(url, policy).await?;
     }
     let mut locked = writer.lock(workspace).await?;
-    let found = sqlx::query!(
+    let before = shown(&mut locked, id).await?;
+    sqlx::query!(
         "UPDATE destinations SET name = COALESCE($3, name), url = COALESCE($4, url), filter = COALESCE($5, filter),
                 openings = COALESCE($6, openings), max_in_flight = COALESCE($7, max_in_flight),
                 disabled_at = CASE $8::boolean WHEN true THEN NULL WHEN false THEN COALESCE(disabled_at, now())
@@ -261,11 +280,8 @@ pub async fn update(
         change.enabled
     )
     .execute(&mut **locked)
-    .await?
-    .rows_affected();
-    if found == 0 {
-        return Err(Error::Missing(id));
-    }
+    .await?;
+    let after = shown(&mut locked, id).await?;
     if let Some(enabled) = change.enabled {
         set_stopped(&mut locked, id, !enabled).await?;
     }
@@ -291,9 +307,37 @@ pub async fn update(
     if let Some(enabled) = change.enabled {
         data.insert("enabled".into(), Value::Bool(enabled));
     }
-    locked.append(&[Draft::sealing("destination.updated", data, sealed)?.about(id)]).await?;
+    let record = act.of(Action::DestinationUpdated).target("destination", id).changed(
+        "destination",
+        Some(&before),
+        Some(&after),
+    );
+    let updated = Draft::sealing("destination.updated", data, sealed)?.about(id);
+    locked.append(&[updated, record.draft()?.about(id)]).await?;
     locked.commit().await?;
     Ok(())
+}
+
+/// A destination as audit entries show it.
+async fn shown(locked: &mut Locked, id: DestinationId) -> Result<serde_json::Value, Error> {
+    let row = sqlx::query!(
+        "SELECT kind, name, url, filter, openings, max_in_flight, disabled_at FROM destinations
+          WHERE workspace_id = $1 AND destination_id = $2 AND deleted_at IS NULL",
+        locked.workspace().uuid(),
+        id.uuid()
+    )
+    .fetch_optional(&mut ***locked)
+    .await?
+    .ok_or(Error::Missing(id))?;
+    Ok(serde_json::json!({
+        "kind": row.kind,
+        "name": row.name,
+        "url": row.url,
+        "filter": row.filter,
+        "openings": row.openings,
+        "max_in_flight": row.max_in_flight,
+        "enabled": row.disabled_at.is_none(),
+    }))
 }
 
 async fn set_stopped(locked: &mut Locked, id: DestinationId, stopped: bool) -> Result<(), sqlx::Error> {
@@ -315,7 +359,12 @@ async fn set_stopped(locked: &mut Locked, id: DestinationId, stopped: bool) -> R
 ///
 /// # Errors
 /// If there is none.
-pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: DestinationId) -> Result<(), Error> {
+pub async fn delete(
+    writer: &Writer,
+    act: &Act,
+    workspace: WorkspaceId,
+    id: DestinationId,
+) -> Result<(), Error> {
     let mut locked = writer.lock(workspace).await?;
     let found = sqlx::query!(
         "UPDATE destinations SET deleted_at = now() WHERE workspace_id = $1 AND destination_id = $2 AND deleted_at IS NULL",
@@ -332,7 +381,8 @@ pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: DestinationId) 
     locked.routes_changed().await?;
     let mut data = Object::default();
     data.insert("destination".into(), text(id.to_string()));
-    locked.append(&[Draft::new("destination.deleted", data)?.about(id)]).await?;
+    let record = act.of(Action::DestinationDeleted).target("destination", id).draft()?.about(id);
+    locked.append(&[Draft::new("destination.deleted", data)?.about(id), record]).await?;
     locked.commit().await?;
     Ok(())
 }
@@ -344,6 +394,7 @@ pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: DestinationId) 
 /// If there is no such destination.
 pub async fn rotate_secret(
     writer: &Writer,
+    act: &Act,
     workspace: WorkspaceId,
     id: DestinationId,
 ) -> Result<WebhookSecret, Error> {
@@ -378,7 +429,8 @@ pub async fn rotate_secret(
     .await?;
     let mut data = Object::default();
     data.insert("destination".into(), text(id.to_string()));
-    locked.append(&[Draft::new("destination.secret_rotated", data)?.about(id)]).await?;
+    let record = act.of(Action::DestinationSecretRotated).target("destination", id).draft()?.about(id);
+    locked.append(&[Draft::new("destination.secret_rotated", data)?.about(id), record]).await?;
     locked.commit().await?;
     Ok(secret)
 }
@@ -387,7 +439,12 @@ pub async fn rotate_secret(
 ///
 /// # Errors
 /// If there is no such destination.
-pub async fn test(writer: &Writer, workspace: WorkspaceId, id: DestinationId) -> Result<Recorded, Error> {
+pub async fn test(
+    writer: &Writer,
+    act: &Act,
+    workspace: WorkspaceId,
+    id: DestinationId,
+) -> Result<Recorded, Error> {
     let mut locked = writer.lock(workspace).await?;
     let enabled = sqlx::query_scalar!(
         r#"SELECT disabled_at IS NULL AS "enabled!" FROM destinations
@@ -404,7 +461,8 @@ pub async fn test(writer: &Writer, workspace: WorkspaceId, id: DestinationId) ->
     }
     let mut data = Object::default();
     data.insert("destination".into(), text(id.to_string()));
-    let recorded = locked.append(&[Draft::new("destination.tested", data)?.only(id)]).await?;
+    let record = act.of(Action::DestinationTested).target("destination", id).draft()?.about(id);
+    let recorded = locked.append(&[Draft::new("destination.tested", data)?.only(id), record]).await?;
     locked.commit().await?;
     recorded.into_iter().next().ok_or(Error::Missing(id))
 }
@@ -415,6 +473,7 @@ pub async fn test(writer: &Writer, workspace: WorkspaceId, id: DestinationId) ->
 /// If there is no such destination.
 pub async fn redeliver(
     writer: &Writer,
+    act: &Act,
     workspace: WorkspaceId,
     id: DestinationId,
     from: i64,
@@ -456,7 +515,15 @@ pub async fn redeliver(
     data.insert("destination".into(), text(id.to_string()));
     data.insert("from".into(), Value::Int(from));
     data.insert("to".into(), Value::Int(to.min(known)));
-    locked.append(&[Draft::new("delivery.redelivered", data)?.about(id)]).await?;
+    let record = act
+        .of(Action::DeliveryRedelivered)
+        .target("destination", id)
+        .detail("from", Value::Int(from))
+        .detail("to", Value::Int(to.min(known)))
+        .detail("count", Value::Int(count as i64))
+        .draft()?
+        .about(id);
+    locked.append(&[Draft::new("delivery.redelivered", data)?.about(id), record]).await?;
     locked.commit().await?;
     Ok(count)
 }

@@ -6,7 +6,8 @@ use super::dispatcher::Shared;
 use super::guard::Policy;
 use super::queue::{self, Wanted};
 use super::routes::Filter;
-use crate::access::Admin;
+use crate::access::{Access, needs};
+use crate::audit::Action;
 use crate::database::Database;
 use crate::http::App;
 use crate::http::extract::{Body, InPath, InQuery};
@@ -21,6 +22,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use statusledger_verify::Mode;
+use statusledger_verify::json::Value;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -277,11 +279,11 @@ async fn one(database: &Database, workspace: WorkspaceId, id: DestinationId) -> 
 }
 
 /// Lists the destinations.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")),
     responses((status = 200, body = Destinations), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list(
-    _: Admin,
+    _: Access<needs::DestinationsRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
 ) -> Result<Json<Destinations>, Problem> {
@@ -289,13 +291,13 @@ async fn list(
 }
 
 /// Makes a destination; its secret is shown this once.
-#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = DestinationRequest,
     responses((status = 201, body = CreatedDestination),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn create(
-    _: Admin,
+    access: Access<needs::DestinationsWrite>,
     State(database): State<Database>,
     State(writer): State<Writer>,
     State(policy): State<Policy>,
@@ -309,18 +311,18 @@ async fn create(
         openings: request.openings.unwrap_or(true),
         max_in_flight: request.max_in_flight.unwrap_or(1),
     };
-    let (id, secret) = destination::create(&writer, &policy, workspace, new).await?;
+    let (id, secret) = destination::create(&writer, &access.act(), &policy, workspace, new).await?;
     let destination = one(&database, workspace, id).await?;
     let secret = secret.expose().as_str().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedDestination { destination, secret })))
 }
 
 /// Shows a destination.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     responses((status = 200, body = Destination), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read(
-    _: Admin,
+    _: Access<needs::DestinationsRead>,
     State(database): State<Database>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<Json<Destination>, Problem> {
@@ -328,14 +330,14 @@ async fn read(
 }
 
 /// Changes a destination.
-#[utoipa::path(patch, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = [])),
+#[utoipa::path(patch, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     request_body = DestinationChange,
     responses((status = 200, body = Destination),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn update(
-    _: Admin,
+    access: Access<needs::DestinationsWrite>,
     State(database): State<Database>,
     State(writer): State<Writer>,
     State(policy): State<Policy>,
@@ -351,63 +353,63 @@ async fn update(
         max_in_flight: request.max_in_flight,
         enabled: request.enabled,
     };
-    destination::update(&writer, &policy, workspace, id, change).await?;
+    destination::update(&writer, &access.act(), &policy, workspace, id, change).await?;
     shared.changed(LaneKey { workspace, destination: id });
     shared.look();
     Ok(Json(one(&database, workspace, id).await?))
 }
 
 /// Removes a destination. Its deliveries and attempts stay.
-#[utoipa::path(delete, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = [])),
+#[utoipa::path(delete, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn remove(
-    _: Admin,
+    access: Access<needs::DestinationsWrite>,
     State(writer): State<Writer>,
     State(shared): State<Arc<Shared>>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<StatusCode, Problem> {
-    destination::delete(&writer, workspace, id).await?;
+    destination::delete(&writer, &access.act(), workspace, id).await?;
     shared.changed(LaneKey { workspace, destination: id });
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Sends a test event to this destination alone.
-#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/test", tag = "destinations", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/test", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     responses((status = 202, body = Tested), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn test(
-    _: Admin,
+    access: Access<needs::DestinationsWrite>,
     State(writer): State<Writer>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<(StatusCode, Json<Tested>), Problem> {
-    let recorded = destination::test(&writer, workspace, id).await?;
+    let recorded = destination::test(&writer, &access.act(), workspace, id).await?;
     Ok((StatusCode::ACCEPTED, Json(Tested { seq: recorded.seq })))
 }
 
 /// Gives a destination a new secret, shown this once. The one before stays valid for 24 hours.
-#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/rotate-secret", tag = "destinations", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/rotate-secret", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     responses((status = 200, body = NewSecret), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn rotate_secret(
-    _: Admin,
+    access: Access<needs::DestinationsWrite>,
     State(writer): State<Writer>,
     State(shared): State<Arc<Shared>>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<Json<NewSecret>, Problem> {
-    let secret = destination::rotate_secret(&writer, workspace, id).await?;
+    let secret = destination::rotate_secret(&writer, &access.act(), workspace, id).await?;
     shared.changed(LaneKey { workspace, destination: id });
     Ok(Json(NewSecret { secret: secret.expose().as_str().to_owned() }))
 }
 
 /// Pages through a destination's deliveries.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries", tag = "deliveries", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries", tag = "deliveries", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path), DeliveriesQuery),
     responses((status = 200, body = Deliveries),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn deliveries(
-    _: Admin,
+    _: Access<needs::DestinationsRead>,
     State(database): State<Database>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
     InQuery(query): InQuery<DeliveriesQuery>,
@@ -443,11 +445,11 @@ async fn deliveries(
 }
 
 /// Shows a delivery with its attempts.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries/{number}", tag = "deliveries", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries/{number}", tag = "deliveries", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path), ("number" = i64, Path)),
     responses((status = 200, body = DeliveryDetail), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn delivery(
-    _: Admin,
+    _: Access<needs::DestinationsRead>,
     State(database): State<Database>,
     InPath((workspace, id, number)): InPath<(WorkspaceId, DestinationId, i64)>,
 ) -> Result<Json<DeliveryDetail>, Problem> {
@@ -478,11 +480,12 @@ async fn delivery(
 }
 
 /// The body of a delivery: the notification as it was (or will be) sent.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries/{number}/receipt", tag = "deliveries", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries/{number}/receipt", tag = "deliveries", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path), ("number" = i64, Path)),
     responses((status = 200, body = Object, description = "A receipt (formats.md)"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn delivery_receipt(
-    _: Admin,
+    access: Access<needs::LedgerExport>,
+    State(writer): State<Writer>,
     State(database): State<Database>,
     State(shared): State<Arc<Shared>>,
     InPath((workspace, id, number)): InPath<(WorkspaceId, DestinationId, i64)>,
@@ -497,23 +500,33 @@ async fn delivery_receipt(
     let ring = shared.keyring.current();
     let note = shared.note(&ring, &job.facts, job.root).map_err(Problem::internal)?;
     let openings = job.openings_for(destination.openings);
+    let made_with_openings = !openings.is_empty();
     let (facts, evidence) = (&job.facts, Mode::Evidence);
     let made = receipt::body(&ring, facts, &job.entry, &job.proof, &note, openings, evidence)
         .map_err(Problem::internal)?;
+    let act = access.act();
+    let record = act
+        .of(Action::ReceiptDownloaded)
+        .target("destination", id)
+        .detail("number", Value::Int(number))
+        .detail("openings", Value::Bool(made_with_openings));
+    let mut locked = writer.lock(workspace).await?;
+    locked.append(&[record.draft()?.about(id)]).await?;
+    locked.commit().await?;
     let tree = SignedTree { size: job.facts.tree_size, root: job.root };
     shared.seen_heads.remember(job.facts.ledger, tree).await.map_err(Problem::internal)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], made.body).into_response())
 }
 
 /// Makes deliveries again, settled or not, under the same numbers and ids.
-#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/redeliver", tag = "deliveries", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/redeliver", tag = "deliveries", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     request_body = Redelivery,
     responses((status = 202, body = Redelivered),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn redeliver(
-    _: Admin,
+    access: Access<needs::DestinationsWrite>,
     State(writer): State<Writer>,
     State(shared): State<Arc<Shared>>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
@@ -525,7 +538,7 @@ async fn redeliver(
             range.to, range.from
         )));
     }
-    let count = destination::redeliver(&writer, workspace, id, range.from, range.to).await?;
+    let count = destination::redeliver(&writer, &access.act(), workspace, id, range.from, range.to).await?;
     shared.look();
     Ok((StatusCode::ACCEPTED, Json(Redelivered { count })))
 }

@@ -5,7 +5,7 @@ use crate::ledger::Draft;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-/// What a destination wants to hear of. An empty list means all.
+/// What a destination wants to hear of. An empty list means all, but for `audit.*`, which has to be named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
@@ -66,6 +66,10 @@ impl Filter {
     #[must_use]
     pub fn wants(&self, kind: &str, app: Option<&str>, source: Option<SourceId>) -> bool {
         if kind.ends_with(".first_seen") && !self.first_seen {
+            return false;
+        }
+        // Who did what is told to those who ask for it by name.
+        if kind.starts_with("audit.") && !self.types.iter().any(|pattern| pattern.starts_with("audit.")) {
             return false;
         }
         let type_wanted = self.types.is_empty()
@@ -149,6 +153,18 @@ mod tests {
             None,
             None
         ));
+    }
+
+    #[test]
+    fn audit_entries_go_to_who_asks_for_them_by_name() {
+        let filter = |types: &[&str]| Filter {
+            types: types.iter().map(|t| (*t).into()).collect(),
+            ..Filter::default()
+        };
+        assert!(!Filter::default().wants("audit.key.created", None, None));
+        assert!(!filter(&["*"]).wants("audit.key.created", None, None));
+        assert!(filter(&["audit.*"]).wants("audit.key.created", None, None));
+        assert!(!filter(&["audit.session.*"]).wants("audit.key.created", None, None));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 pub mod extract;
 pub mod problem;
 
-use crate::access::KnownTokens;
+use crate::access::Gate;
+use crate::access::context::{RequestContext, TrustedProxies};
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::delivery::dispatcher::Shared;
@@ -50,8 +51,10 @@ pub struct App {
     pub policy: Policy,
     /// How stores are polled.
     pub polling: PollingSettings,
-    /// Administrators' tokens seen lately.
-    pub known_tokens: KnownTokens,
+    /// The door.
+    pub gate: Gate,
+    /// Which peers are believed about whom they ask for.
+    pub proxies: TrustedProxies,
     /// Sources' tokens seen lately.
     pub source_tokens: SourceTokens,
     /// Which secret the stores sign their webhooks with.
@@ -81,6 +84,8 @@ impl Modify for Tokens {
         let bearer = || SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         components.add_security_scheme("token", bearer());
         components.add_security_scheme("source_token", bearer());
+        let cookie = ApiKey::Cookie(ApiKeyValue::new("sl_session"));
+        components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
         let signature = ApiKey::Header(ApiKeyValue::new(crate::source::app_store::webhook::SIGNATURE_HEADER));
         components.add_security_scheme("store_signature", SecurityScheme::ApiKey(signature));
     }
@@ -88,6 +93,7 @@ impl Modify for Tokens {
 
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
+        .merge(crate::access::http::router())
         .merge(crate::workspace::http::router())
         .merge(crate::source::http::router())
         .merge(crate::delivery::http::router())
@@ -112,13 +118,20 @@ pub fn router(app: App) -> Router {
         .fallback(|| async { Problem::not_found("No route has this path; see /openapi.json.") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(axum::middleware::from_fn_with_state(app.readiness.clone(), guard))
+        .layer(axum::middleware::from_fn_with_state((app.readiness.clone(), app.proxies.clone()), guard))
         .with_state(app)
 }
 
 /// Gives each request an id, says nothing may be cached or sniffed, and lets nothing but the instance's own pages
 /// through while the history is unverified.
-async fn guard(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
+async fn guard(
+    State((readiness, proxies)): State<(Readiness, TrustedProxies)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let context = RequestContext::of(&request, &proxies);
+    let id = context.id.to_string();
+    request.extensions_mut().insert(context);
     let path = request.uri().path();
     let always = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/statusledger-keys.json"];
     let mut response = if always.contains(&path) || readiness.is_ready() {
@@ -126,7 +139,6 @@ async fn guard(State(readiness): State<Readiness>, request: Request, next: Next)
     } else {
         Problem::unavailable(readiness.words()).into_response()
     };
-    let id = uuid::Uuid::now_v7().to_string();
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(HeaderName::from_static("x-request-id"), id);

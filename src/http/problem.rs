@@ -49,6 +49,24 @@ impl Problem {
         )
     }
 
+    /// The caller is known, and may not. `kind` says why, in a word.
+    pub fn forbidden(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, kind, "This is not allowed", detail)
+    }
+
+    /// Too much was asked in too short a time.
+    pub fn too_many(retry_after: u64) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-requests",
+                "Too many requests",
+                format!("Try again in {retry_after} s."),
+            )
+        }
+    }
+
     /// There is no such thing (or none that the caller may know of).
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
@@ -172,6 +190,7 @@ impl From<crate::ledger::append::Error> for Problem {
                 Ok(e) => e.into(),
                 Err(e) => Self::internal(e),
             },
+            Error::Draft(e) => e.into(),
             e @ Error::Sealing(_) => Self::internal(e),
         }
     }

@@ -62,6 +62,9 @@ pub enum Error {
     /// The workspace's data key cannot be had.
     #[error("{0}")]
     Sealing(Arc<sealing::Error>),
+    /// What was to be recorded cannot be an entry.
+    #[error(transparent)]
+    Draft(#[from] super::draft::Error),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
@@ -684,6 +687,7 @@ impl Locked {
             ring = self.writer.0.keyring.current();
         }
         let lanes = write(&mut self.tx, &batch, &keys, &ring, self.writer.0.node).await?;
+        index(&mut self.tx, &batch, drafts).await?;
         self.head = batch.after.clone();
         let recorded = batch.entries.clone();
         self.written.push(Written { batch, lanes, ring });
@@ -748,6 +752,41 @@ impl std::ops::DerefMut for Locked {
     fn deref_mut(&mut self) -> &mut WorkspaceTx {
         &mut self.tx
     }
+}
+
+/// Writes how the audit entries of a batch are found, in its transaction.
+async fn index(tx: &mut WorkspaceTx, batch: &Batch, drafts: &[Draft]) -> Result<(), sqlx::Error> {
+    let found: Vec<_> = drafts
+        .iter()
+        .zip(&batch.entries)
+        .filter_map(|(d, entry)| Some((d.audit.as_ref()?, entry.seq as i64)))
+        .collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let seqs: Vec<i64> = found.iter().map(|(_, seq)| *seq).collect();
+    let actions: Vec<&str> = found.iter().map(|(found, _)| found.action).collect();
+    let actors: Vec<&str> = found.iter().map(|(found, _)| found.actor.as_str()).collect();
+    let outcomes: Vec<&str> = found.iter().map(|(found, _)| found.outcome).collect();
+    // Ids have no white space.
+    let targets: Vec<String> = found.iter().map(|(found, _)| found.targets.join(" ")).collect();
+    sqlx::query!(
+        "INSERT INTO audit_index (workspace_id, ledger_id, seq, recorded_at, action, actor, outcome, targets)
+         SELECT $1, $2, seq, $3, action, actor, outcome, string_to_array(targets, ' ')
+           FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[])
+                AS u (seq, action, actor, outcome, targets)",
+        batch.after.workspace.uuid(),
+        batch.after.ledger.uuid(),
+        batch.after.recorded_at,
+        &seqs,
+        &actions as &[&str],
+        &actors as &[&str],
+        &outcomes as &[&str],
+        &targets
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// The clock, in microseconds since 1970.

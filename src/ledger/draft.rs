@@ -1,5 +1,6 @@
 //! What is to be recorded: an entry before it has its place in the ledger.
 
+use crate::audit::Found;
 use crate::id::{DestinationId, SourceId};
 use sha2::{Digest, Sha256};
 use statusledger_verify::json::{self, Object, Value};
@@ -83,6 +84,8 @@ pub struct Draft {
     pub topic: Topic,
     /// Taken with it, where the sender gave one.
     pub idempotency: Option<IdempotencyKey>,
+    /// An audit entry's: how it is found.
+    pub audit: Option<Found>,
 }
 
 impl Draft {
@@ -127,7 +130,7 @@ impl Draft {
         // level below the entry.
         json::parse_with_depth(data.as_bytes(), json::MAX_DEPTH - 1)
             .map_err(|e| Error::Value(e.to_string()))?;
-        Ok(Self { kind, data, openings, topic: Topic::default(), idempotency: None })
+        Ok(Self { kind, data, openings, topic: Topic::default(), idempotency: None, audit: None })
     }
 
     /// The same, about `app`.
@@ -155,6 +158,13 @@ impl Draft {
     #[must_use]
     pub fn only(mut self, destination: DestinationId) -> Self {
         self.topic.only = Some(destination);
+        self
+    }
+
+    /// The same, to be found so.
+    #[must_use]
+    pub fn audit(mut self, found: Found) -> Self {
+        self.audit = Some(found);
         self
     }
 

@@ -364,3 +364,31 @@ impl Write for Buffer {
         Ok(())
     }
 }
+
+/// Records that the entries `from <= seq < to` were taken away, before the first byte leaves.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn record(
+    writer: &super::Writer,
+    act: &crate::audit::Act,
+    workspace: WorkspaceId,
+    from: u64,
+    to: u64,
+    types: Option<&[String]>,
+    openings: bool,
+) -> Result<(), super::append::Error> {
+    use statusledger_verify::json::Value;
+    let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+    let list = |types: &[String]| Value::Array(types.iter().cloned().map(Value::String).collect());
+    let record = act
+        .of(crate::audit::Action::LedgerExported)
+        .target("workspace", workspace)
+        .detail("from", int(from))
+        .detail("to", int(to))
+        .detail("types", types.map_or(Value::Null, list))
+        .detail("openings", Value::Bool(openings));
+    let mut locked = writer.lock(workspace).await?;
+    locked.append(&[record.draft()?]).await?;
+    locked.commit().await
+}

@@ -5,7 +5,7 @@
 
 use super::draft::is_type;
 use super::read::{no_workspace, size};
-use crate::access::Admin;
+use crate::access::{Access, needs};
 use crate::database::Database;
 use crate::http::extract::{InPath, InQuery};
 use crate::http::problem::Problem;
@@ -132,13 +132,13 @@ impl Filter {
 }
 
 /// Pages through a ledger's entries.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries", tag = "ledger", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), EntriesQuery),
     responses((status = 200, body = Entries),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_entries(
-    _: Admin,
+    _: Access<needs::LedgerRead>,
     State(database): State<Database>,
     State(readiness): State<Readiness>,
     InPath(workspace): InPath<WorkspaceId>,

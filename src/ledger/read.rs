@@ -2,15 +2,14 @@
 
 use super::checkpoint::{self, SeenHeads, SignedTree};
 use super::tree::{self, Stored};
-use super::{base64, export, hex, pages};
-use crate::access::Admin;
+use super::{Writer, base64, export, hex, pages};
+use crate::access::{Access, needs};
 use crate::database::{Database, WorkspaceTx};
 use crate::http::App;
 use crate::http::extract::{InPath, InQuery};
 use crate::http::problem::Problem;
 use crate::id::{LedgerId, WorkspaceId};
 use crate::keyring::{self, Keyring};
-use crate::sealing::DataKeys;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -230,12 +229,12 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// Shows an entry, byte for byte.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries/{seq}", tag = "ledger", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries/{seq}", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("seq" = u64, Path, minimum = 0)),
     responses((status = 200, body = Object, description = "The canonical entry"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read_entry(
-    _: Admin,
+    _: Access<needs::LedgerRead>,
     State(database): State<Database>,
     InPath((workspace, seq)): InPath<(WorkspaceId, u64)>,
 ) -> Result<Response, Problem> {
@@ -254,13 +253,13 @@ async fn read_entry(
 }
 
 /// Proves that an entry stands in the ledger.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/proofs/inclusion", tag = "ledger", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/proofs/inclusion", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), InclusionQuery),
     responses((status = 200, body = InclusionProof),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn inclusion(
-    _: Admin,
+    _: Access<needs::LedgerRead>,
     State(database): State<Database>,
     State(keyring): State<Keyring>,
     State(seen): State<SeenHeads>,
@@ -294,13 +293,13 @@ async fn inclusion(
 }
 
 /// Proves that a smaller ledger is the beginning of a larger one.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/proofs/consistency", tag = "ledger", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/proofs/consistency", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ConsistencyQuery),
     responses((status = 200, body = ConsistencyProof),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn consistency(
-    _: Admin,
+    _: Access<needs::LedgerRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<ConsistencyQuery>,
@@ -318,13 +317,13 @@ async fn consistency(
 }
 
 /// The signed checkpoint of the ledger (C2SP tlog-checkpoint).
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/checkpoint", tag = "ledger", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/checkpoint", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), CheckpointQuery),
     responses((status = 200, body = String, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn read_checkpoint(
-    _: Admin,
+    _: Access<needs::LedgerRead>,
     State(database): State<Database>,
     State(keyring): State<Keyring>,
     State(seen): State<SeenHeads>,
@@ -338,16 +337,15 @@ async fn read_checkpoint(
 }
 
 /// The ledger as one file that proves itself (formats.md, "Export"), streamed.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/export", tag = "ledger", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/export", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ExportQuery),
     responses((status = 200, body = Vec<u8>, content_type = "application/zip"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn read_export(
-    _: Admin,
-    State(database): State<Database>,
+    access: Access<needs::LedgerExport>,
+    State(writer): State<Writer>,
     State(keyring): State<Keyring>,
-    State(data_keys): State<DataKeys>,
     State(seen): State<SeenHeads>,
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<ExportQuery>,
@@ -358,10 +356,23 @@ async fn read_export(
         to: query.to,
         types: query.types.map(|t| t.split(',').map(str::to_owned).collect()),
         openings: query.openings.unwrap_or(false),
-        exported_by: "admin".into(),
+        exported_by: access.caller.actor().to_string(),
     };
+    let (database, data_keys) = (writer.database().clone(), writer.data_keys().clone());
     let exporter = export::Exporter { database, keyring, data_keys, seen };
+    let (from, openings) = (request.from, request.openings);
+    let types = request.types.clone();
     let prepared = exporter.prepare(request).await?.ok_or_else(|| no_workspace(workspace))?;
+    // To a history that is not the one that was signed nothing is added.
+    match prepared.disagreement() {
+        None => {
+            let act = access.act();
+            export::record(&writer, &act, workspace, from, prepared.to(), types.as_deref(), openings).await?;
+        }
+        Some(why) => {
+            tracing::error!(%workspace, why, "an export of a history that was not signed is not recorded")
+        }
+    }
     let name = format!("attachment; filename=\"ledger-{}.zip\"", prepared.ledger());
     let stream = exporter.stream(prepared);
     Ok((

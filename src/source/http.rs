@@ -1,11 +1,11 @@
 //! `/v1/workspaces/{workspace}/sources`, and the subjects they speak of.
 
 use super::inbound::{self, SourceTokens};
-use super::poller::access::{self, Access};
+use super::poller::access::{self, Access as Reach};
 use super::poller::fetch_options;
 use super::webhook::{self, WebhookSecrets};
 use super::{Error, Kind, NewSource, app_store, google_play};
-use crate::access::Admin;
+use crate::access::{Access, needs};
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::http::App;
@@ -39,7 +39,7 @@ pub struct Source {
     /// Why, in words.
     health_detail: Option<String>,
     /// A store key: what it could read when it was given, each read tried.
-    #[schema(value_type = Option<Access>)]
+    #[schema(value_type = Option<Reach>)]
     access: Option<serde_json::Value>,
     /// When it was last swept.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -199,11 +199,11 @@ async fn one(database: &Database, workspace: WorkspaceId, id: SourceId) -> Resul
 }
 
 /// Lists the sources.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources", tag = "sources", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources", tag = "sources", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")),
     responses((status = 200, body = Sources), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list(
-    _: Admin,
+    _: Access<needs::SourcesRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
 ) -> Result<Json<Sources>, Problem> {
@@ -211,14 +211,14 @@ async fn list(
 }
 
 /// Makes a source. Keys are kept encrypted and never shown; an inbound source's token is shown this once.
-#[utoipa::path(post, path = "/v1/workspaces/{workspace}/sources", tag = "sources", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/sources", tag = "sources", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = SourceRequest,
     responses((status = 201, body = CreatedSource),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn create(
-    _: Admin,
+    access: Access<needs::SourcesWrite>,
     State(database): State<Database>,
     State(writer): State<Writer>,
     State(polling): State<PollingSettings>,
@@ -226,7 +226,7 @@ async fn create(
     Body(request): Body<SourceRequest>,
 ) -> Result<(StatusCode, Json<CreatedSource>), Problem> {
     let new = check(request, &polling)?;
-    let (id, token) = super::create(&writer, workspace, new).await?;
+    let (id, token) = super::create(&writer, &access.act(), workspace, new).await?;
     // The source is made; what the store says to its key now is a report and no condition.
     if let Err(e) = access::try_reads(&database, &writer, &polling, workspace, id).await {
         tracing::warn!(source = %id, error = %e, "the reads of a new key could not be tried");
@@ -312,16 +312,17 @@ fn checked_secret(secret: String) -> Result<Zeroizing<Vec<u8>>, Error> {
 }
 
 /// Asks a store for everything now, whatever is planned: for whoever has just done something there.
-#[utoipa::path(post, path = "/v1/workspaces/{workspace}/sources/{source}/look", tag = "sources", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/workspaces/{workspace}/sources/{source}/look", tag = "sources", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
     responses((status = 202), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn look(
-    _: Admin,
-    State(database): State<Database>,
+    access: Access<needs::SourcesWrite>,
+    State(writer): State<Writer>,
     InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
 ) -> Result<StatusCode, Problem> {
-    one(&database, workspace, id).await?;
-    super::poller::make_due(&database, workspace, id).await?;
+    one(writer.database(), workspace, id).await?;
+    super::record_look(&writer, &access.act(), workspace, id).await?;
+    super::poller::make_due(writer.database(), workspace, id).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -336,31 +337,31 @@ pub struct WebhookSecretRequest {
 /// Sets what App Store Connect's own webhooks are signed with. It is kept encrypted and never shown. The webhook's
 /// address is `/in/{source}/app-store-connect` of this instance.
 #[utoipa::path(put, path = "/v1/workspaces/{workspace}/sources/{source}/webhook-secret", tag = "sources",
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
     request_body = WebhookSecretRequest,
     responses((status = 204),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn set_webhook_secret(
-    _: Admin,
+    access: Access<needs::SourcesWrite>,
     State(writer): State<Writer>,
     State(secrets): State<WebhookSecrets>,
     InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
     Body(request): Body<WebhookSecretRequest>,
 ) -> Result<StatusCode, Problem> {
     let secret = request.secret.map(checked_secret).transpose()?;
-    super::set_webhook_secret(&writer, workspace, id, secret.as_ref().map(|s| &s[..])).await?;
+    super::set_webhook_secret(&writer, &access.act(), workspace, id, secret.as_ref().map(|s| &s[..])).await?;
     secrets.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Shows a source.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources/{source}", tag = "sources", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources/{source}", tag = "sources", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
     responses((status = 200, body = Source), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read(
-    _: Admin,
+    _: Access<needs::SourcesRead>,
     State(database): State<Database>,
     InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
 ) -> Result<Json<Source>, Problem> {
@@ -368,28 +369,28 @@ async fn read(
 }
 
 /// Removes a source and destroys its key. What it said stays.
-#[utoipa::path(delete, path = "/v1/workspaces/{workspace}/sources/{source}", tag = "sources", security(("token" = [])),
+#[utoipa::path(delete, path = "/v1/workspaces/{workspace}/sources/{source}", tag = "sources", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn remove(
-    _: Admin,
+    access: Access<needs::SourcesWrite>,
     State(writer): State<Writer>,
     State(tokens): State<SourceTokens>,
     State(secrets): State<WebhookSecrets>,
     InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
 ) -> Result<StatusCode, Problem> {
-    super::delete(&writer, workspace, id).await?;
+    super::delete(&writer, &access.act(), workspace, id).await?;
     tokens.forget(id);
     secrets.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Lists what has a status, and which.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/subjects", tag = "sources", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/subjects", tag = "sources", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")),
     responses((status = 200, body = Subjects), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn subjects(
-    _: Admin,
+    _: Access<needs::SourcesRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
 ) -> Result<Json<Subjects>, Problem> {

@@ -15,6 +15,7 @@ pub mod store;
 pub mod webhook;
 
 use crate::access::{hash_token, new_token};
+use crate::audit::{Act, Action};
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append;
 use crate::ledger::{Draft, Writer, draft};
@@ -173,6 +174,7 @@ pub struct NewSource {
 /// If the name is out of bounds or taken; then nothing is made.
 pub async fn create(
     writer: &Writer,
+    act: &Act,
     workspace: WorkspaceId,
     new: NewSource,
 ) -> Result<(SourceId, Option<Zeroizing<String>>), Error> {
@@ -223,8 +225,16 @@ pub async fn create(
     let mut data = Object::default();
     data.insert("kind".into(), Value::String(new.kind.name().into()));
     data.insert("source".into(), Value::String(id.to_string()));
+    let made = serde_json::json!({
+        "kind": new.kind.name(),
+        "name": new.name,
+        "webhook_secret_set": new.webhook_secret.is_some(),
+        "rollout_by_edits": new.settings.get("rollout_by_edits"),
+    });
+    let record = act.of(Action::SourceCreated).target("source", id).changed("source", None, Some(&made));
     let sealed = vec![("name", Value::String(new.name))];
-    locked.append(&[Draft::sealing("source.created", data, sealed)?.source(id)]).await?;
+    let created = Draft::sealing("source.created", data, sealed)?.source(id);
+    locked.append(&[created, record.draft()?]).await?;
     locked.commit().await?;
     Ok((id, token))
 }
@@ -233,7 +243,7 @@ pub async fn create(
 ///
 /// # Errors
 /// If there is none.
-pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: SourceId) -> Result<(), Error> {
+pub async fn delete(writer: &Writer, act: &Act, workspace: WorkspaceId, id: SourceId) -> Result<(), Error> {
     let mut locked = writer.lock(workspace).await?;
     let found = sqlx::query!(
         "UPDATE sources SET deleted_at = now(), secret = NULL, webhook_secret = NULL, token_hash = NULL,
@@ -251,7 +261,8 @@ pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: SourceId) -> Re
     }
     let mut data = Object::default();
     data.insert("source".into(), Value::String(id.to_string()));
-    locked.append(&[Draft::new("source.deleted", data)?.source(id)]).await?;
+    let record = act.of(Action::SourceDeleted).target("source", id);
+    locked.append(&[Draft::new("source.deleted", data)?.source(id), record.draft()?]).await?;
     locked.commit().await?;
     Ok(())
 }
@@ -262,6 +273,7 @@ pub async fn delete(writer: &Writer, workspace: WorkspaceId, id: SourceId) -> Re
 /// If there is no such source, or it is none of a store that has webhooks.
 pub async fn set_webhook_secret(
     writer: &Writer,
+    act: &Act,
     workspace: WorkspaceId,
     id: SourceId,
     secret: Option<&[u8]>,
@@ -275,17 +287,24 @@ pub async fn set_webhook_secret(
         None => None,
     };
     let mut locked = writer.lock(workspace).await?;
-    let kind = sqlx::query_scalar!(
-        "UPDATE sources SET webhook_secret = $3
-          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL RETURNING kind",
+    let before = sqlx::query!(
+        r#"SELECT kind, webhook_secret IS NOT NULL AS "set!" FROM sources
+            WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL"#,
         workspace.uuid(),
-        id.uuid(),
-        sealed
+        id.uuid()
     )
     .fetch_optional(&mut **locked)
     .await?
     .ok_or(Error::Missing(id))?;
-    if kind != Kind::AppStore.name() {
+    sqlx::query!(
+        "UPDATE sources SET webhook_secret = $3 WHERE workspace_id = $1 AND source_id = $2",
+        workspace.uuid(),
+        id.uuid(),
+        sealed
+    )
+    .execute(&mut **locked)
+    .await?;
+    if before.kind != Kind::AppStore.name() {
         return Err(Error::Key("only a source of kind app_store has webhooks of the store's own".into()));
     }
     let mut data = Object::default();
@@ -294,7 +313,27 @@ pub async fn set_webhook_secret(
         "webhook_secret".into(),
         Value::String(if secret.is_some() { "set" } else { "removed" }.into()),
     );
-    locked.append(&[Draft::new("source.changed", data)?.source(id)]).await?;
+    let was = serde_json::json!({ "webhook_secret_set": before.set });
+    let is = serde_json::json!({ "webhook_secret_set": secret.is_some() });
+    // Another secret for the one before is a change that no field shows.
+    let record = act.of(Action::SourceUpdated).target("source", id).changed("source", Some(&was), Some(&is));
+    locked.append(&[Draft::new("source.changed", data)?.source(id), record.draft()?]).await?;
+    locked.commit().await?;
+    Ok(())
+}
+
+/// Records that somebody asked for a look at once.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn record_look(
+    writer: &Writer,
+    act: &Act,
+    workspace: WorkspaceId,
+    id: SourceId,
+) -> Result<(), Error> {
+    let mut locked = writer.lock(workspace).await?;
+    locked.append(&[act.of(Action::SourceLooked).target("source", id).draft()?.source(id)]).await?;
     locked.commit().await?;
     Ok(())
 }

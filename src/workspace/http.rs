@@ -1,12 +1,12 @@
 //! `/v1/workspaces`.
 
 use super::Error;
-use crate::access::Admin;
+use crate::access::{Access, Caller, needs};
 use crate::database::Database;
 use crate::http::App;
 use crate::http::extract::{Body, InPath};
 use crate::http::problem::Problem;
-use crate::id::{LedgerId, WorkspaceId};
+use crate::id::{LedgerId, UserId, WorkspaceId};
 use crate::ledger::Writer;
 use axum::Json;
 use axum::extract::State;
@@ -68,15 +68,28 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read)).merge(super::status::router())
 }
 
-/// Lists the workspaces.
-#[utoipa::path(get, path = "/v1/workspaces", tag = "workspaces", security(("token" = [])),
+/// Lists the workspaces that whoever asks has a part in.
+#[utoipa::path(get, path = "/v1/workspaces", tag = "workspaces", security(("token" = []), ("session" = [])),
     responses((status = 200, body = Workspaces), (status = 401, body = Problem, content_type = "application/problem+json")))]
-async fn list(_: Admin, State(database): State<Database>) -> Result<Json<Workspaces>, Problem> {
+async fn list(
+    access: Access<needs::OneSelf>,
+    State(database): State<Database>,
+) -> Result<Json<Workspaces>, Problem> {
+    let (everywhere, only, member) = match access.caller {
+        Caller::Key { instance, workspace, .. } => (instance, Some(workspace), None),
+        Caller::Session { user, .. } => (false, None, Some(user)),
+    };
     let items = sqlx::query_as!(
         Workspace,
         r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
                   workspace_id IN (SELECT workspace_id FROM instance) AS "own!"
-             FROM workspaces ORDER BY created_at, workspace_id"#
+             FROM workspaces
+            WHERE $1 OR workspace_id = $2
+               OR workspace_id IN (SELECT workspace_id FROM members WHERE user_id = $3) AND deleted_at IS NULL
+            ORDER BY created_at, workspace_id"#,
+        everywhere,
+        only.map(WorkspaceId::uuid),
+        member.map(UserId::uuid)
     )
     .fetch_all(&database.worker)
     .await?;
@@ -84,27 +97,27 @@ async fn list(_: Admin, State(database): State<Database>) -> Result<Json<Workspa
 }
 
 /// Makes a workspace.
-#[utoipa::path(post, path = "/v1/workspaces", tag = "workspaces", security(("token" = [])), request_body = NewWorkspace,
+#[utoipa::path(post, path = "/v1/workspaces", tag = "workspaces", security(("token" = []), ("session" = [])), request_body = NewWorkspace,
     responses((status = 201, body = Workspace),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn create(
-    _: Admin,
+    access: Access<needs::Instance>,
     State(database): State<Database>,
     State(writer): State<Writer>,
     Body(new): Body<NewWorkspace>,
 ) -> Result<(StatusCode, Json<Workspace>), Problem> {
-    let (id, _) = super::create(&writer, &new.name).await?;
+    let (id, _) = super::create(&writer, &access.act(), &new.name).await?;
     Ok((StatusCode::CREATED, Json(find(&database, id).await?)))
 }
 
 /// Shows a workspace.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}", tag = "workspaces", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}", tag = "workspaces", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")),
     responses((status = 200, body = Workspace), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read(
-    _: Admin,
+    _: Access<needs::WorkspaceRead>,
     State(database): State<Database>,
     InPath(id): InPath<WorkspaceId>,
 ) -> Result<Json<Workspace>, Problem> {

@@ -3,6 +3,7 @@
 pub mod http;
 pub mod status;
 
+use crate::audit::{Act, Action};
 use crate::database::WorkspaceTx;
 use crate::id::{LedgerId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
@@ -37,7 +38,7 @@ pub enum Error {
 ///
 /// # Errors
 /// If the name is taken or out of bounds, or the database does not confirm.
-pub async fn create(writer: &Writer, name: &str) -> Result<(WorkspaceId, LedgerId), Error> {
+pub async fn create(writer: &Writer, act: &Act, name: &str) -> Result<(WorkspaceId, LedgerId), Error> {
     if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
         return Err(Error::Name);
     }
@@ -54,7 +55,13 @@ pub async fn create(writer: &Writer, name: &str) -> Result<(WorkspaceId, LedgerI
     let mut data = Object::default();
     data.insert("name".into(), Value::String(name.into()));
     data.insert("workspace".into(), Value::String(workspace.to_string()));
-    locked.append(&[Draft::new("workspace.created", data)?]).await?;
+    let made = serde_json::json!({ "name": name });
+    let record = act.of(Action::WorkspaceCreated).target("workspace", workspace).changed(
+        "workspace",
+        None,
+        Some(&made),
+    );
+    locked.append(&[Draft::new("workspace.created", data)?, record.draft()?]).await?;
     locked.commit().await?;
     Ok((workspace, ledger))
 }

@@ -5,7 +5,7 @@
 //! state is one of [`SETTLED`] for its kind. It is a list of what is known to be settled, so a state that nobody knows
 //! yet is shown.
 
-use crate::access::Admin;
+use crate::access::{Access, needs};
 use crate::database::Database;
 use crate::http::App;
 use crate::http::extract::{InPath, InQuery};
@@ -262,13 +262,13 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// Shows how the apps stand: versions, tracks and what is in motion, and the health of the sources.
-#[utoipa::path(get, path = "/v1/workspaces/{workspace}/status", tag = "workspaces", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/workspaces/{workspace}/status", tag = "workspaces", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), StatusQuery),
     responses((status = 200, body = Status),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn status(
-    _: Admin,
+    _: Access<needs::SourcesRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(pairs): InQuery<Vec<(String, String)>>,

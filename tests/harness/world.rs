@@ -2,7 +2,6 @@
 
 use super::api::{Api, Workspace};
 use super::cluster::{CONNECTIONS, TestDatabase, temporary};
-use statusledger::access;
 use statusledger::config::Settings;
 use statusledger::doctor::{self, Finding};
 use statusledger::node::Node;
@@ -48,7 +47,7 @@ impl World {
         let mut settings = quick(&temporary("node"));
         change(&mut settings);
         let node = start(&settings, &database).await.unwrap();
-        let token = access::create_admin_token(&node.database).await.unwrap();
+        let token = node.bootstrap_key().await.unwrap();
         let api = Api::new(node.address, &token);
         // The same address after a restart.
         settings.port = node.address.port();

@@ -1,0 +1,229 @@
+-- People, keys, sessions: who may do what.
+--
+-- What belongs to a workspace (members, invitations, API keys) is under row-level security like everything of one.
+-- People and their sessions belong to the instance: the service sees a person only where they are a member of the
+-- workspace that it sees, or one that it has been told to look at (`sl.user`).
+--
+-- Nothing personal stands here in clear: profiles are sealed under the instance's data key, and looked up by a keyed
+-- hash (HMAC-SHA-256) of the address or of the identity provider's subject.
+
+-- Tokens of the first kind carried no authenticated scope; there is no way to give them one.
+DROP TABLE api_tokens;
+
+-- Secrets of the instance besides its signing keys, each sealed under the instance's data key.
+CREATE TABLE instance_secrets (
+    name       text PRIMARY KEY CHECK (name ~ '^[a-z_]{1,40}$'),
+    sealed     bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- ── Workspaces ──────────────────────────────────────────────────────────────────────────────────────────────
+
+ALTER TABLE workspaces
+    ADD COLUMN passkey_required boolean NOT NULL DEFAULT false,
+    ADD COLUMN delete_after timestamptz,
+    ADD COLUMN deleted_at timestamptz;
+COMMENT ON COLUMN workspaces.delete_after IS 'When its secrets and openings are destroyed; null while nobody asked for that.';
+COMMENT ON COLUMN workspaces.deleted_at IS 'When they were. Entries stay.';
+COMMENT ON COLUMN workspaces.passkey_required IS 'Whether its owners and admins act only in sessions that began with a passkey.';
+
+-- ── People ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+CREATE TABLE users (
+    user_id     uuid PRIMARY KEY,
+    email_index bytea CONSTRAINT users_email_unique UNIQUE CHECK (length(email_index) = 32),
+    profile     bytea NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    disabled_at timestamptz
+);
+COMMENT ON COLUMN users.profile IS 'Sealed: {"email","name"}.';
+
+-- How a person is known at an identity provider.
+CREATE TABLE identities (
+    provider      text NOT NULL CHECK (length(provider) BETWEEN 1 AND 60),
+    subject_index bytea NOT NULL CHECK (length(subject_index) = 32),
+    user_id       uuid NOT NULL REFERENCES users,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (provider, subject_index)
+);
+CREATE INDEX identities_user ON identities (user_id);
+
+-- WebAuthn credentials.
+CREATE TABLE passkeys (
+    credential_id bytea PRIMARY KEY CHECK (length(credential_id) BETWEEN 16 AND 1023),
+    user_id       uuid NOT NULL REFERENCES users,
+    name          text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
+    credential    bytea NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    last_used_at  timestamptz
+);
+COMMENT ON COLUMN passkeys.credential IS 'Sealed: the public key, its counter, its policy.';
+CREATE INDEX passkeys_user ON passkeys (user_id);
+
+-- A sign-in that has begun: what its answer is checked against. Taken once.
+CREATE TABLE sign_ins (
+    sign_in_id uuid PRIMARY KEY,
+    kind       text NOT NULL,
+    sealed     bytea NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX sign_ins_expiry ON sign_ins (expires_at);
+
+-- One-time links: the first owner's, and one for whoever has lost every other way in.
+CREATE TABLE sign_in_links (
+    link_id    uuid PRIMARY KEY,
+    hash       bytea NOT NULL CHECK (length(hash) = 32),
+    user_id    uuid REFERENCES users,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    used_at    timestamptz
+);
+
+CREATE TABLE sessions (
+    session_id   uuid PRIMARY KEY,
+    user_id      uuid NOT NULL REFERENCES users,
+    hash         bytea NOT NULL CHECK (length(hash) = 32),
+    method       text NOT NULL CHECK (method IN ('oidc', 'github', 'passkey', 'link')),
+    context      bytea NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    last_seen_at timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz NOT NULL,
+    ended_at     timestamptz
+);
+COMMENT ON COLUMN sessions.context IS 'Sealed: {"ip","user_agent"} of the sign-in.';
+CREATE INDEX sessions_user ON sessions (user_id);
+
+-- ── Members ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+CREATE TABLE members (
+    workspace_id uuid NOT NULL REFERENCES workspaces,
+    user_id      uuid NOT NULL,
+    role         text NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'viewer', 'auditor')),
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (workspace_id, user_id)
+);
+COMMENT ON COLUMN members.user_id IS 'Of users, without a foreign key: no key leaves the workspace.';
+CREATE INDEX members_user ON members (user_id);
+
+CREATE TABLE invitations (
+    workspace_id  uuid NOT NULL REFERENCES workspaces,
+    invitation_id uuid NOT NULL,
+    role          text NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'viewer', 'auditor')),
+    profile       bytea NOT NULL,
+    hash          bytea NOT NULL CHECK (length(hash) = 32),
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    expires_at    timestamptz NOT NULL,
+    accepted_at   timestamptz,
+    revoked_at    timestamptz,
+    PRIMARY KEY (workspace_id, invitation_id)
+);
+COMMENT ON COLUMN invitations.profile IS 'Sealed: {"email"}, for whoever looks at the list.';
+CREATE UNIQUE INDEX invitations_hash ON invitations (hash);
+
+-- ── API keys ────────────────────────────────────────────────────────────────────────────────────────────────
+
+-- A key has 256 random bits, so SHA-256 is hash enough. Its scopes are authenticated by the key itself.
+CREATE TABLE api_keys (
+    workspace_id uuid NOT NULL REFERENCES workspaces,
+    key_id       uuid NOT NULL CONSTRAINT api_keys_id_unique UNIQUE,
+    name         text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
+    scopes       text NOT NULL,
+    hash         bytea NOT NULL CHECK (length(hash) = 32),
+    instance     boolean NOT NULL DEFAULT false,
+    created_by   text NOT NULL,
+    replaces     uuid,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    last_used_at timestamptz,
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    PRIMARY KEY (workspace_id, key_id)
+);
+COMMENT ON COLUMN api_keys.instance IS 'Whether it reaches every workspace; only a key of the instance''s own can.';
+
+-- Requests that may be repeated: what was answered to an idempotency key.
+CREATE TABLE request_keys (
+    workspace_id uuid NOT NULL REFERENCES workspaces,
+    caller       text NOT NULL,
+    key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
+    request_hash bytea NOT NULL CHECK (length(request_hash) = 32),
+    status       smallint,
+    answer       bytea,
+    expires_at   timestamptz NOT NULL,
+    PRIMARY KEY (workspace_id, caller, key)
+);
+COMMENT ON COLUMN request_keys.answer IS 'Sealed under the workspace''s data key: it may show a new secret.';
+CREATE INDEX request_keys_expiry ON request_keys (expires_at);
+
+-- ── Audit entries, as they are searched ─────────────────────────────────────────────────────────────────────
+
+-- A way to find audit entries, not a record of its own: every column is in the entry, and the entry is what counts.
+CREATE TABLE audit_index (
+    workspace_id uuid NOT NULL,
+    ledger_id    uuid NOT NULL,
+    seq          bigint NOT NULL,
+    recorded_at  bigint NOT NULL,
+    action       text NOT NULL,
+    actor        text NOT NULL,
+    outcome      text NOT NULL,
+    targets      text[] NOT NULL,
+    PRIMARY KEY (workspace_id, ledger_id, seq)
+);
+CREATE INDEX audit_index_actor ON audit_index (workspace_id, ledger_id, actor, seq);
+CREATE INDEX audit_index_action ON audit_index (workspace_id, ledger_id, action, seq);
+CREATE INDEX audit_index_targets ON audit_index USING gin (targets);
+
+-- ── Row-level security and grants ───────────────────────────────────────────────────────────────────────────
+
+DO $$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['members', 'invitations', 'api_keys', 'request_keys', 'audit_index'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+        EXECUTE format(
+            'CREATE POLICY one_workspace ON %I TO statusledger_service '
+            'USING (workspace_id = (SELECT NULLIF(current_setting(''sl.workspace'', true), '''')::uuid))', t);
+    END LOOP;
+    FOREACH t IN ARRAY ARRAY['users', 'identities', 'passkeys', 'sessions'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+        -- The person that the transaction is about.
+        EXECUTE format(
+            'CREATE POLICY one_person ON %I TO statusledger_service '
+            'USING (user_id = (SELECT NULLIF(current_setting(''sl.user'', true), '''')::uuid))', t);
+        -- Sign-in: from what somebody shows to who that is.
+        EXECUTE format('CREATE POLICY across_people ON %I TO statusledger_worker USING (true)', t);
+    END LOOP;
+    FOREACH t IN ARRAY ARRAY['members', 'invitations', 'api_keys', 'request_keys'] LOOP
+        EXECUTE format('CREATE POLICY across_workspaces ON %I TO statusledger_worker USING (true)', t);
+    END LOOP;
+END $$;
+
+-- The members of the workspace that the transaction sees are known to it.
+CREATE POLICY members_of_the_workspace ON users FOR SELECT TO statusledger_service
+    USING (user_id IN (SELECT user_id FROM members));
+
+GRANT SELECT, INSERT ON instance_secrets TO statusledger_service;
+GRANT UPDATE (name, passkey_required, delete_after, deleted_at) ON workspaces TO statusledger_service;
+GRANT DELETE ON data_keys TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON members, invitations TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON api_keys TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON request_keys TO statusledger_service;
+GRANT SELECT, INSERT ON audit_index TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON users, sessions TO statusledger_service;
+GRANT SELECT, INSERT, DELETE, UPDATE ON identities, passkeys TO statusledger_service;
+GRANT SELECT, INSERT, DELETE ON sign_ins TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON sign_in_links TO statusledger_service;
+
+GRANT SELECT (user_id, email_index, disabled_at) ON users TO statusledger_worker;
+GRANT SELECT ON identities, members TO statusledger_worker;
+GRANT SELECT, UPDATE (credential, last_used_at) ON passkeys TO statusledger_worker;
+GRANT SELECT (session_id, user_id, hash, method, created_at, last_seen_at, expires_at, ended_at),
+      UPDATE (last_seen_at) ON sessions TO statusledger_worker;
+GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, accepted_at, revoked_at) ON invitations
+      TO statusledger_worker;
+GRANT SELECT (workspace_id, key_id, scopes, hash, instance, expires_at, revoked_at, last_used_at),
+      UPDATE (last_used_at) ON api_keys TO statusledger_worker;
+GRANT SELECT (workspace_id, caller, key, expires_at), DELETE ON request_keys TO statusledger_worker;
+GRANT SELECT (sign_in_id, expires_at), DELETE ON sign_ins TO statusledger_worker;

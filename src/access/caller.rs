@@ -1,0 +1,349 @@
+//! Who asks, and whether they may: the extractor that stands before every handler of `/v1`.
+//!
+//! What can be refused without the database is refused without it: no credential, one that this instance did not make,
+//! a key whose scopes do not grant the route, a session's mutation without its CSRF token. Only then is the row read.
+//! Whoever may not even know of a workspace is told that there is none. Every refusal is noted ([`super::denial`]).
+
+use super::context::{RequestContext, Surface};
+use super::denial::{Denial, Denials, Reason};
+use super::key::{self, ShownKey};
+use super::scope::{Acts, Needs, Permission, Permissions, Role};
+use super::secret::AccessSecret;
+use super::session::{self, SessionSettings, ShownSession};
+use crate::audit::{Act, Actor};
+use crate::database::Database;
+use crate::http::problem::Problem;
+use crate::id::{KeyId, SessionId, UserId, WorkspaceId};
+use axum::extract::{FromRef, FromRequestParts, MatchedPath, RawPathParams};
+use axum::http::header;
+use axum::http::request::Parts;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+/// What the door needs to know. Cloned freely.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<GateParts>);
+
+/// The parts of a [`Gate`].
+#[derive(Debug)]
+pub struct GateParts {
+    /// The database.
+    pub database: Database,
+    /// What keys and sessions are authenticated with.
+    pub secret: AccessSecret,
+    /// The workspace of the instance's own events.
+    pub instance: WorkspaceId,
+    /// Where refusals are noted.
+    pub denials: Denials,
+    /// How sessions are kept.
+    pub sessions: SessionSettings,
+}
+
+impl Gate {
+    /// Of its parts.
+    #[must_use]
+    pub fn new(parts: GateParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for Gate {
+    type Target = GateParts;
+    fn deref(&self) -> &GateParts {
+        &self.0
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// An API key.
+    Key {
+        /// Which.
+        id: KeyId,
+        /// Its workspace.
+        workspace: WorkspaceId,
+        /// Whether it reaches every workspace.
+        instance: bool,
+        /// What its scopes grant.
+        grants: Permissions,
+    },
+    /// A person, in a session.
+    Session {
+        /// Who.
+        user: UserId,
+        /// Which session.
+        session: SessionId,
+        /// Whether it began with a passkey.
+        passkey: bool,
+        /// What their role in the workspace of the request grants.
+        grants: Permissions,
+    },
+}
+
+impl Caller {
+    /// What they may do in the workspace of the request.
+    #[must_use]
+    pub const fn grants(&self) -> Permissions {
+        match self {
+            Self::Key { grants, .. } | Self::Session { grants, .. } => *grants,
+        }
+    }
+
+    /// As entries name them.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        match self {
+            Self::Key { id, .. } => Actor::Key(*id),
+            Self::Session { user, .. } => Actor::User(*user),
+        }
+    }
+}
+
+/// Proof that the caller may do what `P` says, in the workspace that the path names (or, where it names none, in the
+/// instance).
+#[derive(Clone, Debug)]
+pub struct Access<P> {
+    /// Who.
+    pub caller: Caller,
+    /// From where.
+    pub context: RequestContext,
+    permission: PhantomData<fn() -> P>,
+}
+
+impl<P: Acts> Access<P> {
+    /// What is done now, to be put on the record with it. Nothing that changes anything can be called without one.
+    #[must_use]
+    pub fn act(&self) -> Act {
+        let surface = match self.caller {
+            Caller::Key { .. } => self.context.surface_of_key(),
+            Caller::Session { .. } => Surface::Dashboard,
+        };
+        Act::new(self.caller.actor(), surface, self.context.clone())
+    }
+}
+
+/// The token of `Authorization: Bearer …`.
+pub(crate) fn bearer(headers: &axum::http::HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// What somebody shows.
+enum Shown {
+    Key(ShownKey),
+    Session(ShownSession),
+}
+
+impl Gate {
+    /// What the request shows, as far as it can be told without the database.
+    fn shown(&self, parts: &Parts) -> Result<Shown, (Reason, Problem)> {
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            return bearer(&parts.headers)
+                .and_then(|text| key::read(&self.secret, text))
+                .map(Shown::Key)
+                .ok_or_else(|| (Reason::UnknownKey, Problem::unauthorized()));
+        }
+        match session::cookie(&parts.headers, &self.sessions) {
+            Some(text) => session::read(&self.secret, text)
+                .map(Shown::Session)
+                .ok_or_else(|| (Reason::UnknownSession, Problem::unauthorized())),
+            None => Err((Reason::NoCredentials, Problem::unauthorized())),
+        }
+    }
+
+    /// Whether the caller may do what `permission` says to `workspace` (none: to the instance).
+    async fn admit(
+        &self,
+        parts: &Parts,
+        permission: Permission,
+        workspace: Option<WorkspaceId>,
+    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
+        match self.shown(parts).map_err(|(reason, problem)| (None, reason, problem))? {
+            Shown::Key(shown) => self.admit_key(shown, permission, workspace).await,
+            Shown::Session(shown) => {
+                let reads = parts.method.is_safe();
+                if !reads && !session::csrf_holds(&self.secret, &shown, &parts.headers, &self.sessions) {
+                    let problem = Problem::forbidden(
+                        "csrf",
+                        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
+                    );
+                    return Err((None, Reason::Csrf, problem));
+                }
+                self.admit_session(shown, permission, workspace).await
+            }
+        }
+    }
+
+    async fn admit_key(
+        &self,
+        shown: ShownKey,
+        permission: Permission,
+        workspace: Option<WorkspaceId>,
+    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
+        let grants = shown.scopes.grants();
+        if !grants.has(permission) {
+            let known = Caller::Key { id: shown.id, workspace: self.instance, instance: false, grants };
+            let problem = Problem::forbidden(
+                "scope",
+                format!("The key's scopes ({}) do not grant this.", shown.scopes),
+            );
+            return Err((Some(known), Reason::Scope, problem));
+        }
+        let row = sqlx::query!(
+            r#"SELECT workspace_id AS "workspace: WorkspaceId", hash, instance, expires_at, revoked_at,
+                      (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS "stale!"
+                 FROM api_keys WHERE key_id = $1"#,
+            shown.id.uuid()
+        )
+        .fetch_optional(&self.database.worker)
+        .await
+        .map_err(|e| (None, Reason::Unanswered, e.into()))?;
+        let Some(row) =
+            row.filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..])))
+        else {
+            return Err((None, Reason::UnknownKey, Problem::unauthorized()));
+        };
+        let caller = Caller::Key { id: shown.id, workspace: row.workspace, instance: row.instance, grants };
+        if row.revoked_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
+            return Err((Some(caller), Reason::Revoked, Problem::unauthorized()));
+        }
+        if row.expires_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
+            return Err((Some(caller), Reason::Expired, Problem::unauthorized()));
+        }
+        if !row.instance {
+            match workspace {
+                Some(asked) if asked == row.workspace => {}
+                Some(asked) => return Err((Some(caller), Reason::OtherWorkspace, no_workspace(asked))),
+                None if permission == Permission::Instance => {
+                    let problem =
+                        Problem::forbidden("instance", "The key is one workspace's, not the instance's.");
+                    return Err((Some(caller), Reason::NotOfTheInstance, problem));
+                }
+                None => {}
+            }
+        }
+        if row.stale {
+            self.denials.used(shown.id);
+        }
+        Ok(caller)
+    }
+
+    async fn admit_session(
+        &self,
+        shown: ShownSession,
+        permission: Permission,
+        workspace: Option<WorkspaceId>,
+    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
+        let about = workspace.unwrap_or(self.instance);
+        let row = sqlx::query!(
+            r#"SELECT s.user_id AS "user: UserId", s.hash, s.method, s.ended_at IS NOT NULL AS "ended!",
+                      (s.expires_at <= now() OR s.last_seen_at < now() - make_interval(secs => $3)) AS "expired!",
+                      s.last_seen_at < now() - interval '1 minute' AS "stale!",
+                      u.disabled_at IS NOT NULL AS "disabled!", m.role AS "role?",
+                      COALESCE(w.passkey_required, false) AS "passkey_required!"
+                 FROM sessions s
+                 JOIN users u USING (user_id)
+                 LEFT JOIN workspaces w ON w.workspace_id = $2 AND w.deleted_at IS NULL
+                 LEFT JOIN members m ON m.workspace_id = w.workspace_id AND m.user_id = s.user_id
+                WHERE s.session_id = $1"#,
+            shown.id.uuid(),
+            about.uuid(),
+            self.sessions.idle.as_secs_f64()
+        )
+        .fetch_optional(&self.database.worker)
+        .await
+        .map_err(|e| (None, Reason::Unanswered, e.into()))?;
+        let Some(row) =
+            row.filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..])))
+        else {
+            return Err((None, Reason::UnknownSession, Problem::unauthorized()));
+        };
+        let role = row.role.as_deref().and_then(Role::from_name);
+        let passkey = row.method == "passkey";
+        let grants = role.map(Role::grants).unwrap_or_default();
+        let caller = Caller::Session { user: row.user, session: shown.id, passkey, grants };
+        if row.ended || row.expired || row.disabled {
+            let reason = if row.ended || row.disabled { Reason::Revoked } else { Reason::Expired };
+            return Err((Some(caller), reason, Problem::unauthorized()));
+        }
+        if row.stale {
+            self.denials.seen(shown.id);
+        }
+        if permission == Permission::OneSelf {
+            return Ok(caller);
+        }
+        if role.is_none() && workspace.is_some() {
+            return Err((Some(caller), Reason::OtherWorkspace, no_workspace(about)));
+        }
+        if !grants.has(permission) {
+            let held = role.map_or("none", Role::name);
+            let problem = Problem::forbidden("role", format!("Your role here ({held}) does not grant this."));
+            return Err((Some(caller), Reason::Role, problem));
+        }
+        let powerful = matches!(role, Some(Role::Owner | Role::Admin));
+        if row.passkey_required && powerful && !passkey {
+            let problem = Problem::forbidden(
+                "passkey-required",
+                "This workspace asks its owners and administrators to sign in with a passkey.",
+            );
+            return Err((Some(caller), Reason::PasskeyRequired, problem));
+        }
+        Ok(caller)
+    }
+}
+
+fn no_workspace(id: WorkspaceId) -> Problem {
+    Problem::not_found(format!("The workspace {id} does not exist."))
+}
+
+impl<S, P> FromRequestParts<S> for Access<P>
+where
+    S: Send + Sync,
+    P: Needs,
+    Gate: FromRef<S>,
+{
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let gate = Gate::from_ref(state);
+        let context = RequestContext::from_request_parts(parts, state).await?;
+        let named: Option<String> =
+            RawPathParams::from_request_parts(parts, state).await.ok().and_then(|params| {
+                params.iter().find(|(name, _)| *name == "workspace").map(|(_, value)| value.to_owned())
+            });
+        // A malformed id names nothing; who may not ask is told that first.
+        let workspace = named.as_deref().map(|text| text.parse::<WorkspaceId>());
+        let asked = match &workspace {
+            Some(Ok(id)) => Some(*id),
+            Some(Err(_)) => Some(WorkspaceId::from(uuid::Uuid::nil())),
+            None => None,
+        };
+        match gate.admit(parts, P::PERMISSION, asked).await {
+            Ok(caller) => match workspace {
+                Some(Err(e)) => Err(Problem::not_found(e.to_string())),
+                _ => Ok(Self { caller, context, permission: PhantomData }),
+            },
+            Err((caller, reason, problem)) => {
+                let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+                // Into the ledger of whom it concerns: a key's own workspace, a member's. A key that was refused by its
+                // scopes was not looked up; whoever writes the note does it.
+                let about = match (&caller, reason) {
+                    (Some(Caller::Key { .. }), Reason::Scope) => None,
+                    (Some(Caller::Key { workspace, .. }), _) => Some(*workspace),
+                    (Some(Caller::Session { .. }), Reason::Role | Reason::PasskeyRequired) => asked,
+                    _ => None,
+                };
+                gate.denials.note(Denial {
+                    actor: caller.as_ref().map(Caller::actor),
+                    workspace: about,
+                    route: format!("{} {route}", parts.method),
+                    reason,
+                    context,
+                });
+                Err(problem)
+            }
+        }
+    }
+}

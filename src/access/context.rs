@@ -1,0 +1,153 @@
+//! Where a request comes from: what the audit entry of an act says besides who and what.
+
+use crate::http::problem::Problem;
+use crate::id::RequestId;
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// A user agent is kept up to here.
+const LONGEST_USER_AGENT: usize = 256;
+
+/// Through what somebody acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// A page of ours, in a session.
+    Dashboard,
+    /// The API, with a key.
+    Api,
+    /// The command line: over the API by its own word, or on the machine itself.
+    Cli,
+    /// The service by itself.
+    System,
+}
+
+impl Surface {
+    /// Its name in entries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dashboard => "dashboard",
+            Self::Api => "api",
+            Self::Cli => "cli",
+            Self::System => "system",
+        }
+    }
+}
+
+/// A request's id and origin.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// Its id.
+    pub id: RequestId,
+    /// The address it came from: the peer's, or what a trusted proxy says.
+    pub ip: Option<IpAddr>,
+    /// What it calls itself.
+    pub user_agent: Option<String>,
+}
+
+/// Which peers are believed when they say for whom they ask.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(pub Arc<Vec<IpNet>>);
+
+impl TrustedProxies {
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&ip))
+    }
+
+    /// The address of whom `peer` asks for. `X-Forwarded-For` is read from its end: each trusted proxy vouches for the
+    /// address before it, and the first that is none of ours is the client, whatever it wrote in front.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let said: Vec<IpAddr> = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map_while(|part| part.trim().parse::<IpAddr>().ok())
+            .map(|ip| ip.to_canonical())
+            .collect();
+        for ip in said.into_iter().rev() {
+            if !self.trusts(client) {
+                break;
+            }
+            client = ip;
+        }
+        client
+    }
+}
+
+impl RequestContext {
+    /// Of a request, under a new id.
+    #[must_use]
+    pub fn of(request: &Request, proxies: &TrustedProxies) -> Self {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let user_agent = request
+            .headers()
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.chars().filter(|c| !c.is_control()).take(LONGEST_USER_AGENT).collect());
+        Self {
+            id: RequestId::new(),
+            ip: peer.map(|peer| proxies.client(peer, request.headers())),
+            user_agent,
+        }
+    }
+
+    /// Of what is not a request.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { id: RequestId::new(), ip: None, user_agent: None }
+    }
+
+    /// Through what it came, for whoever holds a key: our command line says so.
+    #[must_use]
+    pub fn surface_of_key(&self) -> Surface {
+        let ours = self.user_agent.as_deref().is_some_and(|agent| agent.starts_with("statusledger-cli/"));
+        if ours { Surface::Cli } else { Surface::Api }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Problem::internal("a request came without its context"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn client(trusted: &[&str], peer: &str, said: &[&str]) -> String {
+        let proxies = TrustedProxies(Arc::new(trusted.iter().map(|net| net.parse().unwrap()).collect()));
+        let mut headers = HeaderMap::new();
+        for value in said {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        proxies.client(peer.parse().unwrap(), &headers).to_string()
+    }
+
+    #[test]
+    fn nobody_is_believed_who_is_not_a_trusted_proxy() {
+        assert_eq!(client(&[], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client(&["10.0.0.0/8"], "10.1.1.1", &["198.51.100.7"]), "198.51.100.7");
+        // What the client wrote in front is not believed.
+        assert_eq!(client(&["10.0.0.0/8"], "10.1.1.1", &["6.6.6.6, 198.51.100.7"]), "198.51.100.7");
+        assert_eq!(
+            client(&["10.0.0.0/8"], "10.1.1.1", &["6.6.6.6", "198.51.100.7, 10.2.2.2"]),
+            "198.51.100.7"
+        );
+        assert_eq!(client(&["10.0.0.0/8"], "10.1.1.1", &[]), "10.1.1.1");
+        assert_eq!(client(&["10.0.0.0/8"], "::ffff:10.1.1.1", &["198.51.100.7"]), "198.51.100.7");
+    }
+}

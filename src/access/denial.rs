@@ -1,0 +1,305 @@
+//! Refusals, on the record without a statement of the database before the answer.
+//!
+//! A refusal is put into a bounded queue and the answer goes out. A task gathers what comes within a second, counts
+//! repeats (one who asks with, one route, one reason), and writes an `audit.access.denied` entry each: into the ledger
+//! of the key's or the member's workspace, or, where nobody is known, into the instance's. What does not fit is counted
+//! and told with the next entry. A crash loses the second that was being gathered.
+
+use super::context::{RequestContext, Surface};
+use crate::audit::{Act, Action, Actor, Outcome};
+use crate::database::Database;
+use crate::id::{KeyId, SessionId, WorkspaceId};
+use crate::ledger::Writer;
+use statusledger_verify::json::Value;
+use statusledger_verify::time::Timestamp;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Refusals that may wait to be written; more are counted as dropped.
+const QUEUE: usize = 4096;
+/// How long is gathered before writing.
+const GATHER: Duration = Duration::from_secs(1);
+/// Different refusals in one batch; beyond that they are counted as dropped.
+const KINDS: usize = 256;
+
+/// Why a request was refused. Its name is stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No credentials at all.
+    NoCredentials,
+    /// A key that this instance did not make, or whose text was changed.
+    UnknownKey,
+    /// A session that this instance did not begin.
+    UnknownSession,
+    /// A key or a session whose time is over.
+    Expired,
+    /// A key or a session that was ended, or a person who was.
+    Revoked,
+    /// A key whose scopes do not grant the route.
+    Scope,
+    /// A member whose role does not grant the route.
+    Role,
+    /// Another's workspace.
+    OtherWorkspace,
+    /// A workspace's key, where only the instance's will do.
+    NotOfTheInstance,
+    /// A change in a session without its CSRF token.
+    Csrf,
+    /// The workspace asks for a passkey.
+    PasskeyRequired,
+    /// Too many requests.
+    RateLimited,
+    /// The database did not answer: not a refusal, and not recorded.
+    Unanswered,
+}
+
+impl Reason {
+    /// Its name in entries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoCredentials => "no_credentials",
+            Self::UnknownKey => "unknown_key",
+            Self::UnknownSession => "unknown_session",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Scope => "scope",
+            Self::Role => "role",
+            Self::OtherWorkspace => "other_workspace",
+            Self::NotOfTheInstance => "not_of_the_instance",
+            Self::Csrf => "csrf",
+            Self::PasskeyRequired => "passkey_required",
+            Self::RateLimited => "rate_limited",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// A refusal.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    /// Who asked, where that is known.
+    pub actor: Option<Actor>,
+    /// Into whose ledger it belongs, where that is known.
+    pub workspace: Option<WorkspaceId>,
+    /// The method and the route.
+    pub route: String,
+    /// Why.
+    pub reason: Reason,
+    /// From where.
+    pub context: RequestContext,
+}
+
+#[derive(Debug)]
+enum Note {
+    Denied(Box<Denial>),
+    Used(KeyId),
+    Seen(SessionId),
+}
+
+/// Where refusals are noted, and that a key or a session was used. Never waits.
+#[derive(Clone, Debug)]
+pub struct Denials {
+    notes: mpsc::Sender<Note>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// What the writing task takes.
+#[derive(Debug)]
+pub struct Noted {
+    notes: mpsc::Receiver<Note>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Denials {
+    /// Both ends.
+    #[must_use]
+    pub fn new() -> (Self, Noted) {
+        let (notes, noted) = mpsc::channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        (Self { notes, dropped: Arc::clone(&dropped) }, Noted { notes: noted, dropped })
+    }
+
+    /// Notes a refusal.
+    pub fn note(&self, denial: Denial) {
+        metrics::counter!("statusledger_requests_denied_total", "reason" => denial.reason.name())
+            .increment(1);
+        if denial.reason != Reason::Unanswered && self.notes.try_send(Note::Denied(Box::new(denial))).is_err()
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a key was used; nothing is lost if that is not written.
+    pub(super) fn used(&self, key: KeyId) {
+        let _ = self.notes.try_send(Note::Used(key));
+    }
+
+    /// Notes that a session was.
+    pub(super) fn seen(&self, session: SessionId) {
+        let _ = self.notes.try_send(Note::Seen(session));
+    }
+}
+
+/// What is one entry: the same asked by the same, refused for the same.
+type Kind = (Option<Actor>, Option<WorkspaceId>, String, Reason);
+
+struct Counted {
+    first: Denial,
+    count: u64,
+    first_at: Timestamp,
+    last_at: Timestamp,
+}
+
+#[derive(Default)]
+struct Gathered {
+    denied: HashMap<Kind, Counted>,
+    keys: HashSet<KeyId>,
+    sessions: HashSet<SessionId>,
+}
+
+impl Gathered {
+    /// Adds a note; false where it has no place.
+    fn add(&mut self, note: Note) -> bool {
+        match note {
+            Note::Used(key) => drop(self.keys.insert(key)),
+            Note::Seen(session) => drop(self.sessions.insert(session)),
+            Note::Denied(denial) => {
+                let kind = (denial.actor, denial.workspace, denial.route.clone(), denial.reason);
+                let now = Timestamp::now();
+                if let Some(counted) = self.denied.get_mut(&kind) {
+                    counted.count += 1;
+                    counted.last_at = now;
+                } else if self.denied.len() < KINDS {
+                    self.denied
+                        .insert(kind, Counted { first: *denial, count: 1, first_at: now, last_at: now });
+                } else {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Writes what is noted until the node stops and nobody notes any more.
+pub async fn write_denials(
+    writer: Writer,
+    instance: WorkspaceId,
+    mut noted: Noted,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let Some(first) = noted.notes.recv().await else { return };
+        let mut gathered = Gathered::default();
+        gathered.add(first);
+        let until = tokio::time::Instant::now() + GATHER;
+        loop {
+            tokio::select! {
+                note = noted.notes.recv() => match note {
+                    Some(note) => if !gathered.add(note) {
+                        noted.dropped.fetch_add(1, Ordering::Relaxed);
+                    },
+                    None => break,
+                },
+                () = tokio::time::sleep_until(until) => break,
+                // Written now: the node waits for it.
+                Ok(()) = stop.changed() => break,
+            }
+        }
+        write(&writer, instance, gathered, &noted.dropped).await;
+    }
+}
+
+async fn write(writer: &Writer, instance: WorkspaceId, gathered: Gathered, dropped: &AtomicU64) {
+    if let Err(e) = mark_used(writer.database(), &gathered).await {
+        tracing::debug!(error = %e, "when keys were last used is not written");
+    }
+    let mut by_ledger: HashMap<WorkspaceId, Vec<Counted>> = HashMap::new();
+    for (_, counted) in gathered.denied {
+        let ledger = match (counted.first.workspace, counted.first.actor) {
+            (Some(workspace), _) => workspace,
+            // Its scopes were authentic, so its id is; a row it may have no more.
+            (None, Some(Actor::Key(key))) => {
+                workspace_of(writer.database(), key).await.ok().flatten().unwrap_or(instance)
+            }
+            (None, _) => instance,
+        };
+        by_ledger.entry(ledger).or_default().push(counted);
+    }
+    for (workspace, counted) in by_ledger {
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        let count: u64 = counted.iter().map(|c| c.count).sum();
+        if let Err(e) = record(writer, workspace, counted, lost).await {
+            tracing::error!(error = %e, count, "refusals are not on the record");
+            metrics::counter!("statusledger_denials_lost_total").increment(count);
+            dropped.fetch_add(lost + count, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn workspace_of(database: &Database, key: KeyId) -> Result<Option<WorkspaceId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT workspace_id AS "workspace: WorkspaceId" FROM api_keys WHERE key_id = $1"#,
+        key.uuid()
+    )
+    .fetch_optional(&database.worker)
+    .await
+}
+
+async fn mark_used(database: &Database, gathered: &Gathered) -> Result<(), sqlx::Error> {
+    if !gathered.keys.is_empty() {
+        let keys: Vec<uuid::Uuid> = gathered.keys.iter().map(|key| key.uuid()).collect();
+        sqlx::query!("UPDATE api_keys SET last_used_at = now() WHERE key_id = ANY($1)", &keys)
+            .execute(&database.worker)
+            .await?;
+    }
+    if !gathered.sessions.is_empty() {
+        let sessions: Vec<uuid::Uuid> = gathered.sessions.iter().map(|session| session.uuid()).collect();
+        sqlx::query!("UPDATE sessions SET last_seen_at = now() WHERE session_id = ANY($1)", &sessions)
+            .execute(&database.worker)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A refusal that could not be recorded.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Append(#[from] crate::ledger::append::Error),
+    #[error(transparent)]
+    Draft(#[from] crate::ledger::draft::Error),
+}
+
+async fn record(writer: &Writer, workspace: WorkspaceId, all: Vec<Counted>, lost: u64) -> Result<(), Error> {
+    let mut drafts = Vec::with_capacity(all.len());
+    let mut lost = Some(lost).filter(|lost| *lost > 0);
+    for counted in all {
+        let Counted { first, count, first_at, last_at } = counted;
+        let surface = match first.actor {
+            Some(Actor::User(_) | Actor::Session(_)) => Surface::Dashboard,
+            _ => first.context.surface_of_key(),
+        };
+        let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+        let act = Act::new(first.actor.unwrap_or(Actor::Unknown), surface, first.context);
+        let mut record = act
+            .of(Action::AccessDenied)
+            .outcome(Outcome::Denied, first.reason.name())
+            .detail("route", Value::String(first.route))
+            .detail("count", int(count))
+            .detail("first_at", Value::String(first_at.to_string()))
+            .detail("last_at", Value::String(last_at.to_string()));
+        if let Some(lost) = lost.take() {
+            record = record.detail("not_recorded_before", int(lost));
+        }
+        drafts.push(record.draft()?);
+    }
+    let mut locked = writer.lock(workspace).await?;
+    locked.append(&drafts).await?;
+    locked.commit().await?;
+    Ok(())
+}

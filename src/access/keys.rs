@@ -1,0 +1,243 @@
+//! API keys: made, replaced, ended; each act on the record in its own transaction. A key is shown once and kept as a
+//! hash.
+
+use super::key;
+use super::scope::Scopes;
+use super::secret::AccessSecret;
+use crate::audit::{Act, Action};
+use crate::id::{KeyId, WorkspaceId};
+use crate::ledger::append;
+use crate::ledger::{Writer, draft};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
+
+/// How long a replaced key lasts at most.
+pub const LONGEST_OVERLAP: time::Duration = time::Duration::days(30);
+
+/// A key that cannot be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none of that id in the workspace.
+    #[error("the key {0} does not exist")]
+    Missing(KeyId),
+    /// It was ended before.
+    #[error("the key {0} was revoked or has expired")]
+    Ended(KeyId),
+    /// The name is empty or too long.
+    #[error("a key's name has 1 to 100 characters")]
+    Name,
+    /// A time that is over.
+    #[error("expires_at lies in the past")]
+    Expiry,
+    /// An overlap that is none.
+    #[error("overlap_s is 0 to 2592000 (30 days)")]
+    Overlap,
+    /// The database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// The entry.
+    #[error(transparent)]
+    Append(#[from] append::Error),
+    /// The entry.
+    #[error(transparent)]
+    Draft(#[from] draft::Error),
+}
+
+/// A key to be made.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// What people call it.
+    pub name: String,
+    /// What it is for.
+    pub scopes: Scopes,
+    /// Whether it reaches every workspace; only for the instance's own workspace.
+    pub instance: bool,
+    /// When it ends by itself.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A key as an audit entry shows it.
+fn shown(new: &NewKey) -> serde_json::Value {
+    json!({
+        "name": new.name,
+        "scopes": new.scopes.to_string(),
+        "instance": new.instance,
+        "expires_at": new.expires_at.and_then(|at| at.format(&Rfc3339).ok()),
+    })
+}
+
+async fn insert(
+    locked: &mut append::Locked,
+    secret: &AccessSecret,
+    act: &Act,
+    new: &NewKey,
+    replaces: Option<KeyId>,
+) -> Result<(KeyId, Zeroizing<String>), Error> {
+    let id = KeyId::new();
+    let text = key::mint(secret, id, &new.scopes);
+    sqlx::query!(
+        "INSERT INTO api_keys (workspace_id, key_id, name, scopes, hash, instance, created_by, replaces, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        locked.workspace().uuid(),
+        id.uuid(),
+        new.name,
+        new.scopes.to_string(),
+        &key::hash(&text)[..],
+        new.instance,
+        act.actor().to_string(),
+        replaces.map(KeyId::uuid),
+        new.expires_at
+    )
+    .execute(&mut ***locked)
+    .await?;
+    Ok((id, text))
+}
+
+/// Makes a key, whose text is returned this once.
+///
+/// # Errors
+/// If the name or the time is out of bounds; then nothing is made.
+pub async fn create(
+    writer: &Writer,
+    secret: &AccessSecret,
+    act: &Act,
+    workspace: WorkspaceId,
+    new: NewKey,
+) -> Result<(KeyId, Zeroizing<String>), Error> {
+    let fine =
+        !new.name.is_empty() && new.name.chars().count() <= 100 && !new.name.chars().any(char::is_control);
+    if !fine {
+        return Err(Error::Name);
+    }
+    if new.expires_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
+        return Err(Error::Expiry);
+    }
+    let mut locked = writer.lock(workspace).await?;
+    let (id, text) = insert(&mut locked, secret, act, &new, None).await?;
+    let record =
+        act.of(Action::KeyCreated).target("api_key", id).changed("api_key", None, Some(&shown(&new)));
+    locked.append(&[record.draft()?]).await?;
+    locked.commit().await?;
+    Ok((id, text))
+}
+
+/// Replaces a key by a new one of the same name and scopes, whose text is returned this once. The old one ends after
+/// `overlap`, so that whoever uses it can change over.
+///
+/// # Errors
+/// If there is no such key, or it has ended.
+pub async fn rotate(
+    writer: &Writer,
+    secret: &AccessSecret,
+    act: &Act,
+    workspace: WorkspaceId,
+    id: KeyId,
+    overlap: time::Duration,
+) -> Result<(KeyId, Zeroizing<String>), Error> {
+    if overlap.is_negative() || overlap > LONGEST_OVERLAP {
+        return Err(Error::Overlap);
+    }
+    let mut locked = writer.lock(workspace).await?;
+    let row = sqlx::query!(
+        r#"SELECT name, scopes, instance, expires_at, created_at,
+                  (revoked_at IS NOT NULL OR COALESCE(expires_at <= now(), false)) AS "ended!"
+             FROM api_keys WHERE workspace_id = $1 AND key_id = $2 FOR UPDATE"#,
+        workspace.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(&mut **locked)
+    .await?
+    .ok_or(Error::Missing(id))?;
+    let scopes = row.scopes.parse().map_err(|_| Error::Missing(id))?;
+    if row.ended {
+        return Err(Error::Ended(id));
+    }
+    let now = OffsetDateTime::now_utc();
+    // As long as the old one was made for.
+    let expires_at = row.expires_at.map(|at| now + (at - row.created_at));
+    let new = NewKey { name: row.name, scopes, instance: row.instance, expires_at };
+    let (new_id, text) = insert(&mut locked, secret, act, &new, Some(id)).await?;
+    let ends = row.expires_at.map_or(now + overlap, |at| at.min(now + overlap));
+    sqlx::query!(
+        "UPDATE api_keys SET expires_at = $3 WHERE workspace_id = $1 AND key_id = $2",
+        workspace.uuid(),
+        id.uuid(),
+        ends
+    )
+    .execute(&mut **locked)
+    .await?;
+    let before = json!({ "expires_at": row.expires_at.and_then(|at| at.format(&Rfc3339).ok()) });
+    let after = json!({ "expires_at": ends.format(&Rfc3339).ok() });
+    let record = act.of(Action::KeyRotated).target("api_key", id).target("api_key", new_id).changed(
+        "api_key",
+        Some(&before),
+        Some(&after),
+    );
+    locked.append(&[record.draft()?]).await?;
+    locked.commit().await?;
+    Ok((new_id, text))
+}
+
+/// Ends a key at once.
+///
+/// # Errors
+/// If there is no such key, or it was ended before.
+pub async fn revoke(writer: &Writer, act: &Act, workspace: WorkspaceId, id: KeyId) -> Result<(), Error> {
+    let mut locked = writer.lock(workspace).await?;
+    let revoked = sqlx::query_scalar!(
+        r#"UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now()) WHERE workspace_id = $1 AND key_id = $2
+           RETURNING revoked_at < now() AS "before!""#,
+        workspace.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(&mut **locked)
+    .await?
+    .ok_or(Error::Missing(id))?;
+    if revoked {
+        return Err(Error::Ended(id));
+    }
+    let record = act.of(Action::KeyRevoked).target("api_key", id);
+    locked.append(&[record.draft()?]).await?;
+    locked.commit().await?;
+    Ok(())
+}
+
+/// Makes a key that reaches the whole instance: for the first administrator's scripts.
+///
+/// # Errors
+/// If the database does not confirm.
+pub async fn bootstrap(
+    writer: &Writer,
+    secret: &AccessSecret,
+    instance: WorkspaceId,
+) -> Result<Zeroizing<String>, Error> {
+    let scopes = Scopes::new(
+        super::scope::Scope::all().filter(|(s, _)| s.name() == "admin").map(|(s, _)| s).collect(),
+    )
+    .map_err(|_| Error::Name)?;
+    let new = NewKey { name: "bootstrap".into(), scopes, instance: true, expires_at: None };
+    let (_, text) = create(writer, secret, &Act::operator(), instance, new).await?;
+    Ok(text)
+}
+
+/// Whether `text` is a key that reaches the whole instance and is good.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn is_instance_key(
+    writer: &Writer,
+    secret: &AccessSecret,
+    text: &str,
+) -> Result<bool, sqlx::Error> {
+    let Some(shown) = key::read(secret, text) else { return Ok(false) };
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM api_keys WHERE key_id = $1 AND hash = $2 AND instance AND revoked_at IS NULL
+                             AND (expires_at IS NULL OR expires_at > now())) AS "known!""#,
+        shown.id.uuid(),
+        &shown.hash[..]
+    )
+    .fetch_one(&writer.database().worker)
+    .await
+}

@@ -1,0 +1,116 @@
+//! People: who somebody is. Names and addresses are sealed under the instance's data key, and looked up by keyed hashes.
+
+use super::secret::{AccessSecret, Purpose};
+use crate::id::{UserId, WorkspaceId};
+use crate::sealing::{self, DataKeys};
+use serde::{Deserialize, Serialize};
+use statusledger_keys::envelope::{Cell, DataKey};
+use utoipa::ToSchema;
+
+/// What is known of a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Profile {
+    /// Their address, as they wrote it.
+    pub email: Option<String>,
+    /// What they call themselves.
+    pub name: Option<String>,
+}
+
+/// An address as it is compared: without white space around it, in lower case.
+#[must_use]
+pub fn comparable(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+/// Whether it looks like an address: something, `@`, something with a dot, nothing odd.
+#[must_use]
+pub fn is_email(email: &str) -> bool {
+    let fine = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '@')
+    };
+    email.len() <= 254
+        && email.split_once('@').is_some_and(|(local, host)| fine(local) && fine(host) && host.contains('.'))
+}
+
+/// What an address is looked up by.
+#[must_use]
+pub fn email_index(secret: &AccessSecret, email: &str) -> [u8; 32] {
+    secret.mac(Purpose::Email, comparable(email).as_bytes())
+}
+
+/// What an identity is looked up by.
+#[must_use]
+pub fn subject_index(secret: &AccessSecret, provider: &str, subject: &str) -> [u8; 32] {
+    secret.mac(Purpose::Subject, format!("{provider}\n{subject}").as_bytes())
+}
+
+/// Seals a profile for its row of `table` (`users`, `invitations`).
+///
+/// # Errors
+/// If it is too long.
+pub fn seal_profile(
+    key: &DataKey,
+    table: &str,
+    id: uuid::Uuid,
+    profile: &Profile,
+) -> Result<Vec<u8>, sealing::Error> {
+    let text = serde_json::to_vec(profile).unwrap_or_default();
+    Ok(key.seal(&Cell { table, row: &[id.as_bytes()], column: "profile" }, &text)?)
+}
+
+/// Opens one.
+///
+/// # Errors
+/// If it was sealed for another row, or changed.
+pub fn open_profile(
+    key: &DataKey,
+    table: &str,
+    id: uuid::Uuid,
+    sealed: &[u8],
+) -> Result<Profile, sealing::Error> {
+    let text = key.open(&Cell { table, row: &[id.as_bytes()], column: "profile" }, sealed)?;
+    Ok(serde_json::from_slice(&text).unwrap_or_default())
+}
+
+/// Makes a person, in a transaction that sees them (`sl.user`).
+///
+/// # Errors
+/// If the address is another's, or the database does not confirm.
+pub async fn insert(
+    tx: &mut sqlx::PgConnection,
+    secret: &AccessSecret,
+    data_keys: &DataKeys,
+    instance: WorkspaceId,
+    id: UserId,
+    profile: &Profile,
+) -> Result<(), sealing::Error> {
+    let data_key = data_keys.get(instance).await?;
+    let sealed = seal_profile(&data_key, "users", id.uuid(), profile)?;
+    sqlx::query!(
+        "INSERT INTO users (user_id, email_index, profile) VALUES ($1, $2, $3)",
+        id.uuid(),
+        profile.email.as_deref().map(|email| email_index(secret, email).to_vec()),
+        sealed
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_compared_without_case() {
+        let secret = AccessSecret::test();
+        assert_eq!(email_index(&secret, " Ana@Example.com"), email_index(&secret, "ana@example.com"));
+        assert_ne!(email_index(&secret, "ana@example.com"), email_index(&secret, "ana@example.org"));
+        for good in ["a@b.c", "ana.b+x@mail.example.com"] {
+            assert!(is_email(good), "{good}");
+        }
+        for bad in ["", "a", "a@b", "@b.c", "a@@b.c", "a b@c.d", "a@b .c"] {
+            assert!(!is_email(bad), "{bad}");
+        }
+    }
+}
