@@ -362,9 +362,9 @@ async fn unremarkable(
         missing.iter().map(|((kind, key), _)| (kind.name(), key.as_str())).unzip();
     if !kinds.is_empty() {
         sqlx::query!(
-            "UPDATE subjects s SET missing = LEAST(s.missing + 1, 1000)
-               FROM unnest($3::text[], $4::text[]) AS u (kind, subject_key)
-              WHERE s.workspace_id = $1 AND s.source_id = $2 AND s.kind = u.kind AND s.subject_key = u.subject_key",
+            "UPDATE subjects SET missing = LEAST(missing + 1, 1000)
+              WHERE workspace_id = $1 AND source_id = $2
+                AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))) IS TRUE",
             asked.workspace.uuid(),
             asked.source.uuid(),
             &kinds as &[&str],
@@ -382,11 +382,13 @@ async fn touch(tx: &mut PgConnection, asked: &Asked, same: &[(&str, &str)]) -> R
         return Ok(());
     }
     let (kinds, keys): (Vec<&str>, Vec<&str>) = same.iter().copied().unzip();
+    // `IS TRUE` keeps the planner from making a join of it: while Postgres has not counted the rows of a new key, it takes
+    // them for one and compares each with each.
     sqlx::query!(
-        "UPDATE subjects s
-            SET last_seen_at = GREATEST(s.last_seen_at, $5), missing = 0, pending_state = NULL, pending_since = NULL
-           FROM unnest($3::text[], $4::text[]) AS u (kind, subject_key)
-          WHERE s.workspace_id = $1 AND s.source_id = $2 AND s.kind = u.kind AND s.subject_key = u.subject_key",
+        "UPDATE subjects
+            SET last_seen_at = GREATEST(last_seen_at, $5), missing = 0, pending_state = NULL, pending_since = NULL
+          WHERE workspace_id = $1 AND source_id = $2
+            AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))) IS TRUE",
         asked.workspace.uuid(),
         asked.source.uuid(),
         &kinds as &[&str],
