@@ -5,9 +5,11 @@ use crate::truth::scene::{
     Scene, always, apple_request, google_request, on_demand, step, stores, text, version, with_version,
 };
 use serde_json::{Value, json};
+use sqlx::Connection;
 use statusledger_simulator::{Fault, FaultKind, Simulator, Step};
 use std::collections::BTreeMap;
 use std::time::Instant;
+use time::OffsetDateTime;
 
 /// What adding a key reported: each read's outcome, and the warnings.
 async fn reported(world: &World, request: Value) -> (BTreeMap<String, String>, Vec<String>, Value) {
@@ -202,6 +204,31 @@ async fn a_store_that_says_when_to_come_again_is_not_asked_before() {
     // Less what it took to notice: it is asked every 0.1 s otherwise.
     assert!(noticed.elapsed().as_secs_f64() > 2.5, "{:?}", noticed.elapsed());
     assert_eq!(limited(), 1);
+    scene.says(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
+}
+
+#[tokio::test]
+async fn a_look_that_is_asked_for_during_a_round_is_another_round() {
+    let scene = Scene::of(with_version("IN_REVIEW"), on_demand).await;
+    let look = || async {
+        let path = scene.workspace.at(&format!("/sources/{}/look", scene.apple));
+        scene.api().post(&path, json!({})).await.expect(202);
+    };
+    let lists = || scene.simulator.requests().iter().filter(|r| r.path == "/v1/apps").count();
+    // The round's first answer cannot be recorded before this is over.
+    let mut superuser = scene.world.database.superuser().await;
+    let mut held = superuser.begin().await.unwrap();
+    sqlx::query("LOCK TABLE subjects IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let before = lists();
+    look().await;
+    eventually("a round", || async { (lists() > before).then_some(()) }).await;
+    scene.apply(version("v1", "REJECTED"));
+    let since = OffsetDateTime::now_utc();
+    look().await;
+    held.commit().await.unwrap();
+    scene.looked_since(since).await;
+    scene.told(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
+    assert_eq!(lists(), before + 2, "one round more, and no third");
     scene.says(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
 }
 

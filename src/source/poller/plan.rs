@@ -9,7 +9,7 @@ use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::id::{SourceId, WorkspaceId};
 use crate::observation::Kind;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -17,6 +17,8 @@ use time::OffsetDateTime;
 const REFUSED_FOR: Duration = Duration::from_secs(6 * 3600);
 /// How long polls that were stopped are not made: for good.
 const STOPPED_FOR: time::Duration = time::Duration::days(3650);
+/// A refused poll that is due later than this was stopped, and is nobody's to make due ([`super::make_due`]).
+const STOPPED_FROM: time::Duration = time::Duration::days(1);
 /// The share of the budget that hot polls have in any case.
 const HOT_SHARE: f64 = 0.1;
 
@@ -32,8 +34,17 @@ pub(super) struct Planned {
     pub(super) hot: bool,
     pub(super) failures: i32,
     pub(super) refused: Option<String>,
+    /// When it was due as its row was read; none where it had no row.
+    read_due_at: Option<OffsetDateTime>,
     /// Whether the row is not as it is here.
     dirty: bool,
+}
+
+impl Planned {
+    /// Whether it is not made for good, whoever wishes it.
+    fn is_stopped(&self) -> bool {
+        self.refused.is_some() && self.due_at > OffsetDateTime::now_utc() + STOPPED_FROM
+    }
 }
 
 /// All polls of a key, by name.
@@ -80,6 +91,7 @@ impl Plan {
                 hot: row.hot,
                 failures: row.failures,
                 refused: row.refused,
+                read_due_at: Some(row.due_at),
                 dirty: false,
             };
             plan.polls.insert(row.poll, planned);
@@ -152,6 +164,7 @@ impl Plan {
                 hot: true,
                 failures: 0,
                 refused: None,
+                read_due_at: None,
                 dirty: true,
             });
         }
@@ -288,13 +301,28 @@ impl Plan {
         self.polls.values().map(|p| p.due_at).min()
     }
 
-    /// Writes what has changed. A crash before this leaves the old dates: polls are asked again.
+    /// Writes what has changed. A poll that was made due since its row was read stays due: its answer may be older than
+    /// the wish. A crash before this leaves the old dates: polls are asked again.
     pub(super) async fn write(&mut self, database: &Database, gone: &[String]) -> Result<(), sqlx::Error> {
         let dirty: Vec<(&String, &Planned)> = self.polls.iter().filter(|(_, p)| p.dirty).collect();
         if dirty.is_empty() && gone.is_empty() {
             return Ok(());
         }
         let mut tx = database.workspace(self.workspace).await?;
+        // One after the other with whoever makes polls due: what of it is not seen here comes after.
+        super::lock(&mut tx, self.workspace, self.source).await?;
+        let rows = sqlx::query!(
+            "SELECT poll, due_at FROM polls WHERE workspace_id = $1 AND source_id = $2",
+            self.workspace.uuid(),
+            self.source.uuid()
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let wished: HashMap<String, OffsetDateTime> = rows.into_iter().map(|r| (r.poll, r.due_at)).collect();
+        let due_at = |name: &str, planned: &Planned| match wished.get(name) {
+            Some(wished) if planned.read_due_at != Some(*wished) && !planned.is_stopped() => *wished,
+            _ => planned.due_at,
+        };
         sqlx::query!(
             "INSERT INTO polls (workspace_id, source_id, poll, due_at, answered_at, requests, hot, failures, refused)
              SELECT $1, $2, * FROM unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::int4[], $7::bool[],
@@ -305,7 +333,7 @@ impl Plan {
             self.workspace.uuid(),
             self.source.uuid(),
             &dirty.iter().map(|(name, _)| (*name).clone()).collect::<Vec<_>>(),
-            &dirty.iter().map(|(_, p)| p.due_at).collect::<Vec<_>>(),
+            &dirty.iter().map(|(name, p)| due_at(name, p)).collect::<Vec<_>>(),
             &dirty.iter().map(|(_, p)| p.answered_at).collect::<Vec<_>>() as &[Option<OffsetDateTime>],
             &dirty.iter().map(|(_, p)| p.requests).collect::<Vec<_>>(),
             &dirty.iter().map(|(_, p)| p.hot).collect::<Vec<_>>(),
