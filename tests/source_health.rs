@@ -215,21 +215,31 @@ async fn a_look_that_is_asked_for_during_a_round_is_another_round() {
         scene.api().post(&path, json!({})).await.expect(202);
     };
     let lists = || scene.simulator.requests().iter().filter(|r| r.path == "/v1/apps").count();
-    // The round's first answer cannot be recorded before this is over.
     let mut superuser = scene.world.database.superuser().await;
-    let mut held = superuser.begin().await.unwrap();
-    sqlx::query("LOCK TABLE subjects IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
-    let before = lists();
-    look().await;
-    eventually("a round", || async { (lists() > before).then_some(()) }).await;
-    scene.apply(version("v1", "REJECTED"));
-    let since = OffsetDateTime::now_utc();
-    look().await;
-    held.commit().await.unwrap();
-    scene.looked_since(since).await;
-    scene.told(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
-    assert_eq!(lists(), before + 2, "one round more, and no third");
-    scene.says(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
+    let news = [
+        "version.transitioned v1 IN_REVIEW>REJECTED poll",
+        "version.transitioned v1 REJECTED>WAITING_FOR_REVIEW poll",
+    ];
+    // In any round, and in the first of a source, which has no plan yet.
+    for (n, state) in ["REJECTED", "WAITING_FOR_REVIEW"].into_iter().enumerate() {
+        if n == 1 {
+            sqlx::query("DELETE FROM polls").execute(&mut superuser).await.unwrap();
+        }
+        // The round's first answer cannot be recorded before this is over.
+        let mut held = superuser.begin().await.unwrap();
+        sqlx::query("LOCK TABLE subjects IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+        let before = lists();
+        look().await;
+        eventually("a round", || async { (lists() > before).then_some(()) }).await;
+        scene.apply(version("v1", state));
+        let since = OffsetDateTime::now_utc();
+        look().await;
+        held.commit().await.unwrap();
+        scene.looked_since(since).await;
+        scene.told(&news[..=n]).await;
+        assert_eq!(lists(), before + 2, "one round more, and no third");
+    }
+    scene.says(&news).await;
 }
 
 fn release(status: &str, fraction: Option<f64>) -> Step {

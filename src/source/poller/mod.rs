@@ -163,8 +163,8 @@ impl Poller {
     /// # Errors
     /// If the source cannot be used, or the database does not confirm.
     pub async fn look_now(&self, workspace: WorkspaceId, source: SourceId) -> Result<(), Unusable> {
-        make_due(&self.database, workspace, source).await?;
-        self.round(&Due { workspace, source, at: None }).await.map(drop)
+        let at = make_due(&self.database, workspace, source).await?;
+        self.round(&Due { workspace, source, at }).await.map(drop)
     }
 
     async fn attend(&self, due: Due) {
@@ -306,7 +306,8 @@ impl Poller {
 }
 
 /// Makes every poll of a source due, but for those that were stopped for good: whoever holds it next asks them all. A
-/// round that is under way may have asked already, so that another follows it.
+/// round that is under way may have asked already, so that another follows it. Gives since when it is due; none where
+/// it is not polled.
 ///
 /// # Errors
 /// If the database does not confirm.
@@ -314,7 +315,7 @@ pub async fn make_due(
     database: &Database,
     workspace: WorkspaceId,
     source: SourceId,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<OffsetDateTime>, sqlx::Error> {
     let mut tx = database.workspace(workspace).await?;
     lock(&mut tx, workspace, source).await?;
     sqlx::query!(
@@ -325,27 +326,33 @@ pub async fn make_due(
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query!(
+    let due_at = sqlx::query_scalar!(
         "UPDATE sources SET next_poll_at = now()
-          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL AND next_poll_at IS NOT NULL",
+          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL AND next_poll_at IS NOT NULL
+          RETURNING next_poll_at",
         workspace.uuid(),
         source.uuid()
     )
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(due_at.flatten())
 }
 
-/// Keeps others from changing the plan of a source until the transaction's end.
-async fn lock(tx: &mut PgConnection, workspace: WorkspaceId, source: SourceId) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        r#"SELECT true AS "there!" FROM sources WHERE workspace_id = $1 AND source_id = $2 FOR NO KEY UPDATE"#,
+/// Keeps others from changing the plan of a source until the transaction's end. Gives when the source is due.
+async fn lock(
+    tx: &mut PgConnection,
+    workspace: WorkspaceId,
+    source: SourceId,
+) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    let due_at = sqlx::query_scalar!(
+        "SELECT next_poll_at FROM sources WHERE workspace_id = $1 AND source_id = $2 FOR NO KEY UPDATE",
         workspace.uuid(),
         source.uuid()
     )
     .fetch_optional(tx)
-    .await
-    .map(drop)
+    .await?;
+    Ok(due_at.flatten())
 }
 
 /// How stores are reached under these settings.

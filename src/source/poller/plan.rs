@@ -9,7 +9,7 @@ use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::id::{SourceId, WorkspaceId};
 use crate::observation::Kind;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -34,8 +34,6 @@ pub(super) struct Planned {
     pub(super) hot: bool,
     pub(super) failures: i32,
     pub(super) refused: Option<String>,
-    /// When it was due as its row was read; none where it had no row.
-    read_due_at: Option<OffsetDateTime>,
     /// Whether the row is not as it is here.
     dirty: bool,
 }
@@ -91,7 +89,6 @@ impl Plan {
                 hot: row.hot,
                 failures: row.failures,
                 refused: row.refused,
-                read_due_at: Some(row.due_at),
                 dirty: false,
             };
             plan.polls.insert(row.poll, planned);
@@ -164,7 +161,6 @@ impl Plan {
                 hot: true,
                 failures: 0,
                 refused: None,
-                read_due_at: None,
                 dirty: true,
             });
         }
@@ -301,26 +297,24 @@ impl Plan {
         self.polls.values().map(|p| p.due_at).min()
     }
 
-    /// Writes what has changed. A poll that was made due since its row was read stays due: its answer may be older than
-    /// the wish. A crash before this leaves the old dates: polls are asked again.
-    pub(super) async fn write(&mut self, database: &Database, gone: &[String]) -> Result<(), sqlx::Error> {
+    /// Writes what has changed, at the end of a round that was due at `round`. If the source was made due meanwhile, so is
+    /// all that is written: its answers may be older than the wish. A crash before this leaves the old dates: polls are
+    /// asked again.
+    pub(super) async fn write(
+        &mut self,
+        database: &Database,
+        gone: &[String],
+        round: Option<OffsetDateTime>,
+    ) -> Result<(), sqlx::Error> {
         let dirty: Vec<(&String, &Planned)> = self.polls.iter().filter(|(_, p)| p.dirty).collect();
         if dirty.is_empty() && gone.is_empty() {
             return Ok(());
         }
         let mut tx = database.workspace(self.workspace).await?;
         // One after the other with whoever makes polls due: what of it is not seen here comes after.
-        super::lock(&mut tx, self.workspace, self.source).await?;
-        let rows = sqlx::query!(
-            "SELECT poll, due_at FROM polls WHERE workspace_id = $1 AND source_id = $2",
-            self.workspace.uuid(),
-            self.source.uuid()
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let wished: HashMap<String, OffsetDateTime> = rows.into_iter().map(|r| (r.poll, r.due_at)).collect();
-        let due_at = |name: &str, planned: &Planned| match wished.get(name) {
-            Some(wished) if planned.read_due_at != Some(*wished) && !planned.is_stopped() => *wished,
+        let wished = super::lock(&mut tx, self.workspace, self.source).await?.filter(|at| Some(*at) != round);
+        let due_at = |planned: &Planned| match wished {
+            Some(wished) if !planned.is_stopped() => wished.min(planned.due_at),
             _ => planned.due_at,
         };
         sqlx::query!(
@@ -333,7 +327,7 @@ impl Plan {
             self.workspace.uuid(),
             self.source.uuid(),
             &dirty.iter().map(|(name, _)| (*name).clone()).collect::<Vec<_>>(),
-            &dirty.iter().map(|(name, p)| due_at(name, p)).collect::<Vec<_>>(),
+            &dirty.iter().map(|(_, p)| due_at(p)).collect::<Vec<_>>(),
             &dirty.iter().map(|(_, p)| p.answered_at).collect::<Vec<_>>() as &[Option<OffsetDateTime>],
             &dirty.iter().map(|(_, p)| p.requests).collect::<Vec<_>>(),
             &dirty.iter().map(|(_, p)| p.hot).collect::<Vec<_>>(),

@@ -59,7 +59,7 @@ impl Poller {
         let outcome = self.ask(due, &mut station.client, &mut plan, told).await?;
         let hot = self.hot(due).await?;
         plan.settle(&hot, &self.settings, station.client.allowance(), &outcome.answered, draw);
-        plan.write(&self.database, &outcome.gone).await?;
+        plan.write(&self.database, &outcome.gone, due.at).await?;
         self.note_round(due, &station.client).await?;
         let whole = outcome.ended.is_none();
         metrics::counter!("statusledger_sweeps_total", "outcome" => if whole { "ok" } else { "failed" })
