@@ -207,6 +207,7 @@ impl<'w> History<'w> {
         let oracle = &mut watched.oracle;
         let lists_of_builds = asked.iter().filter(|(request, _)| request.path == "/v1/builds").count();
         let mut whole_list_of_builds = false;
+        let mut missed = BTreeSet::new();
         let mut at = 0;
         while at < asked.len() {
             let (request, met) = &asked[at];
@@ -252,7 +253,8 @@ impl<'w> History<'w> {
             }
             let there: BTreeSet<Subject> = told.sights.iter().map(|sight| sight.subject.clone()).collect();
             for (kind, app) in &told.listed {
-                doubts.extend(oracle.listed(kind, app.as_deref(), &there, if google { 4 } else { 2 }));
+                let enough = if google { 4 } else { 2 };
+                doubts.extend(oracle.listed(kind, app.as_deref(), &there, enough, &mut missed));
             }
             if google {
                 for doubt in doubts.iter().filter(|doubt| doubt.absent) {

@@ -4,7 +4,7 @@ use super::client::{Client, KnownApp};
 use super::plan::Plan;
 use super::{Due, LONGEST_WAIT, Poller, REFUSALS, Station, Unusable, draw};
 use crate::observation::event::Told;
-use crate::observation::record::{self, Asked};
+use crate::observation::record::{self, Asked, Missed};
 use crate::observation::{Doubt, Kind, News, Via};
 use crate::source::app_store::webhook::Event;
 use crate::source::fetch::{ForbiddenCause, StoreError};
@@ -44,6 +44,8 @@ struct Outcome {
     /// The last failure of one poll.
     failed: Option<StoreError>,
     news: News,
+    /// What was missing from its listings.
+    missed: Missed,
     /// There is more to ask at once.
     unfinished: bool,
 }
@@ -139,7 +141,7 @@ impl Poller {
             let answer = tokio::time::timeout(LONGEST_POLL, client.look(&poll, &mut look))
                 .await
                 .unwrap_or(Err(StoreError::Timeout));
-            let news = record::record(&self.writer, &asked, &look).await?;
+            let news = record::record(&self.writer, &asked, &look, &mut outcome.missed).await?;
             outcome.news.transitions += news.transitions;
             self.backfill(due, client.store(), std::mem::take(&mut look.told)).await?;
             let now = OffsetDateTime::now_utc();
@@ -244,7 +246,7 @@ impl Poller {
             match answer {
                 Some(observation) => {
                     let look = Look { observations: vec![observation], ..Look::default() };
-                    let news = record::record(&self.writer, &asked, &look).await?;
+                    let news = record::record(&self.writer, &asked, &look, &mut outcome.missed).await?;
                     outcome.news.transitions += news.transitions;
                 }
                 None if doubt.absent => {
