@@ -1,6 +1,7 @@
 //! Sources: what is sent to us, taken byte for byte; and what the stores say, seen once and never answered back.
 
 use crate::harness::{Receiver, Workspace, World, eventually, send};
+use crate::truth::scene::{self, Scene};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -456,6 +457,40 @@ async fn every_payload_comes_out_of_its_opening_byte_for_byte() {
     }
     receiver.assert_all_verified();
     world.assert_whole(&[&workspace]).await;
+}
+
+#[tokio::test]
+async fn a_build_in_processing_is_asked_for_however_many_are_newer() {
+    let mut team = scene::acme();
+    team["builds"] = (0..205)
+        .map(|n| {
+            json!({ "id": format!("b{n}"), "app": "1001", "platform": "IOS", "version": format!("{n}"),
+                "pre_release_version": "1.0.0",
+                "processing_state": if n == 0 { "PROCESSING" } else { "VALID" },
+                "internal_state": "IN_BETA_TESTING", "external_state": "READY_FOR_BETA_SUBMISSION",
+                "uploaded": if n == 0 { "2026-01-01T00:00:00Z" } else { "2026-01-05T00:00:00Z" } })
+        })
+        .collect();
+    let scene =
+        Scene::of(json!({ "app_store": [team] }), |settings| settings.polling.settled_s = 3600.0).await;
+    let whole_lists = || {
+        let second = |r: &&statusledger_simulator::RecordedRequest| {
+            r.path == "/v1/builds" && r.query.contains("cursor")
+        };
+        scene.simulator.requests().iter().filter(second).count()
+    };
+    let before = whole_lists();
+    assert!(before > 0, "there is more than a page");
+    scene.apply(Step::BuildState {
+        id: "b0".into(),
+        processing_state: Some("VALID".into()),
+        expired: None,
+        internal_state: None,
+        external_state: None,
+    });
+    scene.told(&["build.transitioned b0 PROCESSING>VALID poll"]).await;
+    assert_eq!(whole_lists(), before, "it was not the hourly list that told it");
+    scene.says(&["build.transitioned b0 PROCESSING>VALID poll"]).await;
 }
 
 /// The statements over subjects, named by lists, that change them.

@@ -195,10 +195,7 @@ async fn point_3_two_lists_of_one_round_confirm_no_absence() {
     let (apps, versions) = (asked("/v1/apps"), asked("/v1/apps/1001/appStoreVersions"));
     scene.look().await;
     // Both lists tell versions, and neither has it.
-    assert_eq!(
-        (asked("/v1/apps"), asked("/v1/apps/1001/appStoreVersions")),
-        (apps + 1, versions + 1)
-    );
+    assert_eq!((asked("/v1/apps"), asked("/v1/apps/1001/appStoreVersions")), (apps + 1, versions + 1));
     assert_eq!(asked("/v1/appStoreVersions/v2"), 0, "it is not asked for after one round");
     assert_eq!(scene.lines().await, Vec::<String>::new());
     scene.look().await;

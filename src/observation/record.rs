@@ -87,12 +87,7 @@ fn judge(
 /// # Errors
 /// If the database does not confirm; then nothing, or (only where the commit's answer was lost) all of it is
 /// recorded, and the next look finds out which.
-pub async fn record(
-    writer: &Writer,
-    asked: &Asked,
-    look: &Look,
-    missed: &mut Missed,
-) -> Result<News, Error> {
+pub async fn record(writer: &Writer, asked: &Asked, look: &Look, missed: &mut Missed) -> Result<News, Error> {
     // Of a page that repeats, the later word.
     let mut last: HashMap<(Kind, &str), &Observation> = HashMap::new();
     for observation in &look.observations {

@@ -137,6 +137,9 @@ impl Poller {
             };
             let since = plan.answered_at(&poll).unwrap_or(at) - TOLD_AGAIN;
             client.look_for_what_was_told(told.then_some(since));
+            if client.needs_hot_builds(&poll) {
+                client.look_for_hot_builds(self.hot_builds(due).await?);
+            }
             let mut look = Look::default();
             let answer = tokio::time::timeout(LONGEST_POLL, client.look(&poll, &mut look))
                 .await
@@ -300,6 +303,21 @@ impl Poller {
         .fetch_all(&mut *tx)
         .await?;
         Ok(rows.into_iter().filter_map(|r| Some((Kind::from_name(&r.kind)?, r.scope))).collect())
+    }
+
+    /// The ids of builds that are hot themselves or in TestFlight, whose states go by the ids of their builds.
+    async fn hot_builds(&self, due: &Due) -> Result<Vec<String>, sqlx::Error> {
+        let mut tx = self.database.workspace(due.workspace).await?;
+        sqlx::query_scalar!(
+            "SELECT subject_key FROM subjects
+              WHERE workspace_id = $1 AND source_id = $2 AND (hot OR pending_state IS NOT NULL) AND gone_at IS NULL
+                AND kind IN ('build', 'beta_internal', 'beta_external', 'beta_review')
+              GROUP BY subject_key ORDER BY min(last_seen_at), subject_key",
+            due.workspace.uuid(),
+            due.source.uuid()
+        )
+        .fetch_all(&mut *tx)
+        .await
     }
 
     /// Notes when the key was last used, and the store's word on its limit.
