@@ -212,8 +212,12 @@ impl<'w> History<'w> {
         let deliveries = self.simulator.webhook_deliveries();
         let google = watched.service == Service::GooglePlay;
         let oracle = &mut watched.oracle;
-        let lists_of_builds = asked.iter().filter(|(request, _)| request.path == "/v1/builds").count();
+        let is_list_of_builds = |request: &RecordedRequest| {
+            request.path == "/v1/builds" && served::named_builds(request).is_none()
+        };
+        let lists_of_builds = asked.iter().filter(|(request, _)| is_list_of_builds(request)).count();
         let mut whole_list_of_builds = false;
+        let mut missed = BTreeSet::new();
         let mut at = 0;
         while at < asked.len() {
             let (request, met) = &asked[at];
@@ -222,7 +226,7 @@ impl<'w> History<'w> {
                 true => store.google(request, *met),
                 false => store.apple(request, at.checked_sub(2).map(|before| &asked[before].0), *met),
             };
-            if request.path == "/v1/builds" {
+            if is_list_of_builds(request) {
                 // One of two is the newest page, and not all there is. Which of them makes no difference but to what is
                 // asked for next: the one after which something that was not in it is asked for by itself is the whole,
                 // else the last. One alone is the newest page of a team that had no apps.
@@ -239,7 +243,7 @@ impl<'w> History<'w> {
                     })
                     .any(|path| !in_it.contains(path));
                 let last =
-                    lists_of_builds > 1 && !asked[at..].iter().any(|(next, _)| next.path == "/v1/builds");
+                    lists_of_builds > 1 && !asked[at..].iter().any(|(next, _)| is_list_of_builds(next));
                 if whole_list_of_builds || !(by_itself || last) {
                     told.listed.clear();
                 }
@@ -259,7 +263,8 @@ impl<'w> History<'w> {
             }
             let there: BTreeSet<Subject> = told.sights.iter().map(|sight| sight.subject.clone()).collect();
             for (kind, app) in &told.listed {
-                doubts.extend(oracle.listed(kind, app.as_deref(), &there, if google { 4 } else { 2 }));
+                let enough = if google { 4 } else { 2 };
+                doubts.extend(oracle.listed(kind, app.as_deref(), &there, enough, &mut missed));
             }
             if google {
                 for doubt in doubts.iter().filter(|doubt| doubt.absent) {

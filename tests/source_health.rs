@@ -1,13 +1,27 @@
-//! How a source fares: what a key may read, what is wrong with it, and what there is to do about it.
+//! How a source fares: what a key may read, what is wrong with it, and what there is to do about it; and that the log
+//! tells no secret of it.
 
-use crate::harness::{World, eventually};
+use crate::harness::{Api, Program, World, eventually, send, temporary};
 use crate::truth::scene::{
-    Scene, always, apple_request, google_request, on_demand, step, stores, text, version, with_version,
+    SECRET, Scene, always, apple_request, google_request, on_demand, signature, step, stores, text, version,
+    version_event, with_version,
 };
+use axum::Router;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Value, json};
+use sqlx::Connection;
+use statusledger::database::roles;
 use statusledger_simulator::{Fault, FaultKind, Simulator, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
 
 /// What adding a key reported: each read's outcome, and the warnings.
 async fn reported(world: &World, request: Value) -> (BTreeMap<String, String>, Vec<String>, Value) {
@@ -205,6 +219,41 @@ async fn a_store_that_says_when_to_come_again_is_not_asked_before() {
     scene.says(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
 }
 
+#[tokio::test]
+async fn a_look_that_is_asked_for_during_a_round_is_another_round() {
+    let scene = Scene::of(with_version("IN_REVIEW"), on_demand).await;
+    let look = || async {
+        let path = scene.workspace.at(&format!("/sources/{}/look", scene.apple));
+        scene.api().post(&path, json!({})).await.expect(202);
+    };
+    let lists = || scene.simulator.requests().iter().filter(|r| r.path == "/v1/apps").count();
+    let mut superuser = scene.world.database.superuser().await;
+    let news = [
+        "version.transitioned v1 IN_REVIEW>REJECTED poll",
+        "version.transitioned v1 REJECTED>WAITING_FOR_REVIEW poll",
+    ];
+    // In any round, and in the first of a source, which has no plan yet.
+    for (n, state) in ["REJECTED", "WAITING_FOR_REVIEW"].into_iter().enumerate() {
+        if n == 1 {
+            sqlx::query("DELETE FROM polls").execute(&mut superuser).await.unwrap();
+        }
+        // The round's first answer cannot be recorded before this is over.
+        let mut held = superuser.begin().await.unwrap();
+        sqlx::query("LOCK TABLE subjects IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+        let before = lists();
+        look().await;
+        eventually("a round", || async { (lists() > before).then_some(()) }).await;
+        scene.apply(version("v1", state));
+        let since = OffsetDateTime::now_utc();
+        look().await;
+        held.commit().await.unwrap();
+        scene.looked_since(since).await;
+        scene.told(&news[..=n]).await;
+        assert_eq!(lists(), before + 2, "one round more, and no third");
+    }
+    scene.says(&news).await;
+}
+
 fn release(status: &str, fraction: Option<f64>) -> Step {
     let mut release = json!({ "do": "release", "package": "com.acme.weather", "track": "production",
         "name": "1.0.0", "version_codes": [100], "state": "PUBLISHED", "status": status,
@@ -305,4 +354,138 @@ async fn an_edit_that_was_left_open_is_discarded_when_the_node_is_back() {
     })
     .await;
     assert_eq!(scene.simulator.committed_edits(), 0);
+}
+
+/// In front of a simulator: passes everything on, and keeps what authorized it.
+async fn listening(to: &Simulator) -> (String, Arc<Mutex<BTreeSet<String>>>) {
+    type Shared = (reqwest::Client, String, Arc<Mutex<BTreeSet<String>>>);
+    async fn pass(State((client, base, heard)): State<Shared>, request: HttpRequest) -> Response {
+        let authorization = request.headers()["authorization"].to_str().unwrap().to_owned();
+        heard.lock().unwrap().insert(authorization.clone());
+        let answer = client
+            .get(format!("{base}{}", request.uri().path_and_query().unwrap()))
+            .header("authorization", authorization)
+            .send()
+            .await
+            .unwrap();
+        let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+        (status, answer.bytes().await.unwrap()).into_response()
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let heard = Arc::new(Mutex::new(BTreeSet::new()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let state: Shared = (client, to.app_store_base_url().to_owned(), Arc::clone(&heard));
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(pass).with_state(state)).await });
+    (base, heard)
+}
+
+/// The forms in which a log could show bytes: text, hex, base64, and Rust's list of numbers.
+fn forms(secret: &[u8]) -> Vec<String> {
+    let mut forms = vec![
+        secret.iter().map(|byte| format!("{byte:02x}")).collect(),
+        STANDARD_NO_PAD.encode(&secret[..secret.len() / 3 * 3]),
+        secret.iter().map(u8::to_string).collect::<Vec<_>>().join(", "),
+    ];
+    forms.extend(std::str::from_utf8(secret).map(str::to_owned));
+    forms
+}
+
+#[tokio::test]
+async fn the_log_has_no_webhook_secret_private_key_or_bearer_token_at_any_level() {
+    let (world, directory) = (World::new().await, temporary("talkative"));
+    let (log, token_file, data) = (directory.join("log"), directory.join("token"), directory.join("node"));
+    std::fs::create_dir(&data).unwrap();
+    let (service, worker) = (world.database.url(roles::SERVICE), world.database.url(roles::WORKER));
+    let key = world.settings.key_encryption_key_path();
+    let arguments = [
+        "serve",
+        "--port",
+        "0",
+        "--instance",
+        "status.example.com",
+        "--bootstrap-token-file",
+        token_file.to_str().unwrap(),
+        "--data-dir",
+        data.to_str().unwrap(),
+        "--database-url",
+        &service,
+        "--worker-database-url",
+        &worker,
+    ];
+    let environment = [
+        ("STATUSLEDGER_LOG", "trace"),
+        ("STATUSLEDGER_KEY_ENCRYPTION_KEY_FILE", key.to_str().unwrap()),
+        ("STATUSLEDGER_POLLING__ALLOW_OTHER_HOSTS", "true"),
+        ("STATUSLEDGER_POLLING__INTERVAL_S", "0.1"),
+        ("STATUSLEDGER_POLLING__SETTLED_S", "0.1"),
+    ];
+    let program = Program::start(&directory, &log, &arguments, &environment).await;
+    let token = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
+    let api = Api::new(program.address, &token);
+    let workspace = api.workspace("secrets").await;
+
+    let simulator = stores(both("IN_REVIEW")).await;
+    let (base, heard) = listening(&simulator).await;
+    let (mut apple, mut google) = (apple_request(&simulator), google_request(&simulator));
+    apple["base_url"] = base.as_str().into();
+    (google["publisher_url"], google["reporting_url"]) = (base.as_str().into(), base.as_str().into());
+    let apple_id = api.post(&workspace.at("/sources"), apple.clone()).await.expect(201).json()["id"].clone();
+    api.post(&workspace.at("/sources"), google.clone()).await.expect(201);
+    let are = |health: &'static str| {
+        let (api, workspace) = (&api, &workspace);
+        eventually("both sources' health", move || async move {
+            let listed = api.get(&workspace.at("/sources")).await.expect(200).json();
+            listed["items"].as_array()?.iter().all(|s| s["health"] == health).then_some(())
+        })
+    };
+    are("ok").await;
+    // An event that is signed rightly, and one that is not.
+    let door = format!("/in/{}/app-store-connect", apple_id.as_str().unwrap());
+    let event = version_event("e1", "v1", "IN_REVIEW", "REJECTED", "2026-01-05T10:20:30Z").to_string();
+    let wrong = signature("another secret", event.as_bytes());
+    for (signed, status) in [(signature(SECRET, event.as_bytes()), 200), (wrong.clone(), 401)] {
+        let request = api.bare("POST", &door).header("x-apple-signature", signed).body(event.clone());
+        send(request).await.expect(status);
+    }
+    // What is refused is told, with the store's words.
+    simulator.apply(Step::Fault(Fault::new(FaultKind::Unauthorized))).unwrap();
+    are("refused").await;
+    // Another secret, and a key that is none.
+    let renewed = "a secret of later days";
+    let path = workspace.at(&format!("/sources/{}/webhook-secret", apple_id.as_str().unwrap()));
+    send(api.request("PUT", &path).json(&json!({ "secret": renewed }))).await.expect(204);
+    let pem = apple["credentials"]["private_key"].as_str().unwrap().to_owned();
+    apple["name"] = "broken".into();
+    apple["credentials"]["private_key"] = pem.replace("-----END", "~~~~~END").into();
+    api.post(&workspace.at("/sources"), apple).await.expect(422);
+    assert!(program.terminate().await);
+
+    let log = std::fs::read_to_string(&log).unwrap();
+    let store = base.trim_start_matches("http://");
+    assert!(log.contains("TRACE") && log.contains(store), "it tells of the requests to the stores");
+    let mut secrets = vec![("a webhook secret", SECRET.as_bytes().to_vec())];
+    secrets.push(("a renewed webhook secret", renewed.as_bytes().to_vec()));
+    let google = google["service_account"]["private_key"].as_str().unwrap().to_owned();
+    for (what, pem) in [("App Store Connect's key", pem), ("Google's key", google)] {
+        let lines: Vec<&str> = pem.lines().filter(|line| !line.contains("-----")).collect();
+        assert!(lines.len() > 1, "{what}");
+        secrets.extend(lines.iter().map(|line| (what, line.as_bytes().to_vec())));
+        // Its beginning says which kind of key it is, and is no secret.
+        let der = STANDARD.decode(lines.concat()).unwrap();
+        secrets.extend(der[36..].chunks_exact(12).map(|part| (what, part.to_vec())));
+    }
+    let heard = heard.lock().unwrap().clone();
+    assert!(heard.len() >= 2, "one token of each store at least");
+    for authorization in heard {
+        let token = authorization.strip_prefix("Bearer ").unwrap();
+        secrets.push(("a bearer token", token.as_bytes().to_vec()));
+        // Nor its signature alone.
+        secrets.extend(token.rsplit('.').next().map(|part| ("a bearer token", part.as_bytes().to_vec())));
+    }
+    for (what, secret) in secrets {
+        for form in forms(&secret) {
+            assert!(form.len() >= 8 && !log.contains(&form), "{what} is in the log: {form}");
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Sources: what is sent to us, taken byte for byte; and what the stores say, seen once and never answered back.
 
 use crate::harness::{Receiver, Workspace, World, eventually, send};
+use crate::truth::scene::{self, Scene};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use statusledger::id::SourceId;
 use statusledger::source::inbound::MAX_PAYLOAD;
 use statusledger_simulator::{Fault, FaultKind, Options, Scenario, Service, Simulator, Step};
 use std::collections::BTreeSet;
@@ -455,4 +457,92 @@ async fn every_payload_comes_out_of_its_opening_byte_for_byte() {
     }
     receiver.assert_all_verified();
     world.assert_whole(&[&workspace]).await;
+}
+
+#[tokio::test]
+async fn a_build_in_processing_is_asked_for_however_many_are_newer() {
+    let mut team = scene::acme();
+    team["builds"] = (0..205)
+        .map(|n| {
+            json!({ "id": format!("b{n}"), "app": "1001", "platform": "IOS", "version": format!("{n}"),
+                "pre_release_version": "1.0.0",
+                "processing_state": if n == 0 { "PROCESSING" } else { "VALID" },
+                "internal_state": "IN_BETA_TESTING", "external_state": "READY_FOR_BETA_SUBMISSION",
+                "uploaded": if n == 0 { "2026-01-01T00:00:00Z" } else { "2026-01-05T00:00:00Z" } })
+        })
+        .collect();
+    let scene =
+        Scene::of(json!({ "app_store": [team] }), |settings| settings.polling.settled_s = 3600.0).await;
+    let whole_lists = || {
+        let second = |r: &&statusledger_simulator::RecordedRequest| {
+            r.path == "/v1/builds" && r.query.contains("cursor")
+        };
+        scene.simulator.requests().iter().filter(second).count()
+    };
+    let before = whole_lists();
+    assert!(before > 0, "there is more than a page");
+    scene.apply(Step::BuildState {
+        id: "b0".into(),
+        processing_state: Some("VALID".into()),
+        expired: None,
+        internal_state: None,
+        external_state: None,
+    });
+    scene.told(&["build.transitioned b0 PROCESSING>VALID poll"]).await;
+    assert_eq!(whole_lists(), before, "it was not the hourly list that told it");
+    scene.says(&["build.transitioned b0 PROCESSING>VALID poll"]).await;
+}
+
+/// The statements over subjects, named by lists, that change them.
+fn updates_of_many() -> Vec<String> {
+    let statements = concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx");
+    let read = |file: std::io::Result<std::fs::DirEntry>| {
+        let statement: Value = serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+        statement["query"].as_str().unwrap().to_owned()
+    };
+    let of_many = |query: &String| query.starts_with("UPDATE subjects") && query.contains("unnest(");
+    std::fs::read_dir(statements).unwrap().map(read).filter(of_many).collect()
+}
+
+#[tokio::test]
+async fn what_changes_many_subjects_compares_none_with_each_before_postgres_has_counted_them() {
+    let world = World::new().await;
+    let workspace = world.workspace("many").await;
+    let made = world.api.post(&workspace.at("/sources"), json!({ "kind": "inbound", "name": "ci" })).await;
+    let source = made.expect(201).json()["id"].as_str().unwrap().parse::<SourceId>().unwrap().uuid();
+    let mut superuser = world.database.superuser().await;
+    for statement in [
+        "ALTER TABLE subjects SET (autovacuum_enabled = false)",
+        "INSERT INTO subjects (workspace_id, source_id, kind, subject_key, app, description, state, state_since,
+                               first_seen_at, last_seen_at, seq)
+         SELECT workspace_id, source_id, 'build', n, 'com.acme', '{}', 'VALID', now(), now(), now(), n
+           FROM sources, generate_series(1, 20000) AS n",
+    ] {
+        sqlx::query(statement).execute(&mut superuser).await.unwrap();
+    }
+    // As the service does it, and as Postgres plans a statement that a connection has made a few times.
+    let workspace_id: uuid::Uuid =
+        sqlx::query_scalar("SELECT workspace_id FROM sources").fetch_one(&mut superuser).await.unwrap();
+    for statement in [
+        "SET ROLE statusledger_service".to_owned(),
+        format!("SET sl.workspace = '{workspace_id}'"),
+        "SET plan_cache_mode = force_generic_plan".to_owned(),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut superuser).await.unwrap();
+    }
+    let updates = updates_of_many();
+    assert_eq!(updates.len(), 2, "what was seen as it was, and what was missing");
+    for (n, update) in updates.into_iter().enumerate() {
+        let at = if update.contains("$5") { ", now()" } else { "" };
+        let types = if at.is_empty() { "" } else { ", timestamptz" };
+        let prepare = format!("PREPARE u{n} (uuid, uuid, text[], text[]{types}) AS {update}");
+        let explain = format!(
+            "EXPLAIN EXECUTE u{n} ('{workspace_id}', '{source}', ARRAY['build', 'build'], ARRAY['1', '2']{at})"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(prepare)).execute(&mut superuser).await.unwrap();
+        let plan: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut superuser).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains("hashed SubPlan") && !plan.contains("Nested Loop"), "{update}\n{plan}");
+    }
 }

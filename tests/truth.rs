@@ -181,6 +181,29 @@ async fn point_3_what_a_listing_left_out_is_not_gone() {
 }
 
 #[tokio::test]
+async fn point_3_two_lists_of_one_round_confirm_no_absence() {
+    let scene = Scene::of(
+        with_versions(vec![
+            a_version("v1", "IOS", "1.0.0", "READY_FOR_DISTRIBUTION"),
+            a_version("v2", "IOS", "1.1.0", "PREPARE_FOR_SUBMISSION"),
+        ]),
+        on_demand,
+    )
+    .await;
+    let asked = |path: &str| scene.simulator.requests().iter().filter(|r| r.path == path).count();
+    scene.apply(Step::RemoveVersion { id: "v2".into() });
+    let (apps, versions) = (asked("/v1/apps"), asked("/v1/apps/1001/appStoreVersions"));
+    scene.look().await;
+    // Both lists tell versions, and neither has it.
+    assert_eq!((asked("/v1/apps"), asked("/v1/apps/1001/appStoreVersions")), (apps + 1, versions + 1));
+    assert_eq!(asked("/v1/appStoreVersions/v2"), 0, "it is not asked for after one round");
+    assert_eq!(scene.lines().await, Vec::<String>::new());
+    scene.look().await;
+    assert_eq!(asked("/v1/appStoreVersions/v2"), 1);
+    scene.says(&["version.no_longer_visible v2 PREPARE_FOR_SUBMISSION> poll"]).await;
+}
+
+#[tokio::test]
 async fn point_3_an_app_that_was_transferred_is_no_longer_visible_until_it_returns() {
     let mut scenario = with_versions(vec![
         a_version("v1", "IOS", "1.0.0", "READY_FOR_DISTRIBUTION"),

@@ -12,7 +12,7 @@ use statusledger_verify::json::{Object, Value};
 use std::collections::{HashMap, HashSet};
 use time::OffsetDateTime;
 
-/// Complete listings in a row that a subject has to be missing from before its absence is looked into.
+/// Rounds in a row in which a complete listing has to be without a subject before its absence is looked into.
 const MISSING: i16 = 2;
 /// The same where a subject has no address of its own and the listing has the last word.
 const MISSING_FOR_GOOD: i16 = 4;
@@ -31,6 +31,11 @@ pub struct Asked {
     /// Whether each subject was asked for by itself: such an answer is believed at once.
     pub direct: bool,
 }
+
+/// What was missing in a round so far. Two of its listings may have one and the same old answer behind them: an absence
+/// counts once a round.
+#[derive(Debug, Default)]
+pub struct Missed(HashSet<(Kind, String)>);
 
 /// What an observation means.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,12 +82,12 @@ fn judge(
     }
 }
 
-/// Records a look. Entries, the subjects' new states and the deliveries commit together.
+/// Records a look. Entries, the subjects' new states and the deliveries commit together. `missed` is the round's.
 ///
 /// # Errors
 /// If the database does not confirm; then nothing, or (only where the commit's answer was lost) all of it is
 /// recorded, and the next look finds out which.
-pub async fn record(writer: &Writer, asked: &Asked, look: &Look) -> Result<News, Error> {
+pub async fn record(writer: &Writer, asked: &Asked, look: &Look, missed: &mut Missed) -> Result<News, Error> {
     // Of a page that repeats, the later word.
     let mut last: HashMap<(Kind, &str), &Observation> = HashMap::new();
     for observation in &look.observations {
@@ -113,7 +118,7 @@ pub async fn record(writer: &Writer, asked: &Asked, look: &Look) -> Result<News,
         })
     };
     if !is_news(&before) {
-        let doubtful = unremarkable(&mut tx, asked, &before, &observations, &look.covered).await?;
+        let doubtful = unremarkable(&mut tx, asked, &before, &observations, &look.covered, missed).await?;
         tx.commit().await?;
         return Ok(News { doubtful, ..News::default() });
     }
@@ -138,7 +143,7 @@ pub async fn record(writer: &Writer, asked: &Asked, look: &Look) -> Result<News,
     let recorded = locked.append(&drafts).await?;
     let seqs: Vec<i64> = recorded.iter().map(|entry| entry.seq as i64).collect();
     write(&mut locked, asked, &changed, &seqs).await?;
-    news.doubtful = unremarkable(&mut locked, asked, &before, &observations, &look.covered).await?;
+    news.doubtful = unremarkable(&mut locked, asked, &before, &observations, &look.covered, missed).await?;
     locked.commit().await?;
     Ok(news)
 }
@@ -280,6 +285,7 @@ async fn unremarkable(
     before: &Subjects,
     observations: &[(&Observation, serde_json::Value)],
     covered: &[Covered],
+    missed: &mut Missed,
 ) -> Result<Vec<Doubt>, Error> {
     let (mut same, mut doubtful, mut redescribed) = (Vec::new(), Vec::new(), Vec::new());
     let mut doubts = Vec::new();
@@ -342,7 +348,8 @@ async fn unremarkable(
         .execute(&mut *tx)
         .await?;
     }
-    // Only what was listed to the end is missing, and only what was known when it was asked.
+    // Only what was listed to the end is missing, and only what was known when it was asked. A round ends where this is
+    // not recorded, and what it missed counts for nothing.
     let missing: Vec<(&(Kind, String), &Known)> = before
         .iter()
         .filter(|((kind, key), known)| {
@@ -351,6 +358,7 @@ async fn unremarkable(
         .filter(|((kind, _), known)| {
             covered.iter().any(|c| c.kind == *kind && c.scope.as_deref().is_none_or(|s| s == known.scope))
         })
+        .filter(|(subject, _)| missed.0.insert((*subject).clone()))
         .collect();
     for ((kind, key), known) in &missing {
         let enough = if asked.store.has_address(*kind) { MISSING } else { MISSING_FOR_GOOD };
@@ -362,9 +370,9 @@ async fn unremarkable(
         missing.iter().map(|((kind, key), _)| (kind.name(), key.as_str())).unzip();
     if !kinds.is_empty() {
         sqlx::query!(
-            "UPDATE subjects s SET missing = LEAST(s.missing + 1, 1000)
-               FROM unnest($3::text[], $4::text[]) AS u (kind, subject_key)
-              WHERE s.workspace_id = $1 AND s.source_id = $2 AND s.kind = u.kind AND s.subject_key = u.subject_key",
+            "UPDATE subjects SET missing = LEAST(missing + 1, 1000)
+              WHERE workspace_id = $1 AND source_id = $2
+                AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))) IS TRUE",
             asked.workspace.uuid(),
             asked.source.uuid(),
             &kinds as &[&str],
@@ -382,11 +390,13 @@ async fn touch(tx: &mut PgConnection, asked: &Asked, same: &[(&str, &str)]) -> R
         return Ok(());
     }
     let (kinds, keys): (Vec<&str>, Vec<&str>) = same.iter().copied().unzip();
+    // `IS TRUE` keeps the planner from making a join of it: while Postgres has not counted the rows of a new key, it takes
+    // them for one and compares each with each.
     sqlx::query!(
-        "UPDATE subjects s
-            SET last_seen_at = GREATEST(s.last_seen_at, $5), missing = 0, pending_state = NULL, pending_since = NULL
-           FROM unnest($3::text[], $4::text[]) AS u (kind, subject_key)
-          WHERE s.workspace_id = $1 AND s.source_id = $2 AND s.kind = u.kind AND s.subject_key = u.subject_key",
+        "UPDATE subjects
+            SET last_seen_at = GREATEST(last_seen_at, $5), missing = 0, pending_state = NULL, pending_since = NULL
+          WHERE workspace_id = $1 AND source_id = $2
+            AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))) IS TRUE",
         asked.workspace.uuid(),
         asked.source.uuid(),
         &kinds as &[&str],

@@ -151,18 +151,20 @@ impl Oracle {
     }
 
     /// A complete listing of a kind, of an app or a part of one or (`None`) of everything, had these in it. Answers
-    /// what has to be asked for by itself. `enough`: how many such listings in a row make an absence.
+    /// what has to be asked for by itself. `enough`: how many rounds with such listings in a row make an absence;
+    /// `missed`: what was missing in this one already.
     pub fn listed(
         &mut self,
         kind: &'static str,
         app: Option<&str>,
         there: &BTreeSet<Subject>,
         enough: u32,
+        missed: &mut BTreeSet<Subject>,
     ) -> Vec<Doubt> {
         let mut doubts = Vec::new();
         for (subject, known) in &mut self.known {
             let covered = subject.0 == kind && (app.is_none() || known.app.as_deref() == app);
-            if covered && !known.gone && !there.contains(subject) {
+            if covered && !known.gone && !there.contains(subject) && missed.insert(subject.clone()) {
                 known.missing += 1;
                 if known.missing >= enough {
                     doubts.push(Doubt { subject: subject.clone(), absent: true });

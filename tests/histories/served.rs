@@ -272,9 +272,16 @@ impl<'a> Store<'a> {
                 told.listed.push((kind, app(id)));
             }
             ["v1", "builds"] => {
+                let named = named_builds(request);
+                let unfiltered = named.is_none() || met.kind() == Some(FaultKind::IgnoredFilters);
                 for kind in ["build", "beta_internal", "beta_external", "beta_review"] {
-                    told.sights.extend(self.all(kind, None, met));
-                    told.listed.push((kind, None));
+                    let all = self.all(kind, None, met).into_iter();
+                    let is_named = |id: &String| named.as_ref().is_some_and(|named| named.contains(id));
+                    told.sights.extend(all.filter(|sight| unfiltered || is_named(&sight.subject.1)));
+                    told.listed.extend(named.is_none().then_some((kind, None)));
+                }
+                if empty {
+                    told.sights.clear();
                 }
             }
             ["v1", "reviewSubmissions"] => {
@@ -379,6 +386,13 @@ impl<'a> Store<'a> {
         }
         told
     }
+}
+
+/// The builds that a list of builds was asked for by name.
+pub fn named_builds(request: &RecordedRequest) -> Option<Vec<String>> {
+    let mut query = url::form_urlencoded::parse(request.query.as_bytes());
+    let (_, ids) = query.find(|(name, _)| name == "filter[id]")?;
+    Some(ids.split(',').map(str::to_owned).collect())
 }
 
 /// Which service a request was for.

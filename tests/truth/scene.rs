@@ -189,7 +189,7 @@ impl Scene {
     }
 
     /// Waits until everything that is asked of the stores was asked after `since`, and nothing is being asked.
-    async fn looked_since(&self, since: OffsetDateTime) {
+    pub async fn looked_since(&self, since: OffsetDateTime) {
         let uuids: Vec<uuid::Uuid> =
             self.polled().iter().map(|id| id.parse::<statusledger::id::SourceId>().unwrap().uuid()).collect();
         eventually("a look at everything", || async {

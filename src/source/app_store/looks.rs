@@ -8,7 +8,7 @@ pub use super::observe::KnownApp;
 use super::observe::{self, take};
 use super::polls::names_an_app;
 pub use super::polls::{Counts, Poll, covers, minimum_requests};
-use super::requests::APPS_A_REQUEST;
+use super::requests::{APPS_A_REQUEST, BUILDS_A_REQUEST};
 pub use super::states::heat;
 use super::{products, webhook};
 use crate::observation::{Kind, Observation};
@@ -16,6 +16,7 @@ use crate::source::fetch::StoreError;
 use crate::source::look::{Covered, Look};
 pub(super) use nested::availability;
 use nested::{reviews, subscriptions};
+use std::collections::HashSet;
 use time::OffsetDateTime;
 
 mod nested;
@@ -26,6 +27,10 @@ const APPS_A_PAGE: u16 = 200;
 /// How many apps a page has where what so many apps include is more than is read of an answer.
 const FEWER_APPS_A_PAGE: u16 = 40;
 
+/// How many hot builds beside the newest one poll asks for: what a page would have. The others have their turn with the
+/// next, so that a value that Apple gives to thousands at once does not cost a request for 50 of them each minute.
+const OLDER_BUILDS: usize = 200;
+
 /// What the last `apps` look told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -33,6 +38,8 @@ pub struct Known {
     pub apps: Vec<KnownApp>,
     /// Since when what webhooks have sent is not known yet; none where this source is not told by webhooks.
     pub told_since: Option<OffsetDateTime>,
+    /// The ids of the builds that are hot, the longest unseen first. For [`Poll::RecentBuilds`] alone.
+    pub hot_builds: Vec<String>,
 }
 
 impl Known {
@@ -55,12 +62,7 @@ pub async fn look(
     match poll {
         Poll::Apps => apps(client, look).await,
         Poll::Builds => builds(client, known, look).await,
-        Poll::RecentBuilds => {
-            let read = |found: &Resource, related: &Related<'_>| take_build(found, related, known, look);
-            let walk = client.first_page(Request::Builds, read).await?;
-            look.unread += walk.unread;
-            Ok(())
-        }
+        Poll::RecentBuilds => recent_builds(client, known, look).await,
         Poll::Reviews => {
             for apps in known.apps.chunks(APPS_A_REQUEST) {
                 reviews(client, apps, known, look).await?;
@@ -274,6 +276,31 @@ async fn builds(client: &AppStoreClient, known: &Known, look: &mut Look) -> Resu
     let walk = client.walk(Request::Builds, read).await?;
     let kinds = [Kind::Build, Kind::BetaInternal, Kind::BetaExternal, Kind::BetaReview];
     covered(look, walk, &kinds, None);
+    Ok(())
+}
+
+/// The newest page of builds, and the hot ones that are not on it. They are asked for by their ids: a filter by state would
+/// not tell how those ended that have left it.
+async fn recent_builds(client: &AppStoreClient, known: &Known, look: &mut Look) -> Result<(), StoreError> {
+    let mut newest = HashSet::new();
+    let read = |found: &Resource, related: &Related<'_>| {
+        newest.insert(found.id.clone());
+        take_build(found, related, known, look)
+    };
+    let walk = client.first_page(Request::Builds, read).await?;
+    look.unread += walk.unread;
+    if walk.complete {
+        return Ok(());
+    }
+    // An id with a comma would be two.
+    let older = known.hot_builds.iter().filter(|id| !newest.contains(*id) && !id.contains(','));
+    let older: Vec<&str> = older.take(OLDER_BUILDS).map(String::as_str).collect();
+    for ids in older.chunks(BUILDS_A_REQUEST) {
+        let ids = ids.join(",");
+        let read = |found: &Resource, related: &Related<'_>| take_build(found, related, known, look);
+        let walk = client.first_page(Request::BuildsNamed { ids: &ids }, read).await?;
+        look.unread += walk.unread;
+    }
     Ok(())
 }
 

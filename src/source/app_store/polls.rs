@@ -6,7 +6,7 @@
 //! has more of than fit has a poll of its own for that app.
 //!
 //! Hot polls are the cheap ones: a version in review makes the list of apps hot, a build in processing the newest page
-//! of builds, and neither makes the long lists hot.
+//! of builds (with the builds that are hot and no longer on it, by name), and neither makes the long lists hot.
 
 use crate::observation::Kind;
 
@@ -20,7 +20,7 @@ pub enum Poll {
     Apps,
     /// `builds`: all builds of all apps, with their TestFlight states and reviews.
     Builds,
-    /// `recent_builds`: the 200 newest of these, in one request.
+    /// `recent_builds`: the 200 newest of these, in one request, and those that are hot and older, in one for each 50.
     RecentBuilds,
     /// `reviews`: all review submissions of all apps, with their items.
     Reviews,

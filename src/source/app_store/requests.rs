@@ -21,6 +21,9 @@ const RELATED_TEXT: &str = "50";
 /// How many apps one request for review submissions names: more would make its address longer than some proxies take.
 pub const APPS_A_REQUEST: usize = 50;
 
+/// How many builds one request names, for the same reason: their ids are UUIDs.
+pub const BUILDS_A_REQUEST: usize = 50;
+
 /// What is read of a version by itself.
 const VERSION: &str = "platform,versionString,appVersionState,appStoreState,releaseType,createdDate,build,appStoreVersionPhasedRelease";
 
@@ -84,6 +87,11 @@ pub enum Request<'a> {
     BuildsOf {
         /// The apps' ids, separated by commas.
         app_ids: &'a str,
+    },
+    /// Some builds, with their TestFlight states and reviews.
+    BuildsNamed {
+        /// The builds' ids, separated by commas; at most [`BUILDS_A_REQUEST`].
+        ids: &'a str,
     },
     /// A build, with its TestFlight states and review.
     Build {
@@ -212,7 +220,7 @@ impl<'a> Request<'a> {
             Self::App { id } => vec!["v1", "apps", id],
             Self::Versions { app_id } => vec!["v1", "apps", app_id, "appStoreVersions"],
             Self::Version { id } => vec!["v1", "appStoreVersions", id],
-            Self::Builds | Self::BuildsOf { .. } => vec!["v1", "builds"],
+            Self::Builds | Self::BuildsOf { .. } | Self::BuildsNamed { .. } => vec!["v1", "builds"],
             Self::Build { id } => vec!["v1", "builds", id],
             Self::BetaReview { id } => vec!["v1", "betaAppReviewSubmissions", id],
             Self::ReviewSubmissions { .. } => vec!["v1", "reviewSubmissions"],
@@ -275,6 +283,11 @@ impl<'a> Request<'a> {
                     ("include", "preReleaseVersion,buildBetaDetail,app"),
                 ]);
                 query.push(("filter[app]", app_ids.into()));
+                query
+            }
+            Self::BuildsNamed { ids } => {
+                let mut query = list(BUILD_QUERY);
+                query.push(("filter[id]", ids.into()));
                 query
             }
             Self::Build { .. } => one(BUILD_QUERY),
@@ -426,6 +439,7 @@ mod tests {
             Request::Version { id },
             Request::Builds,
             Request::BuildsOf { app_ids: id },
+            Request::BuildsNamed { ids: id },
             Request::Build { id },
             Request::BetaReview { id },
             Request::ReviewSubmissions { app_ids: id },
@@ -459,6 +473,7 @@ mod tests {
                 | Request::Version { .. }
                 | Request::Builds
                 | Request::BuildsOf { .. }
+                | Request::BuildsNamed { .. }
                 | Request::Build { .. }
                 | Request::BetaReview { .. }
                 | Request::ReviewSubmissions { .. }
@@ -484,7 +499,7 @@ mod tests {
             }
         }
         let kinds: BTreeSet<_> = all.iter().map(|one| format!("{one:?}")).collect();
-        assert_eq!(kinds.len(), 29);
+        assert_eq!(kinds.len(), 30);
         all
     }
 

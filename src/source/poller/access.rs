@@ -104,7 +104,7 @@ pub async fn try_reads(
     let (Some(kind), Some(sealed)) = (Kind::from_name(&row.kind), row.secret) else { return Ok(None) };
     let data_key = writer.data_keys().get(workspace).await?;
     let secret = SecretColumn::SourceSecret(source).open(&data_key, &sealed)?;
-    let due = Due { workspace, source };
+    let due = Due { workspace, source, at: None };
     let edits = Poller::edits_of(database, &due);
     let client = Client::new(kind, &secret, row.settings, fetch_options(settings), edits)
         .map_err(|e| Error::Key(format!("the key is not usable: {e}")))?;

@@ -123,6 +123,19 @@ impl Client {
         }
     }
 
+    /// Whether a poll has to know which builds are hot.
+    pub(super) fn needs_hot_builds(&self, poll: &str) -> bool {
+        matches!(self, Self::AppStore { .. })
+            && app_store::looks::Poll::parse(poll) == Some(app_store::looks::Poll::RecentBuilds)
+    }
+
+    /// Which builds are hot, the longest unseen first.
+    pub(super) fn look_for_hot_builds(&mut self, ids: Vec<String>) {
+        if let Self::AppStore { known, .. } = self {
+            known.hot_builds = ids;
+        }
+    }
+
     /// Asks one poll.
     pub(super) async fn look(&self, poll: &str, look: &mut Look) -> Result<(), StoreError> {
         match self {

@@ -18,9 +18,11 @@ use crate::id::{NodeId, SourceId, WorkspaceId};
 use crate::ledger::Writer;
 use crate::observation;
 use crate::sealing::{self, SecretColumn};
+use sqlx::PgConnection;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 
 use client::Client;
@@ -88,6 +90,8 @@ pub enum Unusable {
 struct Due {
     workspace: WorkspaceId,
     source: SourceId,
+    /// When it was due: another time at the round's end is somebody's wish for another round.
+    at: Option<OffsetDateTime>,
 }
 
 impl Poller {
@@ -144,7 +148,7 @@ impl Poller {
                           AND next_poll_at <= now() AND leased_until < now()
                         ORDER BY next_poll_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS due
                 WHERE s.workspace_id = due.workspace_id AND s.source_id = due.source_id
-               RETURNING s.workspace_id AS "workspace: WorkspaceId", s.source_id AS "source: SourceId""#,
+               RETURNING s.workspace_id AS "workspace: WorkspaceId", s.source_id AS "source: SourceId", s.next_poll_at AS at"#,
             self.node.uuid(),
             room,
             LEASE.as_seconds_f64()
@@ -159,8 +163,8 @@ impl Poller {
     /// # Errors
     /// If the source cannot be used, or the database does not confirm.
     pub async fn look_now(&self, workspace: WorkspaceId, source: SourceId) -> Result<(), Unusable> {
-        make_due(&self.database, workspace, source).await?;
-        self.round(&Due { workspace, source }).await.map(drop)
+        let at = make_due(&self.database, workspace, source).await?;
+        self.round(&Due { workspace, source, at }).await.map(drop)
     }
 
     async fn attend(&self, due: Due) {
@@ -191,14 +195,18 @@ impl Poller {
                 LONGEST_WAIT.min(Duration::from_secs_f64(self.settings.interval_s * 4.0))
             }
         };
-        // A crash before this leaves the lease, after which another node goes on.
+        // A look that was asked for meanwhile stays due. A crash before this leaves the lease, after which another node
+        // goes on.
         let done = sqlx::query!(
-            "UPDATE sources SET leased_until = '-infinity', next_poll_at = now() + $4::float8 * interval '1 second'
+            "UPDATE sources SET leased_until = '-infinity',
+                    next_poll_at = CASE WHEN next_poll_at = $5 THEN now() + $4::float8 * interval '1 second'
+                                        ELSE next_poll_at END
               WHERE workspace_id = $1 AND source_id = $2 AND lease_holder = $3",
             due.workspace.uuid(),
             due.source.uuid(),
             self.node.uuid(),
-            wait.as_secs_f64()
+            wait.as_secs_f64(),
+            due.at
         )
         .execute(&self.database.worker)
         .await;
@@ -297,7 +305,9 @@ impl Poller {
     }
 }
 
-/// Makes every poll of a source due, but for those that were stopped for good: whoever holds it next asks them all.
+/// Makes every poll of a source due, but for those that were stopped for good: whoever holds it next asks them all. A
+/// round that is under way may have asked already, so that another follows it. Gives since when it is due; none where
+/// it is not polled.
 ///
 /// # Errors
 /// If the database does not confirm.
@@ -305,8 +315,9 @@ pub async fn make_due(
     database: &Database,
     workspace: WorkspaceId,
     source: SourceId,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<OffsetDateTime>, sqlx::Error> {
     let mut tx = database.workspace(workspace).await?;
+    lock(&mut tx, workspace, source).await?;
     sqlx::query!(
         "UPDATE polls SET due_at = now()
           WHERE workspace_id = $1 AND source_id = $2 AND due_at < now() + interval '1 day'",
@@ -315,15 +326,33 @@ pub async fn make_due(
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query!(
+    let due_at = sqlx::query_scalar!(
         "UPDATE sources SET next_poll_at = now()
-          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL AND next_poll_at IS NOT NULL",
+          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL AND next_poll_at IS NOT NULL
+          RETURNING next_poll_at",
         workspace.uuid(),
         source.uuid()
     )
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(due_at.flatten())
+}
+
+/// Keeps others from changing the plan of a source until the transaction's end. Gives when the source is due.
+async fn lock(
+    tx: &mut PgConnection,
+    workspace: WorkspaceId,
+    source: SourceId,
+) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    let due_at = sqlx::query_scalar!(
+        "SELECT next_poll_at FROM sources WHERE workspace_id = $1 AND source_id = $2 FOR NO KEY UPDATE",
+        workspace.uuid(),
+        source.uuid()
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(due_at.flatten())
 }
 
 /// How stores are reached under these settings.

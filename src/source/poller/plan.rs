@@ -17,6 +17,8 @@ use time::OffsetDateTime;
 const REFUSED_FOR: Duration = Duration::from_secs(6 * 3600);
 /// How long polls that were stopped are not made: for good.
 const STOPPED_FOR: time::Duration = time::Duration::days(3650);
+/// A refused poll that is due later than this was stopped, and is nobody's to make due ([`super::make_due`]).
+const STOPPED_FROM: time::Duration = time::Duration::days(1);
 /// The share of the budget that hot polls have in any case.
 const HOT_SHARE: f64 = 0.1;
 
@@ -34,6 +36,13 @@ pub(super) struct Planned {
     pub(super) refused: Option<String>,
     /// Whether the row is not as it is here.
     dirty: bool,
+}
+
+impl Planned {
+    /// Whether it is not made for good, whoever wishes it.
+    fn is_stopped(&self) -> bool {
+        self.refused.is_some() && self.due_at > OffsetDateTime::now_utc() + STOPPED_FROM
+    }
 }
 
 /// All polls of a key, by name.
@@ -288,13 +297,26 @@ impl Plan {
         self.polls.values().map(|p| p.due_at).min()
     }
 
-    /// Writes what has changed. A crash before this leaves the old dates: polls are asked again.
-    pub(super) async fn write(&mut self, database: &Database, gone: &[String]) -> Result<(), sqlx::Error> {
+    /// Writes what has changed, at the end of a round that was due at `round`. If the source was made due meanwhile, so is
+    /// all that is written: its answers may be older than the wish. A crash before this leaves the old dates: polls are
+    /// asked again.
+    pub(super) async fn write(
+        &mut self,
+        database: &Database,
+        gone: &[String],
+        round: Option<OffsetDateTime>,
+    ) -> Result<(), sqlx::Error> {
         let dirty: Vec<(&String, &Planned)> = self.polls.iter().filter(|(_, p)| p.dirty).collect();
         if dirty.is_empty() && gone.is_empty() {
             return Ok(());
         }
         let mut tx = database.workspace(self.workspace).await?;
+        // One after the other with whoever makes polls due: what of it is not seen here comes after.
+        let wished = super::lock(&mut tx, self.workspace, self.source).await?.filter(|at| Some(*at) != round);
+        let due_at = |planned: &Planned| match wished {
+            Some(wished) if !planned.is_stopped() => wished.min(planned.due_at),
+            _ => planned.due_at,
+        };
         sqlx::query!(
             "INSERT INTO polls (workspace_id, source_id, poll, due_at, answered_at, requests, hot, failures, refused)
              SELECT $1, $2, * FROM unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::int4[], $7::bool[],
@@ -305,7 +327,7 @@ impl Plan {
             self.workspace.uuid(),
             self.source.uuid(),
             &dirty.iter().map(|(name, _)| (*name).clone()).collect::<Vec<_>>(),
-            &dirty.iter().map(|(_, p)| p.due_at).collect::<Vec<_>>(),
+            &dirty.iter().map(|(_, p)| due_at(p)).collect::<Vec<_>>(),
             &dirty.iter().map(|(_, p)| p.answered_at).collect::<Vec<_>>() as &[Option<OffsetDateTime>],
             &dirty.iter().map(|(_, p)| p.requests).collect::<Vec<_>>(),
             &dirty.iter().map(|(_, p)| p.hot).collect::<Vec<_>>(),

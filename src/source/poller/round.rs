@@ -4,7 +4,7 @@ use super::client::{Client, KnownApp};
 use super::plan::Plan;
 use super::{Due, LONGEST_WAIT, Poller, REFUSALS, Station, Unusable, draw};
 use crate::observation::event::Told;
-use crate::observation::record::{self, Asked};
+use crate::observation::record::{self, Asked, Missed};
 use crate::observation::{Doubt, Kind, News, Via};
 use crate::source::app_store::webhook::Event;
 use crate::source::fetch::{ForbiddenCause, StoreError};
@@ -44,6 +44,8 @@ struct Outcome {
     /// The last failure of one poll.
     failed: Option<StoreError>,
     news: News,
+    /// What was missing from its listings.
+    missed: Missed,
     /// There is more to ask at once.
     unfinished: bool,
 }
@@ -59,7 +61,7 @@ impl Poller {
         let outcome = self.ask(due, &mut station.client, &mut plan, told).await?;
         let hot = self.hot(due).await?;
         plan.settle(&hot, &self.settings, station.client.allowance(), &outcome.answered, draw);
-        plan.write(&self.database, &outcome.gone).await?;
+        plan.write(&self.database, &outcome.gone, due.at).await?;
         self.note_round(due, &station.client).await?;
         let whole = outcome.ended.is_none();
         metrics::counter!("statusledger_sweeps_total", "outcome" => if whole { "ok" } else { "failed" })
@@ -135,11 +137,14 @@ impl Poller {
             };
             let since = plan.answered_at(&poll).unwrap_or(at) - TOLD_AGAIN;
             client.look_for_what_was_told(told.then_some(since));
+            if client.needs_hot_builds(&poll) {
+                client.look_for_hot_builds(self.hot_builds(due).await?);
+            }
             let mut look = Look::default();
             let answer = tokio::time::timeout(LONGEST_POLL, client.look(&poll, &mut look))
                 .await
                 .unwrap_or(Err(StoreError::Timeout));
-            let news = record::record(&self.writer, &asked, &look).await?;
+            let news = record::record(&self.writer, &asked, &look, &mut outcome.missed).await?;
             outcome.news.transitions += news.transitions;
             self.backfill(due, client.store(), std::mem::take(&mut look.told)).await?;
             let now = OffsetDateTime::now_utc();
@@ -244,7 +249,7 @@ impl Poller {
             match answer {
                 Some(observation) => {
                     let look = Look { observations: vec![observation], ..Look::default() };
-                    let news = record::record(&self.writer, &asked, &look).await?;
+                    let news = record::record(&self.writer, &asked, &look, &mut outcome.missed).await?;
                     outcome.news.transitions += news.transitions;
                 }
                 None if doubt.absent => {
@@ -298,6 +303,21 @@ impl Poller {
         .fetch_all(&mut *tx)
         .await?;
         Ok(rows.into_iter().filter_map(|r| Some((Kind::from_name(&r.kind)?, r.scope))).collect())
+    }
+
+    /// The ids of builds that are hot themselves or in TestFlight, whose states go by the ids of their builds.
+    async fn hot_builds(&self, due: &Due) -> Result<Vec<String>, sqlx::Error> {
+        let mut tx = self.database.workspace(due.workspace).await?;
+        sqlx::query_scalar!(
+            "SELECT subject_key FROM subjects
+              WHERE workspace_id = $1 AND source_id = $2 AND (hot OR pending_state IS NOT NULL) AND gone_at IS NULL
+                AND kind IN ('build', 'beta_internal', 'beta_external', 'beta_review')
+              GROUP BY subject_key ORDER BY min(last_seen_at), subject_key",
+            due.workspace.uuid(),
+            due.source.uuid()
+        )
+        .fetch_all(&mut *tx)
+        .await
     }
 
     /// Notes when the key was last used, and the store's word on its limit.

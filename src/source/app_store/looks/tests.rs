@@ -86,7 +86,7 @@ async fn key() -> AppStoreKey {
 }
 
 fn acme() -> Known {
-    Known { apps: vec![known("1001")], told_since: None }
+    Known { apps: vec![known("1001")], ..Known::default() }
 }
 
 fn known(id: &str) -> KnownApp {
@@ -433,6 +433,42 @@ async fn the_newest_builds_are_one_request_and_all_builds_all_pages() {
     assert_eq!(store.paths().len(), 3);
 }
 
+#[tokio::test]
+async fn a_hot_build_that_is_not_among_the_newest_is_asked_for_by_name() {
+    let store = Store::new(|_, query| {
+        let named = query.split('&').find_map(|part| part.strip_prefix("filter[id]="));
+        let ids = named.unwrap_or("new");
+        let builds = ids.split(',').map(|id| build(id, "1001", "VALID")).collect();
+        let (status, mut body) = list(builds, included_of_builds());
+        if named.is_none() {
+            body["links"]["next"] = "/v1/builds?cursor=2".into();
+        }
+        (status, body)
+    })
+    .await;
+    let hot = |count: usize| (0..count).map(|n| format!("old{n}")).chain(["new".to_owned()]).collect();
+    let asked = |count: usize| Known { hot_builds: hot(count), ..acme() };
+    let (seen, result) = store.look("recent_builds", &asked(51)).await;
+    result.unwrap();
+    assert!(seen.covered.is_empty(), "what is not among these is not missing");
+    assert_eq!(lines(&seen).iter().filter(|line| line.starts_with("build 1001 old")).count(), 51);
+    assert_eq!(store.paths().len(), 3, "the newest, 50 and one");
+    assert!(
+        !store
+            .asked
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(_, query)| query.contains("=new") || query.contains(",new"))
+    );
+    // However many there are, it ends: the others have their turn when these were seen.
+    store.look("recent_builds", &asked(1000)).await.1.unwrap();
+    assert_eq!(store.paths().len(), 3 + 5);
+    // All that there is was on the page, or there is nothing hot behind it.
+    store.look("recent_builds", &asked(0)).await.1.unwrap();
+    assert_eq!(store.paths().len(), 8 + 1);
+}
+
 fn version(id: &str, phased: Value) -> Value {
     related(
         "appStoreVersions",
@@ -507,7 +543,8 @@ fn item(id: &str) -> Value {
 
 #[tokio::test]
 async fn submissions_are_asked_for_fifty_apps_at_once() {
-    let known = Known { apps: (0..51).map(|number| known(&format!("{number}"))).collect(), told_since: None };
+    let known =
+        Known { apps: (0..51).map(|number| known(&format!("{number}"))).collect(), ..Known::default() };
     let store = Store::new(|_, query| {
         let asked = query.split('&').find_map(|part| part.strip_prefix("filter[app]=")).unwrap();
         let first = asked.split(',').next().unwrap();
