@@ -1,5 +1,6 @@
 //! The instance: its name, its own workspace and ledger, and how both come to be at the first start.
 
+use crate::audit::{Act, Action};
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::Outbox;
 use crate::id::{LedgerId, NodeId, WorkspaceId};
@@ -145,6 +146,12 @@ impl Instance {
         for event in &change.events {
             drafts.push(Draft::new(event.event_type.as_str(), event.data.clone())?);
         }
+        let act = Act::system();
+        let record = act.of(Action::KeyRingChanged).detail(
+            "change",
+            Value::Array(change.events.iter().map(|e| Value::String(e.event_type.as_str().into())).collect()),
+        );
+        drafts.push(record.draft()?);
         let keyring = Keyring::with(database.clone(), Arc::clone(key_encryption_key), change.ring)?;
         let writer = Writer::new(database.clone(), keyring, data_keys.clone(), node, outbox.clone());
         let data_key = data_keys.within(&mut tx).await?;

@@ -4,6 +4,7 @@
 //! memory for signing, and changed: under a lock that every append with deliveries shares, so that no receipt is
 //! fixed under a key that has just been retired, and together with its events in the instance's ledger.
 
+use crate::audit::{Act, Action};
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{LedgerId, WorkspaceId};
 use crate::ledger::append::{RING_LOCK, unix_micros};
@@ -16,6 +17,7 @@ use statusledger_keys::sealing::SealError;
 use statusledger_keys::signing::{KeyPurpose, OwnCheck, SignError, parse_purpose};
 use statusledger_verify::Hash;
 use statusledger_verify::checkpoint::Checkpoint;
+use statusledger_verify::json::Value;
 use statusledger_verify::manifest::{KeyManifest, Pin, TrustedKeys};
 use statusledger_verify::time::Timestamp;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -261,6 +263,7 @@ impl Keyring {
     pub async fn change<T>(
         &self,
         writer: &Writer,
+        act: &Act,
         instance_workspace: WorkspaceId,
         operation: impl FnOnce(&Ring, Timestamp) -> Result<(Change, T), Error>,
     ) -> Result<T, Error> {
@@ -274,12 +277,15 @@ impl Keyring {
         let micros = unix_micros().max(locked.recorded_at());
         let now = Timestamp::from_unix_micros(micros).unwrap_or_else(Timestamp::now);
         let (change, value) = operation(snapshot.ring(), now)?;
-        let drafts: Vec<Draft> = change
+        let mut drafts: Vec<Draft> = change
             .events
             .iter()
             .map(|e| Draft::new(e.event_type.as_str(), e.data.clone()))
             .collect::<Result<_, _>>()
             .map_err(|e| Error::Manifest(e.to_string()))?;
+        let what = change.events.iter().map(|e| Value::String(e.event_type.as_str().into())).collect();
+        let record = act.of(Action::KeyRingChanged).detail("change", Value::Array(what));
+        drafts.push(record.draft().map_err(|e| Error::Manifest(e.to_string()))?);
         locked.append_at(&drafts, micros).await?;
         store(&mut locked, &change.to_stored(&self.key_encryption_key)?).await?;
         locked.commit().await?;

@@ -10,6 +10,7 @@ use crate::access::denial::{Denials, write_denials};
 use crate::access::secret::AccessSecret;
 use crate::access::session::SessionSettings;
 use crate::access::{Gate, keys};
+use crate::audit::{self, Act};
 use crate::config::Settings;
 use crate::database::{self, Database};
 use crate::delivery::channels::webhook;
@@ -25,6 +26,7 @@ use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::source::inbound::SourceTokens;
 use crate::source::poller::Poller;
 use crate::source::webhook::WebhookSecrets;
+use crate::workspace;
 use anyhow::{Context, Result, anyhow, bail};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use nix::fcntl::{Flock, FlockArg};
@@ -252,6 +254,9 @@ impl Node {
             .await
             .context("the database does not hold the history that was signed; run `statusledger doctor`")?;
         tracing::info!(ledgers = checked, "the heads agree with what was signed");
+        audit::startup::record(&writer, instance.workspace, directory.node, settings)
+            .await
+            .context("what changed since the last start cannot be put on the record")?;
         queue::forget_past(&database, directory.node).await?;
 
         let (stop, stopping) = watch::channel(false);
@@ -294,6 +299,7 @@ impl Node {
                 idle: hours(settings.access.session_idle_h),
                 longest: hours(settings.access.session_longest_h),
             },
+            deletion_waits: time::Duration::seconds_f64(settings.access.deletion_waits_h * 3600.0),
         });
         let proxies = trusted_proxies(settings)?;
         let denied = tokio::spawn(write_denials(writer.clone(), instance.workspace, noted, stopping.clone()));
@@ -512,6 +518,9 @@ async fn housekeeping(watched: &Watched) {
     if let Err(e) = old {
         tracing::debug!(error = %e, "old events of the stores stay for now");
     }
+    if let Err(e) = workspace::end::end_due(&watched.writer).await {
+        tracing::error!(error = %e, "a workspace whose time has come is not ended yet");
+    }
     if let Err(e) = watched.keyring.reload().await {
         tracing::warn!(error = %e, "the key ring cannot be read again");
         return;
@@ -527,7 +536,7 @@ async fn housekeeping(watched: &Watched) {
         }
         let done = watched
             .keyring
-            .change(&watched.writer, watched.instance.workspace, |ring, now| {
+            .change(&watched.writer, &Act::system(), watched.instance.workspace, |ring, now| {
                 // Another node may have done it meanwhile.
                 let still = ring.due(now).iter().any(|d| d.work == due.work && d.now);
                 let change = match due.work {

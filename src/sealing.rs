@@ -78,6 +78,17 @@ impl DataKeys {
         Ok(Arc::new(DataKey::unwrap(&self.key_encryption_key, *workspace.uuid().as_bytes(), &wrapped)?))
     }
 
+    /// Forgets the key of a workspace whose key was destroyed.
+    pub fn forget(&self, workspace: WorkspaceId) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+    }
+
+    /// The workspaces whose keys are in memory.
+    #[must_use]
+    pub fn known(&self) -> Vec<WorkspaceId> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// Makes the workspace's data key, in the transaction that makes the workspace.
     ///
     /// # Errors

@@ -6,9 +6,10 @@ use statusledger::database::{Database, roles};
 use std::collections::BTreeMap;
 
 /// Tables that belong to no workspace, each with the reason.
-const OF_NO_WORKSPACE: [(&str, &str); 11] = [
+const OF_NO_WORKSPACE: [(&str, &str); 12] = [
     ("_sqlx_migrations", "the schema's version"),
     ("identities", "people, filtered by person"),
+    ("instance_facts", "the schema's version, the nodes' settings"),
     ("instance_secrets", "sealed; the instance's"),
     ("passkeys", "people, filtered by person"),
     ("sessions", "people, filtered by person"),

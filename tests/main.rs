@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod audit;
 mod cli;
 mod crash;
 mod delivery;
@@ -22,3 +23,4 @@ mod stores;
 mod tamper;
 mod truth;
 mod webhook;
+mod workspaces;

@@ -1,6 +1,7 @@
 //! `keys`.
 
 use super::{KeysCommand, RootCommand, Where, show};
+use crate::audit::Act;
 use crate::config::Settings;
 use crate::database::{Database, attach};
 use crate::delivery::Outbox;
@@ -104,7 +105,7 @@ async fn change(
 ) -> Result<()> {
     let events = opened
         .keyring
-        .change(&opened.writer, opened.instance.workspace, |ring: &Ring, now: Timestamp| {
+        .change(&opened.writer, &Act::operator(), opened.instance.workspace, |ring: &Ring, now: Timestamp| {
             let lent_ring;
             let ring = match lent {
                 Some(file) => {

@@ -191,7 +191,12 @@ impl From<crate::ledger::append::Error> for Problem {
                 Err(e) => Self::internal(e),
             },
             Error::Draft(e) => e.into(),
-            e @ Error::Sealing(_) => Self::internal(e),
+            Error::Sealing(e) => match &*e {
+                crate::sealing::Error::Missing(id) => {
+                    Self::not_found(format!("The workspace {id} does not exist."))
+                }
+                e => Self::internal(e),
+            },
         }
     }
 }
