@@ -6,7 +6,7 @@
 //! * [`source`]: where observations come from · [`observation`]: what was said, and whether it is news
 //! * [`ledger`]: the append-only log, its tree, its checkpoints, its export · [`receipt`]: entry, proof, signature
 //! * [`delivery`]: destinations, lanes, sending
-//! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`access`]: who may ask
+//! * [`keyring`]: the signing keys · [`key_encryption`]: what they and the data keys lie under · [`sealing`]: the data keys · [`access`]: who may ask
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
 //! * [`doctor`]: everything stored, verified again
@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod http;
 pub mod id;
 pub mod instance;
+pub mod key_encryption;
 pub mod keyring;
 pub mod ledger;
 pub mod node;

@@ -6,10 +6,13 @@ use statusledger::database::{Database, roles};
 use std::collections::BTreeMap;
 
 /// Tables that belong to no workspace, each with the reason.
-const OF_NO_WORKSPACE: [(&str, &str); 5] = [
+const OF_NO_WORKSPACE: [(&str, &str); 8] = [
     ("_sqlx_migrations", "the schema's version"),
     ("api_tokens", "administrators' tokens"),
     ("instance", "names the workspace of its own events"),
+    ("key_encryption_holders", "which node holds which key-encryption keys"),
+    ("key_encryption_keys", "what KMS wrapped"),
+    ("key_encryption_rewraps", "the replacing of key-encryption keys"),
     ("key_manifests", "the instance's keys"),
     ("signing_keys", "the instance's keys"),
 ];
