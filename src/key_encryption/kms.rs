@@ -151,10 +151,12 @@ impl Kms {
         let Some(service) = error.as_service_error() else {
             return Error::Unreachable { what, kms_key, place, why: chain(&error) };
         };
-        let code = service.code().unwrap_or("an error without a name").to_owned();
+        // An answer that is not KMS's own (a proxy's) has no name.
+        let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
+        let code = service.code().map_or_else(|| format!("HTTP {status}"), ToOwned::to_owned);
         let said = service.message().unwrap_or("no more words").to_owned();
         let advice = match code.as_str() {
-            "AccessDeniedException" => {
+            "AccessDeniedException" | "HTTP 403" => {
                 format!(
                     "the node's credentials need {permission} on this key, and the key has to be the right one"
                 )

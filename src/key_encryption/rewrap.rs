@@ -158,6 +158,8 @@ impl Rewrap<'_> {
     async fn run(mut self, session: &mut PgConnection, target: &Target) -> Result<Done, Error> {
         let current = current(session).await?;
         let (to, made) = self.target(session, target, current).await?;
+        // This process seals and opens too: the entry at the end.
+        self.keys.hold(Arc::clone(&to));
         if to.id() != current {
             let new = to.id();
             let changed = self.change(session, current, new, made).await;
@@ -169,7 +171,7 @@ impl Rewrap<'_> {
             }
             changed?;
         }
-        let held = self.keys.held().with(Arc::clone(&to));
+        let held = self.keys.held();
         let mut left = Vec::new();
         let workspaces = self.workspaces().await?;
         let signing = self.signing_keys(to.id()).await?;
