@@ -147,14 +147,14 @@ impl Kms {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let (kms_key, place) = (kms_key.to_owned(), self.place.clone());
+        let by = format!("{kms_key} {}", self.place);
         let Some(service) = error.as_service_error() else {
-            return Error::Unreachable { what, kms_key, place, why: chain(&error) };
+            return Error::Unreachable { what, by, why: chain(&error) };
         };
         // An answer that is not KMS's own (a proxy's) has no name.
         let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
         let code = service.code().map_or_else(|| format!("HTTP {status}"), ToOwned::to_owned);
-        let said = service.message().unwrap_or("no more words").to_owned();
+        let said = format!("{code}: {}", service.message().unwrap_or("no more words"));
         let advice = match code.as_str() {
             "AccessDeniedException" | "HTTP 403" => {
                 format!(
@@ -174,7 +174,7 @@ impl Kms {
             | "IncompleteSignature" => "the credentials are not valid".into(),
             _ => "see AWS's documentation of this error".into(),
         };
-        Error::Refused { what, kms_key, place, code, said, advice }
+        Error::Refused { what, by, said, advice }
     }
 }
 

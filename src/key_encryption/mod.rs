@@ -46,29 +46,23 @@ pub enum Error {
     #[error("AWS KMS needs a region: set kms.region, or name the key by its ARN")]
     Region,
     /// KMS did not answer, or there are no credentials to ask it with.
-    #[error("AWS KMS cannot be asked to {what} ({kms_key} {place}): {why}")]
+    #[error("AWS KMS cannot be asked to {what} ({by}): {why}")]
     Unreachable {
         /// What it was to do.
         what: &'static str,
-        /// By which KMS key.
-        kms_key: String,
-        /// Region, and endpoint.
-        place: String,
+        /// By which KMS key, in which region, and at which endpoint.
+        by: String,
         /// What the SDK says.
         why: String,
     },
     /// KMS answered that it will not.
-    #[error("AWS KMS refuses to {what} ({kms_key} {place}): {code}: {said}; {advice}")]
+    #[error("AWS KMS refuses to {what} ({by}): {said}; {advice}")]
     Refused {
         /// What it was to do.
         what: &'static str,
-        /// By which KMS key.
-        kms_key: String,
-        /// Region, and endpoint.
-        place: String,
-        /// KMS's name of the error.
-        code: String,
-        /// KMS's words.
+        /// By which KMS key, in which region, and at which endpoint.
+        by: String,
+        /// KMS's name of the error, and its words.
         said: String,
         /// Ours.
         advice: String,
