@@ -164,10 +164,15 @@ impl Rewrap<'_> {
             let new = to.id();
             let changed = self.change(session, current, new, made).await;
             if changed.is_err() && made {
-                // A crash here leaves it to the next run.
-                sqlx::query!("DELETE FROM key_encryption_keys WHERE key_id = $1", &new.as_bytes()[..])
-                    .execute(&mut *session)
-                    .await?;
+                // A crash here leaves it to the next run. A change that was made all the same, its confirmation being
+                // lost, keeps it.
+                sqlx::query!(
+                    "DELETE FROM key_encryption_keys
+                      WHERE key_id = $1 AND key_id NOT IN (SELECT key_encryption_key FROM instance)",
+                    &new.as_bytes()[..]
+                )
+                .execute(&mut *session)
+                .await?;
             }
             changed?;
         }
