@@ -14,6 +14,7 @@ mod histories;
 mod http;
 mod isolation;
 mod keys;
+mod kms;
 mod ledger;
 mod proofs;
 mod source_health;

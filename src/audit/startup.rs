@@ -93,8 +93,8 @@ mod tests {
 
     #[test]
     fn settings_are_shown_flat_and_without_addresses_of_databases() {
-        let mut settings = Settings::default();
-        settings.database_url = Some("postgres://u:secret@h/d".into());
+        let settings =
+            Settings { database_url: Some("postgres://u:secret@h/d".into()), ..Settings::default() };
         let flat = shown(&settings);
         assert_eq!(flat["delivery.deadline_s"], 20.0);
         assert!(!flat.to_string().contains("secret"));

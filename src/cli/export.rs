@@ -6,17 +6,16 @@ use crate::config::Settings;
 use crate::database::{Database, attach};
 use crate::delivery::Outbox;
 use crate::id::WorkspaceId;
+use crate::key_encryption::KeyEncryption;
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::SeenHeads;
 use crate::ledger::export::{self, Exporter, Request};
-use crate::node;
 use crate::sealing::DataKeys;
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Writes an export.
 ///
@@ -34,11 +33,11 @@ pub async fn run(settings: &Settings, args: ExportArgs) -> Result<u8> {
 /// # Errors
 /// If the keys do not open.
 pub async fn exporter(settings: &Settings, database: &Database) -> Result<Exporter> {
-    let key = Arc::new(node::key_encryption_key(settings, database).await?);
+    let keys = KeyEncryption::load(settings, &settings.instance, database).await?;
     Ok(Exporter {
         database: database.clone(),
-        keyring: Keyring::load(database.clone(), Arc::clone(&key)).await?,
-        data_keys: DataKeys::new(database.clone(), key),
+        keyring: Keyring::load(database.clone(), keys.clone()).await?,
+        data_keys: DataKeys::new(database.clone(), keys),
         seen: SeenHeads::join(&settings.data_dir.join("heads"))?,
     })
 }

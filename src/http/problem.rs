@@ -208,7 +208,9 @@ impl From<crate::sealing::Error> for Problem {
             crate::sealing::Error::Missing(id) => {
                 Self::not_found(format!("The workspace {id} does not exist."))
             }
-            e @ crate::sealing::Error::Seal(_) => Self::internal(e),
+            e @ (crate::sealing::Error::Seal(_) | crate::sealing::Error::KeyEncryption(_)) => {
+                Self::internal(e)
+            }
         }
     }
 }
