@@ -16,6 +16,7 @@ mod isolation;
 mod keys;
 mod kms;
 mod ledger;
+mod lies;
 mod proofs;
 mod source_health;
 mod sources;

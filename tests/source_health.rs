@@ -177,6 +177,76 @@ async fn what_one_poll_may_not_read_is_named_and_the_others_go_on() {
         .await;
 }
 
+/// How often a store was asked for what has this in its path.
+fn asked(simulator: &Simulator, part: &str) -> usize {
+    simulator.requests().iter().filter(|r| r.path.contains(part)).count()
+}
+
+#[tokio::test]
+async fn a_list_that_does_not_answer_delays_itself_alone() {
+    let scene = Scene::of(with_version("IN_REVIEW"), always).await;
+    scene.healthy(&scene.apple, "ok").await;
+    scene.fault(Fault::new(FaultKind::ServerError).at("/buildUploads"));
+    let source = scene.healthy(&scene.apple, "degraded").await;
+    assert!(text(&source, "health_detail").contains("uploads: the store failed with status 500"), "{source}");
+    // Every 0.1 s as before: one that waits for the list waits twice as long each time.
+    let others = ["/appStoreVersions", "/appAvailabilityV2", "/v1/reviewSubmissions", "/v1/builds"];
+    let before: Vec<usize> = others.iter().map(|part| asked(&scene.simulator, part)).collect();
+    eventually("thirty more of every other list", || async {
+        let more = |(part, before): (&&str, &usize)| asked(&scene.simulator, part) >= before + 30;
+        others.iter().zip(&before).all(more).then_some(())
+    })
+    .await;
+    scene.apply(version("v1", "REJECTED"));
+    scene.told(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
+    scene.end_faults();
+    scene.healthy(&scene.apple, "ok").await;
+    assert_eq!(changes(&scene).await, of(&[("ok", "degraded"), ("degraded", "ok")]));
+}
+
+#[tokio::test]
+async fn a_new_key_is_read_but_for_the_list_that_does_not_answer() {
+    let world = World::with(always).await;
+    let simulator = stores(both("IN_REVIEW")).await;
+    for path in ["/buildUploads", "/tracks/beta/", "/tracks/alpha/"] {
+        simulator.apply(Step::Fault(Fault::new(FaultKind::ServerError).at(path))).unwrap();
+    }
+    let workspace = world.workspace("stores").await;
+    for request in [apple_request(&simulator), google_request(&simulator)] {
+        world.api.post(&workspace.at("/sources"), request).await.expect(201);
+    }
+    eventually("the rest of both stores", || async {
+        let seen = workspace.entries_of("store.version.first_seen").await.len()
+            + workspace.entries_of("store.release.first_seen").await.len();
+        let again =
+            ["/v1/apps", "/appAvailabilityV2", "apps:search", "/tracks/production/", "/tracks/internal/"];
+        (seen == 2 && again.iter().all(|part| asked(&simulator, part) > 20)).then_some(())
+    })
+    .await;
+    let listed = world.api.get(&workspace.at("/sources")).await.expect(200).json();
+    let details: Vec<&str> =
+        listed["items"].as_array().unwrap().iter().map(|s| text(s, "health_detail")).collect();
+    assert!(details[0].contains("of uploads: ") && details[1].contains("of releases: "), "{details:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_for_by_itself_keeps_nothing_else_waiting() {
+    let scene = Scene::of(with_version("IN_REVIEW"), always).await;
+    scene.healthy(&scene.apple, "ok").await;
+    scene.fault(Fault::new(FaultKind::ServerError).at("/v1/appStoreVersions/"));
+    // What is missing is asked for by itself, in vain, each time that it is missing.
+    scene.apply(Step::RemoveVersion { id: "v1".into() });
+    eventually("a question in vain", || async {
+        (asked(&scene.simulator, "/v1/appStoreVersions/") > 0).then_some(())
+    })
+    .await;
+    let before = asked(&scene.simulator, "/appAvailabilityV2");
+    eventually("thirty more of another list", || async {
+        (asked(&scene.simulator, "/appAvailabilityV2") >= before + 30).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn agreements_clocks_and_answers_that_are_none_are_told_apart() {
     let scene = Scene::of(with_version("IN_REVIEW"), always).await;

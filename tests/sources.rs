@@ -6,8 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use statusledger::id::SourceId;
+use statusledger::observation::record::{Asked, Missed, record};
+use statusledger::observation::{Kind, Observation};
 use statusledger::source::inbound::MAX_PAYLOAD;
+use statusledger::source::look::{Covered, Look};
+use statusledger::source::store::Store;
 use statusledger_simulator::{Fault, FaultKind, Options, Scenario, Service, Simulator, Step};
+use statusledger_verify::json::Object;
 use std::collections::BTreeSet;
 
 const SCENARIO: &str = r#"
@@ -545,4 +550,60 @@ async fn what_changes_many_subjects_compares_none_with_each_before_postgres_has_
         let plan = plan.join("\n");
         assert!(plan.contains("hashed SubPlan") && !plan.contains("Nested Loop"), "{update}\n{plan}");
     }
+}
+
+#[tokio::test]
+async fn a_look_at_very_many_subjects_is_recorded_in_time_that_grows_with_their_number() {
+    const SUBJECTS: usize = 150_000;
+    let world = World::with(|s| (s.polling.interval_s, s.polling.settled_s) = (3600.0, 3600.0)).await;
+    let simulator = simulator().await;
+    let workspace = world.workspace("many").await;
+    let [apple, _] = requests(&simulator);
+    let made = world.api.post(&workspace.at("/sources"), apple).await.expect(201).json();
+    let source: SourceId = made["id"].as_str().unwrap().parse().unwrap();
+    sqlx::query(
+        "INSERT INTO subjects (workspace_id, source_id, kind, subject_key, app, scope, description, state, state_since,
+                               first_seen_at, last_seen_at, seq)
+         SELECT $1, $2, 'build', 'many' || n, 'com.acme.weather', '1001', '{}', 'VALID', now(), now(), now(), 1
+           FROM generate_series(1, $3) AS n",
+    )
+    .bind(workspace.id.uuid())
+    .bind(source.uuid())
+    .bind(SUBJECTS as i32)
+    .execute(&mut world.database.superuser().await)
+    .await
+    .unwrap();
+    let observation = |n: usize| Observation {
+        kind: Kind::Build,
+        key: format!("many{n}"),
+        app: "com.acme.weather".into(),
+        scope: "1001".into(),
+        description: Object::default(),
+        state: "VALID".into(),
+        facts: Object::default(),
+        store_at: None,
+    };
+    // The last of them is missing, and each app's list was read to its end.
+    let look = Look {
+        observations: (1..SUBJECTS).map(observation).collect(),
+        covered: (0..SUBJECTS)
+            .map(|n| Covered { kind: Kind::Build, scope: Some((1001 + n).to_string()) })
+            .collect(),
+        ..Look::default()
+    };
+    let at = time::OffsetDateTime::now_utc();
+    let asked = Asked { workspace: workspace.id, source, store: Store::AppStore, at, direct: false };
+    let mut missed = Missed::default();
+    let recorded = record(&world.node().writer, &asked, &look, &mut missed);
+    let news = tokio::time::timeout(2 * crate::harness::DEADLINE, recorded).await.unwrap().unwrap();
+    assert_eq!((news.first_seen, news.transitions, news.left_out), (0, 0, 0));
+    let (seen, missing): (i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE last_seen_at = $1), count(*) FILTER (WHERE missing = 1) FROM subjects
+          WHERE subject_key LIKE 'many%'",
+    )
+    .bind(at)
+    .fetch_one(&mut world.database.superuser().await)
+    .await
+    .unwrap();
+    assert_eq!((seen, missing), (SUBJECTS as i64 - 1, 1));
 }

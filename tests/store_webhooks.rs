@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use statusledger::source::inbound::MAX_PAYLOAD;
 use statusledger_simulator::PingShape;
 use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A scene whose app has a webhook of the store's at the scene's source.
 async fn told(state: &str) -> Scene {
@@ -126,7 +128,8 @@ async fn what_is_too_large_and_what_is_no_event_is_refused_and_not_recorded() {
         let signature = signature(SECRET, &body);
         scene.knock(body, &[&signature]).await
     };
-    assert_eq!(signed(vec![b' '; MAX_PAYLOAD + 1]).await.problem(413), "too-large");
+    // Nobody can tell whether what was not read was signed.
+    assert_eq!(signed(vec![b' '; MAX_PAYLOAD + 1]).await.problem(401), "unauthorized");
     let mut instanceless = version_event("e1", "v1", "A", "B", &now());
     instanceless["data"]["relationships"] = json!({});
     let mut stateless = version_event("e1", "v1", "A", "B", &now());
@@ -228,6 +231,11 @@ async fn a_secret_is_changed_at_once_and_stands_nowhere_in_clear() {
     put(Value::Null).await.expect(204);
     assert_eq!((with(NEW, "e4").await, with("", "e5").await), (401, 401));
     assert_eq!(put("short".into()).await.problem(422), "invalid");
+    // To say nothing is not to say that there is none.
+    for nothing in [json!({}), json!({ "secrets": null })] {
+        let answer = send(scene.api().request("PUT", &path).json(&nothing)).await;
+        assert_eq!(answer.problem(422), "invalid");
+    }
     let changed = scene.workspace.entries_of("source.changed").await;
     let said: Vec<&str> = changed.iter().map(|e| text(&e["data"], "webhook_secret")).collect();
     assert_eq!(said, ["set", "removed"]);
@@ -335,4 +343,127 @@ async fn a_source_without_a_key_is_told_and_never_asked() {
     // Without either there is no source.
     let neither = json!({ "kind": "app_store", "name": "neither" });
     assert_eq!(scene.api().post(&scene.workspace.at("/sources"), neither).await.problem(422), "invalid");
+}
+
+/// What the door answers to bytes as they are, as far as it has said anything within a second after them: whoever waits for
+/// a body says nothing.
+async fn raw(scene: &Scene, source: &str, headers: &str, body: &[u8]) -> String {
+    let mut stream = at_the_door(scene, source, headers).await;
+    stream.write_all(body).await.unwrap();
+    first_line(&mut stream).await
+}
+
+async fn at_the_door(scene: &Scene, source: &str, headers: &str) -> TcpStream {
+    let host = scene.api().base.trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&host).await.unwrap();
+    let head = format!("POST /in/{source}/app-store-connect HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn first_line(stream: &mut TcpStream) -> String {
+    let mut answer = vec![0; 1024];
+    let read = tokio::time::timeout(std::time::Duration::from_secs(1), stream.read(&mut answer)).await;
+    let read = read.map_or(0, Result::unwrap);
+    String::from_utf8_lossy(&answer[..read]).lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn the_door_does_not_tell_which_sources_there_are() {
+    let scene = told("IN_REVIEW").await;
+    let unknown = scene.apple.replace(&scene.apple[scene.apple.len() - 4..], "0000");
+    let signed = format!("x-apple-signature: {}\r\n", signature("another secret", b"{}"));
+    let chunked = format!("{signed}transfer-encoding: chunked\r\n");
+    let large: Vec<u8> =
+        std::iter::repeat_n([b"10000\r\n".to_vec(), vec![b'x'; 65_536], b"\r\n".to_vec()].concat(), 17)
+            .flatten()
+            .collect();
+    for (headers, body, expected) in [
+        (format!("{signed}expect: 100-continue\r\ncontent-length: 2\r\n"), &b""[..], "HTTP/1.1 100 Continue"),
+        (format!("{signed}content-length: 2\r\n"), b"", ""),
+        (format!("{signed}content-length: 2\r\n"), b"{}", "HTTP/1.1 401 Unauthorized"),
+        (chunked.clone(), b"nonsense\r\n", "HTTP/1.1 401 Unauthorized"),
+        (chunked.clone(), &large, "HTTP/1.1 401 Unauthorized"),
+        (format!("{signed}content-length: 2000000\r\n"), b"", ""),
+    ] {
+        for source in [&scene.apple, &unknown] {
+            assert_eq!(raw(&scene, source, &headers, body).await, expected, "{source} {headers}");
+        }
+    }
+    // What it asks for is what opens it.
+    let refused = scene.knock("{}", &[]).await;
+    assert_eq!(refused.headers["www-authenticate"], "X-Apple-Signature");
+    assert!(refused.text().contains("X-Apple-Signature") && !refused.text().contains("Bearer"));
+}
+
+#[tokio::test]
+async fn a_time_that_cannot_be_said_or_have_been_dates_nothing_and_hides_nothing() {
+    let scene = told("IN_REVIEW").await;
+    let states = ["REJECTED", "WAITING_FOR_REVIEW", "IN_REVIEW", "REJECTED", "WAITING_FOR_REVIEW"];
+    let times = ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00", "1969-12-31T23:59:59Z", "now", ""];
+    let mut from = "IN_REVIEW";
+    let before = OffsetDateTime::now_utc();
+    for (n, (to, at)) in states.into_iter().zip(times).enumerate() {
+        assert_eq!(
+            scene.event(&version_event(&format!("e{n}"), "v1", from, to, at)).await,
+            "recorded",
+            "{at}"
+        );
+        from = to;
+    }
+    let news = scene.news().await;
+    assert_eq!(news.len(), 5);
+    assert!(news.iter().all(|entry| entry["data"]["store_at"].is_null()), "{news:?}");
+    let subject = scene.subjects().await.into_iter().find(|s| s["key"] == "v1").unwrap();
+    assert!(crate::truth::scene::time(&subject, "state_since") > before, "{subject}");
+}
+
+#[tokio::test]
+async fn a_body_that_comes_after_its_secret_was_changed_is_not_taken() {
+    let scene = told("IN_REVIEW").await;
+    let source = scene.workspace.at(&format!("/sources/{}", scene.apple));
+    let body = an_event("e1");
+    let (first, rest) = body.split_at(10);
+    let headers = format!(
+        "x-apple-signature: {}\r\ncontent-length: {}\r\n",
+        signature(SECRET, body.as_bytes()),
+        body.len()
+    );
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = at_the_door(&scene, &scene.apple, &headers).await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        // It waits for the rest: the secret was looked up.
+        assert_eq!(first_line(&mut stream).await, "");
+        open.push(stream);
+    }
+    let put = scene.api().request("PUT", &format!("{source}/webhook-secret"));
+    send(put.json(&json!({ "secret": "quite another secret" }))).await.expect(204);
+    let mut changed = open.pop().unwrap();
+    changed.write_all(rest.as_bytes()).await.unwrap();
+    assert_eq!(first_line(&mut changed).await, "HTTP/1.1 401 Unauthorized");
+    scene.api().delete(&source).await.expect(204);
+    let mut deleted = open.pop().unwrap();
+    deleted.write_all(rest.as_bytes()).await.unwrap();
+    assert_eq!(first_line(&mut deleted).await, "HTTP/1.1 401 Unauthorized");
+    assert_eq!(scene.lines().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_secret_that_another_node_has_changed_counts_at_once() {
+    let scene = told("IN_REVIEW").await;
+    let (second, elsewhere) = scene.world.another().await;
+    let body = an_event("e1");
+    let of_old = signature(SECRET, body.as_bytes());
+    // Known here; sealed anew there it is the same secret, and changed there another.
+    assert_eq!(scene.knock("{}", &[&signature(SECRET, b"{}")]).await.problem(422), "invalid");
+    let path = scene.workspace.at(&format!("/sources/{}/webhook-secret", scene.apple));
+    let put = |secret: &str| send(elsewhere.request("PUT", &path).json(&json!({ "secret": secret })));
+    put(SECRET).await.expect(204);
+    assert_eq!(scene.knock(body.as_bytes(), &[&of_old]).await.expect(200).json()["outcome"], "recorded");
+    put("quite another secret").await.expect(204);
+    let body = an_event("e2");
+    let of_old = signature(SECRET, body.as_bytes());
+    assert_eq!(scene.knock(body.as_bytes(), &[&of_old]).await.problem(401), "unauthorized");
+    second.stop().await;
 }

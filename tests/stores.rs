@@ -577,7 +577,18 @@ async fn pages_that_repeat_or_do_not_end_are_an_error() {
     let repeats = canned(|_, number| page(&["1"], Some(format!("/v1/apps?cursor={number}")), 9)).await;
     assert_eq!(client_of(&repeats).await.apps().await.unwrap_err(), StoreError::EndlessPages);
     let endless = canned(|_, number| page(&[], Some(format!("/v1/apps?cursor={number}")), 9)).await;
-    assert_eq!(client_of(&endless).await.apps().await.unwrap_err(), StoreError::EndlessPages);
+    let client = client_of(&endless).await;
+    assert_eq!(client.apps().await.unwrap_err(), StoreError::EndlessPages);
+    assert!(client.requests_made() <= 5, "{}", client.requests_made());
+    // An empty page among others is one.
+    let thin = canned(|_, number| {
+        let id = format!("{}", number / 4);
+        let ids: &[&str] = if number % 4 == 0 { &[&id] } else { &[] };
+        page(ids, (number < 8).then(|| format!("/v1/apps?cursor={number}")), 3)
+    })
+    .await;
+    let listing = client_of(&thin).await.apps().await.unwrap();
+    assert_eq!((listing.items.len(), listing.complete), (3, true));
 }
 
 #[tokio::test]
@@ -593,6 +604,11 @@ async fn a_walk_that_missed_something_does_not_call_itself_complete() {
     .await;
     let listing = client_of(&shifted).await.apps().await.unwrap();
     assert_eq!((listing.items.len(), listing.complete), (3, true));
+
+    // What is no segment of an address is not asked for by it.
+    let dots = canned(|_, _| page(&["1", "..", "."], None, 3)).await;
+    let listing = client_of(&dots).await.apps().await.unwrap();
+    assert_eq!((listing.items.len(), listing.complete), (1, false));
 
     let broken = canned(|_, _| {
         let good = json!({ "id": "1", "attributes": { "name": "a", "bundleId": "b" } });

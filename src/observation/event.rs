@@ -5,12 +5,13 @@
 //! on since, it fills the record and turns no state back.
 
 use super::known::{self, Known};
-use super::{Error, Kind, Via, text, timestamp};
+use super::{Error, Kind, Via, dated, text, timestamp};
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append::Locked;
 use crate::ledger::{Draft, Writer};
 use crate::source::look::Heat;
 use crate::source::store::Store;
+use sha2::{Digest, Sha256};
 use statusledger_verify::json::{Object, Value};
 use time::OffsetDateTime;
 
@@ -47,6 +48,8 @@ pub struct Told {
     pub via: Via,
     /// When it came.
     pub received_at: OffsetDateTime,
+    /// The SHA-256 of the sealed secret that it was verified with; none of what was read with the store's key.
+    pub under: Option<[u8; 32]>,
 }
 
 /// What became of an event.
@@ -67,7 +70,10 @@ pub enum Outcome {
 /// # Errors
 /// If the database does not confirm.
 pub async fn record(writer: &Writer, told: &Told, event: &StateEvent) -> Result<Outcome, Error> {
+    // One that is dated as it cannot be is taken for undated: what it says of the state is no less true.
+    let event = &StateEvent { at: dated(event.at), ..event.clone() };
     let mut locked = writer.lock(told.workspace).await?;
+    may_tell(&mut locked, told).await?;
     if !take(&mut locked, told, &event.id).await? {
         return Ok(Outcome::Repeated);
     }
@@ -107,6 +113,7 @@ pub async fn record_notice(
     data: Object,
 ) -> Result<Outcome, Error> {
     let mut locked = writer.lock(told.workspace).await?;
+    may_tell(&mut locked, told).await?;
     if !take(&mut locked, told, id).await? {
         return Ok(Outcome::Repeated);
     }
@@ -121,6 +128,22 @@ pub async fn record_notice(
     settle(&mut locked, told, id, seq).await?;
     locked.commit().await?;
     Ok(Outcome::Moved(seq as u64))
+}
+
+/// That the source is still there, and what was verified with its secret was verified with the one that it has. Both
+/// change under the head's lock: nothing is taken after the entry that says so.
+async fn may_tell(locked: &mut Locked, told: &Told) -> Result<(), Error> {
+    let sealed = sqlx::query_scalar!(
+        "SELECT webhook_secret FROM sources WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
+        told.workspace.uuid(),
+        told.source.uuid()
+    )
+    .fetch_optional(&mut ***locked)
+    .await?
+    .ok_or(Error::Gone)?;
+    let Some(under) = told.under else { return Ok(()) };
+    let same = sealed.is_some_and(|sealed| <[u8; 32]>::from(Sha256::digest(&sealed)) == under);
+    if same { Ok(()) } else { Err(Error::Gone) }
 }
 
 async fn take(locked: &mut Locked, told: &Told, id: &str) -> Result<bool, Error> {

@@ -68,6 +68,10 @@ impl Known {
 /// Rows by kind and key.
 pub(super) type Subjects = HashMap<(Kind, String), Known>;
 
+/// How many subjects one statement names. Postgres looks many up in a table of its memory as long as that holds them
+/// (`work_mem`), and compares each with each beyond that.
+pub(super) const AT_ONCE: usize = 10_000;
+
 /// The rows of these subjects, and of everything that these listings cover.
 pub(super) async fn read(
     tx: &mut PgConnection,
@@ -76,49 +80,96 @@ pub(super) async fn read(
     subjects: &[(Kind, &str)],
     covered: &[Covered],
 ) -> Result<Subjects, sqlx::Error> {
-    let kinds: Vec<&str> = subjects.iter().map(|(kind, _)| kind.name()).collect();
-    let keys: Vec<&str> = subjects.iter().map(|(_, key)| *key).collect();
+    let scoped: Vec<(Kind, &str)> =
+        covered.iter().filter_map(|c| Some((c.kind, c.scope.as_deref()?))).collect();
     let whole: Vec<&str> = covered.iter().filter(|c| c.scope.is_none()).map(|c| c.kind.name()).collect();
-    let scoped = || covered.iter().filter_map(|c| Some((c.kind.name(), c.scope.as_deref()?)));
-    let (scoped_kinds, scopes): (Vec<&str>, Vec<&str>) = scoped().unzip();
-    let rows = sqlx::query!(
-        r#"SELECT kind, subject_key, app, scope, description, state, facts, previous_state, pending_state, pending_since,
-                  state_since, last_seen_at, state_store_at, missing, gone_at IS NOT NULL AS "gone!"
-             FROM subjects
-            WHERE workspace_id = $1 AND source_id = $2
-              AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))
-                   OR (gone_at IS NULL AND (kind = ANY($5)
-                       OR (kind, scope) IN (SELECT * FROM unnest($6::text[], $7::text[])))))"#,
-        workspace.uuid(),
-        source.uuid(),
-        &kinds as &[&str],
-        &keys as &[&str],
-        &whole as &[&str],
-        &scoped_kinds as &[&str],
-        &scopes as &[&str]
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|r| {
-            let known = Known {
-                app: r.app,
-                scope: r.scope,
-                description: r.description,
-                state: r.state,
-                facts: r.facts,
-                previous_state: r.previous_state,
-                pending_state: r.pending_state,
-                pending_since: r.pending_since,
-                state_since: r.state_since,
-                last_seen_at: r.last_seen_at,
-                state_store_at: r.state_store_at,
-                missing: r.missing,
-                gone: r.gone,
-            };
-            // A kind that this version does not know was written by a newer one.
-            Some(((Kind::from_name(&r.kind)?, r.subject_key), known))
-        })
-        .collect())
+    let mut found = Subjects::new();
+    for subjects in subjects.chunks(AT_ONCE) {
+        let (kinds, keys) = names(subjects);
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT kind, subject_key, app, scope, description, state, facts, previous_state, pending_state,
+                      pending_since, state_since, last_seen_at, state_store_at, missing, gone_at IS NOT NULL AS "gone!"
+                 FROM subjects
+                WHERE workspace_id = $1 AND source_id = $2
+                  AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))) IS TRUE"#,
+            workspace.uuid(),
+            source.uuid(),
+            &kinds as &[&str],
+            &keys as &[&str]
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        found.extend(rows.into_iter().filter_map(Row::subject));
+    }
+    // One of no scopes is for what is covered whole.
+    let none: &[(Kind, &str)] = &[];
+    let chunks = scoped.chunks(AT_ONCE).chain((scoped.is_empty() && !whole.is_empty()).then_some(none));
+    for (n, scoped) in chunks.enumerate() {
+        let (kinds, scopes) = names(scoped);
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT kind, subject_key, app, scope, description, state, facts, previous_state, pending_state,
+                      pending_since, state_since, last_seen_at, state_store_at, missing, gone_at IS NOT NULL AS "gone!"
+                 FROM subjects
+                WHERE workspace_id = $1 AND source_id = $2 AND gone_at IS NULL
+                  AND (kind = ANY($3)
+                       OR ((kind, scope) IN (SELECT * FROM unnest($4::text[], $5::text[]))) IS TRUE)"#,
+            workspace.uuid(),
+            source.uuid(),
+            (if n == 0 { &whole[..] } else { &[] }) as &[&str],
+            &kinds as &[&str],
+            &scopes as &[&str]
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        found.extend(rows.into_iter().filter_map(Row::subject));
+    }
+    Ok(found)
+}
+
+/// Kinds and keys as the database takes them: the names of the ones beside the others.
+pub(super) fn names<'a>(of: &[(Kind, &'a str)]) -> (Vec<&'static str>, Vec<&'a str>) {
+    of.iter().map(|(kind, key)| (kind.name(), *key)).unzip()
+}
+
+/// A row as it comes.
+struct Row {
+    kind: String,
+    subject_key: String,
+    app: String,
+    scope: String,
+    description: serde_json::Value,
+    state: String,
+    facts: serde_json::Value,
+    previous_state: Option<String>,
+    pending_state: Option<String>,
+    pending_since: Option<OffsetDateTime>,
+    state_since: OffsetDateTime,
+    last_seen_at: OffsetDateTime,
+    state_store_at: Option<OffsetDateTime>,
+    missing: i16,
+    gone: bool,
+}
+
+impl Row {
+    fn subject(self) -> Option<((Kind, String), Known)> {
+        let known = Known {
+            app: self.app,
+            scope: self.scope,
+            description: self.description,
+            state: self.state,
+            facts: self.facts,
+            previous_state: self.previous_state,
+            pending_state: self.pending_state,
+            pending_since: self.pending_since,
+            state_since: self.state_since,
+            last_seen_at: self.last_seen_at,
+            state_store_at: self.state_store_at,
+            missing: self.missing,
+            gone: self.gone,
+        };
+        // A kind that this version does not know was written by a newer one.
+        Some(((Kind::from_name(&self.kind)?, self.subject_key), known))
+    }
 }

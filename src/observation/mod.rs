@@ -9,7 +9,9 @@ pub mod event;
 mod known;
 pub mod record;
 
-use crate::ledger::{append, draft};
+use crate::id::SourceId;
+use crate::ledger::append::{self, Locked};
+use crate::ledger::draft;
 use statusledger_verify::json::{Object, Value};
 use statusledger_verify::time::Timestamp;
 use time::OffsetDateTime;
@@ -148,6 +150,28 @@ pub enum Error {
     /// A time that cannot be said.
     #[error("the time of an observation is out of range")]
     Time,
+    /// The source was deleted, or what it said came under a secret that is no longer its own.
+    #[error("the source is no longer there")]
+    Gone,
+}
+
+impl Error {
+    /// Whether it is about what was said: the same will not be recorded the next time either.
+    #[must_use]
+    pub fn is_of_what_was_said(&self) -> bool {
+        match self {
+            Self::Draft(_) | Self::Time => true,
+            Self::Sql(e) => refuses_data(e),
+            Self::Append(append::Error::Sql(e)) => refuses_data(e),
+            Self::Append(_) | Self::Gone => false,
+        }
+    }
+}
+
+/// Whether the database refuses a value (classes 22, 23 and 54 of its codes), and not the moment.
+fn refuses_data(e: &sqlx::Error) -> bool {
+    let code = e.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
 }
 
 /// What came of a look.
@@ -157,6 +181,8 @@ pub struct News {
     pub first_seen: usize,
     /// Subjects whose state changed.
     pub transitions: usize,
+    /// Observations that no entry or row can hold, and that were left out.
+    pub left_out: usize,
     /// Subjects whose state went back to the one before, or that were missing from complete listings: to be asked for
     /// by themselves before it is believed.
     pub doubtful: Vec<Doubt>,
@@ -192,6 +218,27 @@ impl Doubt {
 
 fn text(s: &str) -> Value {
     Value::String(s.to_owned())
+}
+
+/// When App Store and Play Store were not there yet: what a store dates before is not dated.
+const NO_STORE: OffsetDateTime = time::macros::datetime!(2008-01-01 0:00 UTC);
+
+/// A time that a store says, where it is one that can have been and that can be said.
+fn dated(at: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
+    at.filter(|at| *at >= NO_STORE && timestamp(*at).is_ok())
+}
+
+/// That a source is still there, under the head's lock, which its deletion takes as well.
+async fn still_there(locked: &mut Locked, source: SourceId) -> Result<(), Error> {
+    let workspace = locked.workspace().uuid();
+    let there = sqlx::query_scalar!(
+        r#"SELECT true AS "there!" FROM sources WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL"#,
+        workspace,
+        source.uuid()
+    )
+    .fetch_optional(&mut ***locked)
+    .await?;
+    there.map(drop).ok_or(Error::Gone)
 }
 
 fn timestamp(at: OffsetDateTime) -> Result<Value, Error> {

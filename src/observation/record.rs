@@ -1,7 +1,7 @@
 //! What polls have seen, recorded.
 
 use super::known::{self, Known, Subjects};
-use super::{Doubt, Error, Kind, News, Observation, Via, row, text, timestamp};
+use super::{Doubt, Error, Kind, News, Observation, Via, dated, row, still_there, text, timestamp};
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append::Locked;
 use crate::ledger::{Draft, Writer};
@@ -16,6 +16,14 @@ use time::OffsetDateTime;
 const MISSING: i16 = 2;
 /// The same where a subject has no address of its own and the listing has the last word.
 const MISSING_FOR_GOOD: i16 = 4;
+
+/// The longest key, app, scope and state that are kept, in bytes: a key has to fit a page of an index.
+const MAX_NAME: usize = 1000;
+/// The longest description that is kept, in bytes of canonical JSON. With [`MAX_FACTS`] and four names it leaves room in an
+/// entry for what was known before.
+const MAX_DESCRIPTION: usize = 12 << 10;
+/// The longest facts that are kept, in bytes of canonical JSON.
+const MAX_FACTS: usize = 32 << 10;
 
 /// Whose observations these are, and when the store was asked for them: what changed since then is newer.
 #[derive(Clone, Copy, Debug)]
@@ -95,16 +103,23 @@ pub async fn record(writer: &Writer, asked: &Asked, look: &Look, missed: &mut Mi
     }
     let mut order: HashSet<(Kind, &str)> = HashSet::new();
     let mut observations = Vec::with_capacity(last.len());
+    // What cannot be kept was seen all the same, and is not missing.
+    let mut left_out: HashSet<(Kind, &str)> = HashSet::new();
     for observation in &look.observations {
         let key = (observation.kind, observation.key.as_str());
-        if order.insert(key)
-            && let Some(observation) = last.get(&key)
-        {
+        if !order.insert(key) {
+            continue;
+        }
+        let Some(observation) = last.get(&key) else { continue };
+        if can_be_kept(observation) {
             observations.push((*observation, row(&observation.facts)?));
+        } else {
+            left_out.insert(key);
         }
     }
+    let mut news = News { left_out: left_out.len(), ..News::default() };
     if observations.is_empty() && look.covered.is_empty() {
-        return Ok(News::default());
+        return Ok(news);
     }
     let subjects: Vec<(Kind, &str)> = observations.iter().map(|(o, _)| (o.kind, o.key.as_str())).collect();
     let mut tx = writer.database().workspace(asked.workspace).await?;
@@ -118,34 +133,76 @@ pub async fn record(writer: &Writer, asked: &Asked, look: &Look, missed: &mut Mi
         })
     };
     if !is_news(&before) {
-        let doubtful = unremarkable(&mut tx, asked, &before, &observations, &look.covered, missed).await?;
+        let seen = Seen { observations: &observations, left_out: &left_out, covered: &look.covered };
+        news.doubtful = unremarkable(&mut tx, asked, &before, &seen, missed).await?;
         tx.commit().await?;
-        return Ok(News { doubtful, ..News::default() });
+        return Ok(news);
     }
     drop(tx);
     // Read again under the head's lock: another node may have seen the same.
     let mut locked = writer.lock(asked.workspace).await?;
+    still_there(&mut locked, asked.source).await?;
     let before = known::read(&mut locked, asked.workspace, asked.source, &subjects, &look.covered).await?;
-    let mut news = News::default();
     let (mut drafts, mut changed) = (Vec::new(), Vec::new());
     for (observation, facts) in &observations {
         let known = before.get(&(observation.kind, observation.key.clone()));
         let verdict = judge(asked, known, observation, facts);
+        if matches!(verdict, Verdict::Same | Verdict::Stale | Verdict::Doubtful) {
+            continue;
+        }
+        // Together with what is known of it, it may be more than an entry holds.
+        let Ok(draft) = draft(asked, observation, facts, known, &verdict) else {
+            news.left_out += 1;
+            continue;
+        };
         match verdict {
             Verdict::FirstSeen => news.first_seen += 1,
             Verdict::Transition(_) => news.transitions += 1,
-            Verdict::VisibleAgain => {}
-            Verdict::Same | Verdict::Stale | Verdict::Doubtful => continue,
+            _ => {}
         }
-        drafts.push(draft(asked, observation, facts, known, &verdict)?);
+        drafts.push(draft);
         changed.push((*observation, facts, known, verdict));
     }
     let recorded = locked.append(&drafts).await?;
     let seqs: Vec<i64> = recorded.iter().map(|entry| entry.seq as i64).collect();
     write(&mut locked, asked, &changed, &seqs).await?;
-    news.doubtful = unremarkable(&mut locked, asked, &before, &observations, &look.covered, missed).await?;
+    let seen = Seen { observations: &observations, left_out: &left_out, covered: &look.covered };
+    news.doubtful = unremarkable(&mut locked, asked, &before, &seen, missed).await?;
     locked.commit().await?;
     Ok(news)
+}
+
+/// What a look saw.
+struct Seen<'a> {
+    observations: &'a [(&'a Observation, serde_json::Value)],
+    /// What was there and cannot be kept.
+    left_out: &'a HashSet<(Kind, &'a str)>,
+    covered: &'a [Covered],
+}
+
+/// Whether rows and entries can hold an observation: no text of it has the character NUL, which the database takes in
+/// none, and it is not so large that no entry holds it. Whoever reads a store's answers keeps them within that; this
+/// is so that nothing that slips through keeps anything else from being recorded.
+fn can_be_kept(observation: &Observation) -> bool {
+    let Observation { key, app, scope, description, state, facts, .. } = observation;
+    let names = [key, app, scope, state];
+    names.iter().all(|name| name.len() <= MAX_NAME && !name.contains('\0'))
+        && !has_nul(description)
+        && !has_nul(facts)
+        && Value::Object(description.clone()).canonical().len() <= MAX_DESCRIPTION
+        && Value::Object(facts.clone()).canonical().len() <= MAX_FACTS
+}
+
+fn has_nul(object: &Object) -> bool {
+    fn inside(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(values) => values.iter().any(inside),
+            Value::Object(object) => has_nul(object),
+            _ => false,
+        }
+    }
+    object.iter().any(|(name, value)| name.contains('\0') || inside(value))
 }
 
 /// The entry of an observation.
@@ -167,7 +224,7 @@ fn draft(
     data.insert("via".into(), text(Via::Poll.name()));
     let seen_at = if let Verdict::Transition(seen_at) = verdict { *seen_at } else { asked.at };
     data.insert("seen_at".into(), timestamp(seen_at)?);
-    if let Some(at) = observation.store_at {
+    if let Some(at) = dated(observation.store_at) {
         data.insert("store_at".into(), timestamp(at)?);
     }
     if !asked.store.knows(observation.kind, &observation.state) {
@@ -283,19 +340,19 @@ async fn unremarkable(
     tx: &mut PgConnection,
     asked: &Asked,
     before: &Subjects,
-    observations: &[(&Observation, serde_json::Value)],
-    covered: &[Covered],
+    look: &Seen<'_>,
     missed: &mut Missed,
 ) -> Result<Vec<Doubt>, Error> {
+    let Seen { observations, left_out, covered } = look;
     let (mut same, mut doubtful, mut redescribed) = (Vec::new(), Vec::new(), Vec::new());
     let mut doubts = Vec::new();
-    let mut seen: HashSet<(Kind, &str)> = HashSet::new();
-    for (observation, facts) in observations {
+    let mut seen: HashSet<(Kind, &str)> = (*left_out).clone();
+    for (observation, facts) in *observations {
         seen.insert((observation.kind, &observation.key));
         let Some(known) = before.get(&(observation.kind, observation.key.clone())) else { continue };
         match judge(asked, Some(known), observation, facts) {
             Verdict::Same => {
-                same.push((observation.kind.name(), observation.key.as_str()));
+                same.push((observation.kind, observation.key.as_str()));
                 let description = row(&described(observation, Some(known)))?;
                 if description != known.description || known.scope != observation.scope {
                     redescribed.push((*observation, description, facts));
@@ -348,15 +405,17 @@ async fn unremarkable(
         .execute(&mut *tx)
         .await?;
     }
-    // Only what was listed to the end is missing, and only what was known when it was asked. A round ends where this is
-    // not recorded, and what it missed counts for nothing.
+    // Only what was listed to the end is missing, and only what was known when it was asked. Where this is not recorded,
+    // it counts when it is missing from another round.
+    let listed: HashSet<(Kind, Option<&str>)> =
+        covered.iter().map(|c| (c.kind, c.scope.as_deref())).collect();
     let missing: Vec<(&(Kind, String), &Known)> = before
         .iter()
         .filter(|((kind, key), known)| {
             !known.gone && known.last_seen_at < asked.at && !seen.contains(&(*kind, key.as_str()))
         })
         .filter(|((kind, _), known)| {
-            covered.iter().any(|c| c.kind == *kind && c.scope.as_deref().is_none_or(|s| s == known.scope))
+            listed.contains(&(*kind, None)) || listed.contains(&(*kind, Some(&known.scope)))
         })
         .filter(|(subject, _)| missed.0.insert((*subject).clone()))
         .collect();
@@ -366,9 +425,9 @@ async fn unremarkable(
             doubts.push(known.absence(*kind, key));
         }
     }
-    let (kinds, keys): (Vec<&str>, Vec<&str>) =
-        missing.iter().map(|((kind, key), _)| (kind.name(), key.as_str())).unzip();
-    if !kinds.is_empty() {
+    let missing: Vec<(Kind, &str)> = missing.iter().map(|((kind, key), _)| (*kind, key.as_str())).collect();
+    for missing in missing.chunks(known::AT_ONCE) {
+        let (kinds, keys) = known::names(missing);
         sqlx::query!(
             "UPDATE subjects SET missing = LEAST(missing + 1, 1000)
               WHERE workspace_id = $1 AND source_id = $2
@@ -385,26 +444,25 @@ async fn unremarkable(
 }
 
 /// Dates what was seen as it was known. An older answer dates nothing back.
-async fn touch(tx: &mut PgConnection, asked: &Asked, same: &[(&str, &str)]) -> Result<(), sqlx::Error> {
-    if same.is_empty() {
-        return Ok(());
+async fn touch(tx: &mut PgConnection, asked: &Asked, same: &[(Kind, &str)]) -> Result<(), sqlx::Error> {
+    for same in same.chunks(known::AT_ONCE) {
+        let (kinds, keys) = known::names(same);
+        // `IS TRUE` keeps the planner from making a join of it: while Postgres has not counted the rows of a new key, it
+        // takes them for one and compares each with each.
+        sqlx::query!(
+            "UPDATE subjects
+                SET last_seen_at = GREATEST(last_seen_at, $5), missing = 0, pending_state = NULL, pending_since = NULL
+              WHERE workspace_id = $1 AND source_id = $2
+                AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))) IS TRUE",
+            asked.workspace.uuid(),
+            asked.source.uuid(),
+            &kinds as &[&str],
+            &keys as &[&str],
+            asked.at
+        )
+        .execute(&mut *tx)
+        .await?;
     }
-    let (kinds, keys): (Vec<&str>, Vec<&str>) = same.iter().copied().unzip();
-    // `IS TRUE` keeps the planner from making a join of it: while Postgres has not counted the rows of a new key, it takes
-    // them for one and compares each with each.
-    sqlx::query!(
-        "UPDATE subjects
-            SET last_seen_at = GREATEST(last_seen_at, $5), missing = 0, pending_state = NULL, pending_since = NULL
-          WHERE workspace_id = $1 AND source_id = $2
-            AND ((kind, subject_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))) IS TRUE",
-        asked.workspace.uuid(),
-        asked.source.uuid(),
-        &kinds as &[&str],
-        &keys as &[&str],
-        asked.at
-    )
-    .execute(tx)
-    .await?;
     Ok(())
 }
 
@@ -415,6 +473,7 @@ async fn touch(tx: &mut PgConnection, asked: &Asked, same: &[(&str, &str)]) -> R
 /// If the database does not confirm.
 pub async fn record_gone(writer: &Writer, asked: &Asked, kind: Kind, key: &str) -> Result<bool, Error> {
     let mut locked = writer.lock(asked.workspace).await?;
+    still_there(&mut locked, asked.source).await?;
     let found = known::read(&mut locked, asked.workspace, asked.source, &[(kind, key)], &[])
         .await?
         .into_values()

@@ -69,7 +69,10 @@ pub fn parse_http_date(value: &str) -> Option<OffsetDateTime> {
 /// Time is a parameter, so that an hour can be tested in none.
 #[derive(Debug)]
 pub struct RateBudget {
+    /// The limit as the store said it last, or as it is by default.
     limit: u32,
+    /// The limit where the store has said nothing within the window.
+    default_limit: u32,
     window: Duration,
     /// Our own requests of the last window, the oldest first.
     spent: VecDeque<Instant>,
@@ -104,7 +107,15 @@ impl RateBudget {
 
     /// A budget of `limit` requests in any `window`.
     pub fn new(limit: u32, window: Duration) -> Self {
-        Self { limit, window, spent: VecDeque::new(), observed: None, held_until: None, made: 0 }
+        Self {
+            limit,
+            default_limit: limit,
+            window,
+            spent: VecDeque::new(),
+            observed: None,
+            held_until: None,
+            made: 0,
+        }
     }
 
     /// The same for a store whose clock runs `factor` times as fast as ours; what is not above 1 is 1.
@@ -133,9 +144,13 @@ impl RateBudget {
         Ok(())
     }
 
-    /// Takes over what an answer says. It counts what others spent with the same key, too.
+    /// Takes over what an answer says. It counts what others spent with the same key, too. A limit that leaves nothing to
+    /// spend is none: whoever believed it would never ask again, and so never hear another.
     pub fn observe(&mut self, said: RateLimit, now: Instant) {
         self.age(now);
+        if share(said.limit) == 0 {
+            return;
+        }
         self.limit = said.limit;
         let used = said.limit.saturating_sub(said.remaining);
         self.observed = Some(Observation { at: now, used, aged: 0, since: 0 });
@@ -171,7 +186,7 @@ impl RateBudget {
     }
 
     fn spendable(&self) -> u32 {
-        u32::try_from(u64::from(self.limit) * u64::from(SHARE_PERCENT) / 100).unwrap_or(u32::MAX)
+        share(self.limit)
     }
 
     /// The store's count at its last word, corrected by what we know to have happened since.
@@ -193,8 +208,10 @@ impl RateBudget {
                 }
             }
         }
-        // A window later, nothing that the store counted then can still count.
-        self.observed.take_if(|observed| observed.at + self.window <= now);
+        // A window later, nothing that the store said then need still be so.
+        if self.observed.take_if(|observed| observed.at + self.window <= now).is_some() {
+            self.limit = self.default_limit;
+        }
     }
 
     /// How long until something of what is spent is known to leave the window.
@@ -204,6 +221,11 @@ impl RateBudget {
         let earliest = own.into_iter().chain(told).min().unwrap_or(now + self.window);
         earliest.saturating_duration_since(now)
     }
+}
+
+/// What of a limit is ours.
+fn share(limit: u32) -> u32 {
+    u32::try_from(u64::from(limit) * u64::from(SHARE_PERCENT) / 100).unwrap_or(u32::MAX)
 }
 
 /// Exponential back-off with full jitter: after the n-th failure in a row, a time drawn evenly from nothing to
@@ -346,6 +368,22 @@ mod tests {
         budget.observe(RateLimit { limit: 3500, remaining: 3499 }, start);
         assert_eq!(budget.left(start), 2799);
         assert_eq!(budget.rate(start), RateLimit { limit: 3500, remaining: 3499 });
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_not_believed_and_any_other_for_a_window() {
+        let start = Instant::now();
+        let mut budget = RateBudget::new(100, HOUR);
+        for limit in [0, 1] {
+            budget.observe(RateLimit { limit, remaining: 0 }, start);
+            assert_eq!(budget.left(start), 80);
+        }
+        budget.observe(RateLimit { limit: 2, remaining: 0 }, start);
+        assert!(budget.try_spend(start + MINUTE).is_err());
+        assert_eq!(budget.try_spend(start + HOUR), Ok(()), "to hear whether it is still so");
+        assert_eq!(budget.left(start + HOUR), 79);
+        budget.observe(RateLimit { limit: u32::MAX, remaining: u32::MAX }, start + HOUR);
+        assert_eq!(budget.left(start + HOUR), 3_435_973_836);
     }
 
     #[test]

@@ -162,6 +162,29 @@ impl StoreError {
         }
     }
 
+    /// Whether it is about one request, and says nothing about the next one. That a store did not answer at all may be.
+    pub fn is_of_one_request(&self) -> bool {
+        match self {
+            Self::Malformed { .. }
+            | Self::NotJson
+            | Self::ForeignPage
+            | Self::EndlessPages
+            | Self::TooLarge { .. }
+            | Self::Refused { .. }
+            | Self::NotFound { .. }
+            | Self::Timeout
+            | Self::Network { .. } => true,
+            // A store that says when to come again means everything.
+            Self::Server { retry_after, .. } => retry_after.is_none(),
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::RateLimited { .. }
+            | Self::BudgetSpent { .. }
+            | Self::Credential { .. }
+            | Self::Setup { .. } => false,
+        }
+    }
+
     /// Whether the same request may succeed later without anyone doing anything.
     pub fn is_passing(&self) -> bool {
         matches!(

@@ -123,7 +123,7 @@ pub struct Subject {
     description: serde_json::Value,
     /// Its state, as the store spells it.
     state: String,
-    /// When that was first seen.
+    /// When that was first seen, or, where the store told it by itself, when it was so by the store's clock.
     #[serde(with = "time::serde::rfc3339")]
     state_since: OffsetDateTime,
     /// When it was last seen.
@@ -330,7 +330,9 @@ async fn look(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSecretRequest {
-    /// 8 to 255 characters, as given to App Store Connect; `null` refuses its webhooks from now on.
+    /// 8 to 255 characters, as given to App Store Connect; `null`, which has to be said, refuses its webhooks from now on.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required)]
     secret: Option<String>,
 }
 

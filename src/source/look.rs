@@ -3,6 +3,18 @@
 use super::app_store::webhook::Event;
 use crate::observation::{Kind, Observation};
 
+/// The longest name of a poll, in characters: what its row takes.
+pub const MAX_POLL: usize = 300;
+
+/// The longest text of a store that is taken over into a description, in characters.
+pub const MAX_TEXT: usize = 300;
+
+/// A store's text as a description has it: what a database cannot keep is taken out, what is long is cut.
+#[must_use]
+pub fn kept(text: &str) -> String {
+    text.chars().filter(|c| *c != '\0').take(MAX_TEXT).collect()
+}
+
 /// How likely it is that a state changes without the team's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Heat {

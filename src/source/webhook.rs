@@ -2,6 +2,9 @@
 //!
 //! The signature is over the body as it came, under the secret that the team gave to both sides. An event is durable
 //! when it is answered; one that was taken before, or that a poll has already recorded, is answered the same.
+//!
+//! Which sources exist is nobody's business. So a source that there is not is met with the same patience as one that
+//! there is: the body is read, a signature is computed, and whatever is wrong before one was found right is 401.
 
 use super::app_store::webhook::{Event, EventKind, SIGNATURE_HEADER, parse, verify};
 use super::inbound::Payload;
@@ -17,7 +20,10 @@ use crate::sealing::SecretColumn;
 use axum::Json;
 use axum::extract::{FromRef, FromRequestParts, State};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use statusledger_verify::json::{Object, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +37,19 @@ const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// Sources remembered at most.
 const KNOWN: usize = 10_000;
 
-type Secret = Option<(WorkspaceId, Arc<Zeroizing<Vec<u8>>>)>;
+/// What a body of a source that there is not is compared with. Nobody is let in with it: see [`Claim::holds`].
+const NO_SECRET: &[u8] = b"the secret of a source that there is not";
+
+/// A source's secret.
+#[derive(Clone)]
+struct Shared {
+    workspace: WorkspaceId,
+    secret: Arc<Zeroizing<Vec<u8>>>,
+    /// The SHA-256 of the secret as it is kept, by which it is known to be the one of today.
+    sealed: [u8; 32],
+}
+
+type Secret = Option<Shared>;
 
 /// The webhook secrets of sources, as far as was asked lately. Locked for look-ups only.
 #[derive(Clone, Default)]
@@ -92,7 +110,7 @@ impl WebhookSecrets {
         let data_key = writer.data_keys().get(workspace).await?;
         let secret =
             SecretColumn::SourceWebhookSecret(source).open(&data_key, &sealed).map_err(Problem::internal)?;
-        Ok(Some((workspace, Arc::new(secret))))
+        Ok(Some(Shared { workspace, secret: Arc::new(secret), sealed: Sha256::digest(&sealed).into() }))
     }
 
     /// Forgets a source's secret at once on this node.
@@ -101,13 +119,27 @@ impl WebhookSecrets {
     }
 }
 
-/// A source with a webhook secret, and the signature that is claimed: known before a byte of the body is read.
-#[derive(Debug)]
+/// A source, and the signature that is claimed: known before a byte of the body is read.
 pub struct Claim {
-    workspace: WorkspaceId,
     source: SourceId,
-    secret: Arc<Zeroizing<Vec<u8>>>,
+    /// None where there is no such source, or it has no secret.
+    shared: Secret,
     signature: String,
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Claim {
+    /// Whether a body is signed with the source's secret. It takes as long where there is none.
+    fn holds(&self, body: &[u8]) -> Option<&Shared> {
+        let secret = self.shared.as_ref().map_or(NO_SECRET, |shared| &shared.secret);
+        let signed = verify(secret, body, &self.signature);
+        self.shared.as_ref().filter(|_| signed)
+    }
 }
 
 impl<S> FromRequestParts<S> for Claim
@@ -117,19 +149,50 @@ where
     Writer: FromRef<S>,
     WebhookSecrets: FromRef<S>,
 {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let mut signatures = parts.headers.get_all(SIGNATURE_HEADER).iter();
         let signature = signatures.next().and_then(|s| s.to_str().ok()).map(str::to_owned);
-        let signature =
-            signature.filter(|_| signatures.next().is_none()).ok_or_else(Problem::unauthorized)?;
+        let signature = signature.filter(|_| signatures.next().is_none()).ok_or_else(Refusal::unsigned)?;
         let InPath(named) = InPath::<String>::from_request_parts(parts, state).await?;
-        // Which sources exist is nobody's business: an unknown one is refused like a wrong signature.
-        let source = named.parse::<SourceId>().map_err(|_| Problem::unauthorized())?;
+        // What no source can be called is nobody's.
+        let source = named.parse::<SourceId>().map_err(|_| Refusal::unsigned())?;
         let (database, writer) = (Database::from_ref(state), Writer::from_ref(state));
-        let found = WebhookSecrets::from_ref(state).find(&database, &writer, source).await?;
-        let (workspace, secret) = found.ok_or_else(Problem::unauthorized)?;
-        Ok(Self { workspace, source, secret, signature })
+        let shared = WebhookSecrets::from_ref(state).find(&database, &writer, source).await?;
+        Ok(Self { source, shared, signature })
+    }
+}
+
+/// What is answered to an event that is not taken: a problem, which where it is 401 asks for a signature.
+#[derive(Debug)]
+pub struct Refusal(Problem);
+
+impl Refusal {
+    /// Whatever is wrong before a signature was found right.
+    fn unsigned() -> Self {
+        Self(Problem {
+            title: "A valid signature is needed",
+            detail: "Sign the body with the source's webhook secret and send `X-Apple-Signature: hmacsha256=…`, once.".into(),
+            ..Problem::unauthorized()
+        })
+    }
+}
+
+impl<P: Into<Problem>> From<P> for Refusal {
+    fn from(problem: P) -> Self {
+        Self(problem.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // No token opens this door.
+            let scheme = HeaderValue::from_static("X-Apple-Signature");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
     }
 }
 
@@ -149,37 +212,73 @@ pub struct Taken {
         ("x-apple-signature" = String, Header, description = "`hmacsha256=` and the HMAC of the body, lower-case hexadecimal")),
     request_body(content = Object, content_type = "application/json", description = "An event, as App Store Connect sends it"),
     responses((status = 200, body = Taken),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn receive(
+    State(database): State<Database>,
     State(writer): State<Writer>,
-    claim: Claim,
-    body: Payload,
-) -> Result<Json<Taken>, Problem> {
-    let body = body.into_bytes();
-    if !verify(&claim.secret, &body, &claim.signature) {
-        return Err(Problem::unauthorized());
-    }
-    let event =
-        parse(&body).map_err(|e| Problem::invalid(format!("This is no event of App Store Connect: {e}.")))?;
-    let told = Told {
-        workspace: claim.workspace,
-        source: claim.source,
-        store: Store::AppStore,
-        via: Via::Webhook,
-        received_at: OffsetDateTime::now_utc(),
+    State(secrets): State<WebhookSecrets>,
+    mut claim: Claim,
+    body: Result<Payload, Problem>,
+) -> Result<Json<Taken>, Refusal> {
+    // What was too long, too slow or broken has no signature that could be right.
+    let body = body.map_err(|_| Refusal::unsigned())?.into_bytes();
+    let outcome = match taken(&writer, &claim, &body).await {
+        Err(Failure::Gone) => {
+            // The secret was changed since it was read, here or on another node: what is kept now decides.
+            secrets.forget(claim.source);
+            claim.shared = secrets.find(&database, &writer, claim.source).await?;
+            taken(&writer, &claim, &body).await
+        }
+        outcome => outcome,
     };
-    metrics::counter!("statusledger_store_events_total").increment(1);
-    let taken = match take(&writer, &told, event).await.map_err(problem)? {
+    let taken = match outcome.map_err(Refusal::from)? {
         None => Taken { outcome: "ping", seq: None },
         Some(Outcome::Repeated) => Taken { outcome: "known", seq: None },
         Some(Outcome::Known(seq)) => Taken { outcome: "known", seq: Some(seq) },
         Some(Outcome::Moved(seq) | Outcome::Filled(seq)) => Taken { outcome: "recorded", seq: Some(seq) },
     };
     Ok(Json(taken))
+}
+
+/// Why an event is not taken.
+enum Failure {
+    /// It is not signed with the secret that was known.
+    Unsigned,
+    /// It is, and that is no longer the source's.
+    Gone,
+    /// It is, and cannot be taken.
+    Other(Problem),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unsigned | Failure::Gone => Self::unsigned(),
+            Failure::Other(problem) => Self(problem),
+        }
+    }
+}
+
+async fn taken(writer: &Writer, claim: &Claim, body: &[u8]) -> Result<Option<Outcome>, Failure> {
+    let Shared { workspace, sealed, .. } = claim.holds(body).ok_or(Failure::Unsigned)?;
+    let event = parse(body).map_err(|e| {
+        Failure::Other(Problem::invalid(format!("This is no event of App Store Connect: {e}.")))
+    })?;
+    let told = Told {
+        workspace: *workspace,
+        source: claim.source,
+        store: Store::AppStore,
+        via: Via::Webhook,
+        received_at: OffsetDateTime::now_utc(),
+        under: Some(*sealed),
+    };
+    metrics::counter!("statusledger_store_events_total").increment(1);
+    take(writer, &told, event).await.map_err(|e| match e {
+        observation::Error::Gone => Failure::Gone,
+        e => Failure::Other(problem(e)),
+    })
 }
 
 /// Records an event; nothing for a ping.
@@ -208,5 +307,6 @@ fn problem(e: observation::Error) -> Problem {
         observation::Error::Sql(e) => e.into(),
         observation::Error::Append(e) => e.into(),
         e @ (observation::Error::Draft(_) | observation::Error::Time) => Problem::invalid(e.to_string()),
+        observation::Error::Gone => Problem::unauthorized(),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Most subjects are history: versions that were replaced, builds of long ago. The view leaves out a subject whose
 //! state is one of [`SETTLED`] for its kind. It is a list of what is known to be settled, so a state that nobody knows
-//! yet is shown.
+//! yet is shown. What a source said that was deleted since is history, too: nobody asks whether it is still so.
 
 use crate::access::{Access, needs};
 use crate::database::Database;
@@ -166,7 +166,7 @@ pub struct SubjectStatus {
     description: serde_json::Value,
     /// Its state, as the store spells it.
     state: String,
-    /// When that was first seen.
+    /// When that was first seen, or, where the store told it by itself, when it was so by the store's clock.
     #[serde(with = "time::serde::rfc3339")]
     since: OffsetDateTime,
     /// When it was last seen.
@@ -298,8 +298,8 @@ async fn status(
             AppName,
             r#"SELECT app, (array_agg(description->>'name' ORDER BY last_seen_at DESC)
                               FILTER (WHERE description->>'name' IS NOT NULL))[1] AS name
-                 FROM subjects
-                WHERE workspace_id = $1
+                 FROM subjects JOIN sources USING (workspace_id, source_id)
+                WHERE workspace_id = $1 AND deleted_at IS NULL
                   AND ($2::text[] IS NULL OR app ILIKE ANY($2) OR description->>'name' ILIKE ANY($2))
                 GROUP BY app ORDER BY app"#,
             workspace.uuid(),
@@ -321,12 +321,14 @@ async fn status(
         SubjectStatus,
         r#"SELECT app, kind, subject_key AS id, source_id AS "source: SourceId", description, state,
                   state_since AS since, last_seen_at, seq, facts, gone_at
-             FROM (SELECT *, rank() OVER (PARTITION BY source_id, app, kind, description->>'track', state
-                                          ORDER BY state_since DESC) AS age
-                     FROM subjects
-                    WHERE workspace_id = $1 AND ($3 OR gone_at IS NULL)
+             FROM (SELECT s.*, rank() OVER (PARTITION BY source_id, app, s.kind, description->>'track', state
+                                            ORDER BY state_since DESC) AS age
+                     FROM subjects s JOIN sources o USING (workspace_id, source_id)
+                    WHERE workspace_id = $1 AND o.deleted_at IS NULL AND ($3 OR gone_at IS NULL)
+                      -- What was only told of, and turned up in no list of a key, is none of its apps'.
+                      AND ($3 OR scope <> '' OR o.secret IS NULL OR s.last_seen_at > now() - interval '1 hour')
                       AND ($2::text[] IS NULL OR app ILIKE ANY($2) OR description->>'name' ILIKE ANY($2))
-                      AND ($3 OR (kind, state) NOT IN (SELECT * FROM unnest($4::text[], $5::text[])))) AS s
+                      AND ($3 OR (s.kind, state) NOT IN (SELECT * FROM unnest($4::text[], $5::text[])))) AS s
             WHERE ($3 OR kind <> 'release' OR state <> 'PUBLISHED' OR age = 1)
               AND ($6::text IS NULL OR (app, kind, source_id, subject_key) > ($6, $7::text, $8::uuid, $9::text))
             ORDER BY app, kind, source_id, subject_key LIMIT $10"#,

@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod export;
+mod liar;
 mod moto;
 mod program;
 mod receiver;
@@ -13,6 +14,7 @@ mod world;
 pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
 pub use cluster::{TestDatabase, temporary};
 pub use export::{verify_export, verify_export_with_python};
+pub use liar::{Liar, Lie, Said};
 pub use moto::Moto;
 pub use program::{Program, run, spawn};
 pub use receiver::{Hook, Receiver, Reply};

@@ -12,7 +12,7 @@ use url::Url;
 
 pub use super::answer::{App, Build, PhasedRelease, Version, Webhook, WebhookDelivery};
 use super::answer::{app, build, version, webhook, webhook_delivery};
-use super::document::{Document, Related, Resource, Single};
+use super::document::{Document, Related, Resource, Single, is_segment};
 pub use super::requests::Request;
 use super::token::{AppStoreKey, AppStoreTokens};
 use crate::source::budget::{RateBudget, RateLimit};
@@ -26,6 +26,9 @@ pub const BASE_URL: &str = "https://api.appstoreconnect.apple.com";
 
 /// After how many pages a walk is given up: 200,000 resources.
 const MAX_PAGES: u32 = 1000;
+
+/// After how many pages in a row with nothing new a walk is given up: a page may be empty, a list of empty pages is none.
+const MAX_BARREN: u32 = 5;
 
 /// A client for one API key. All that it shares between requests is the token, the budget and the last
 /// contact.
@@ -206,6 +209,7 @@ impl AppStoreClient {
         let mut asked = HashSet::from([address.clone()]);
         let mut seen = HashSet::new();
         let mut total = None;
+        let mut barren = 0;
         loop {
             let fetched = self.get(request.method(), &address).await?;
             walk.pages += 1;
@@ -217,7 +221,8 @@ impl AppStoreClient {
             let items = document.data.len();
             let mut unread = 0;
             for found in document.data {
-                let Ok(resource) = Resource::deserialize(found) else {
+                let resource = Resource::deserialize(found).ok().filter(|found| is_segment(&found.id));
+                let Some(resource) = resource else {
                     unread += 1;
                     continue;
                 };
@@ -238,8 +243,10 @@ impl AppStoreClient {
                 walk.complete = false;
                 return Ok(walk);
             }
-            let repeats = items > 0 && walk.complete && seen.len() == before;
-            if repeats || walk.pages >= MAX_PAGES || !asked.insert(next.clone()) {
+            let is_new = seen.len() > before;
+            barren = if is_new { 0 } else { barren + 1 };
+            let repeats = items > 0 && walk.complete && !is_new;
+            if repeats || barren >= MAX_BARREN || walk.pages >= MAX_PAGES || !asked.insert(next.clone()) {
                 return Err(StoreError::EndlessPages);
             }
             address = next;
@@ -257,6 +264,9 @@ impl AppStoreClient {
         let fetched = self.get(request.method(), &self.address(request)).await?;
         let Single { data, included } = Single::parse(&fetched.body)?;
         let Some(found) = data else { return Ok(None) };
+        if !is_segment(&found.id) {
+            return Err(StoreError::Malformed { what: "a resource's id" });
+        }
         let read = read(&found, &Related::of(&included));
         read.map(Some).ok_or(StoreError::Malformed { what: "a resource without its state" })
     }

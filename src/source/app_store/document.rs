@@ -151,6 +151,11 @@ impl<'a> Related<'a> {
     }
 }
 
+/// Whether an id stays a segment of an address, so that what is asked for by it is that and nothing above it.
+pub(super) fn is_segment(id: &str) -> bool {
+    !id.is_empty() && id != "." && id != ".."
+}
+
 /// Reads a time with an offset and up to nine fraction digits; the store has written offsets without a colon, too.
 pub(super) fn date(text: &str) -> Option<OffsetDateTime> {
     if let Ok(date) = OffsetDateTime::parse(text, &Rfc3339) {

@@ -10,18 +10,19 @@ use super::answer::{
     AppEvent, AppInfo, Availability, BetaReview, Build, BuildUpload, InAppPurchase, PhasedRelease,
     ReviewItem, ReviewSubmission, Subscription, Territory, Version,
 };
+use super::document::is_segment;
 use super::states;
 use crate::observation::{Kind, Observation};
-use crate::source::look::Look;
-
-/// The longest text of a store that is taken over into a description, in characters.
-const MAX_TEXT: usize = 300;
+use crate::source::look::{Look, kept};
 
 /// The longest id and the longest state that are taken over, in bytes. Apple's are below 70.
 const MAX_KEY: usize = 200;
 
 /// How many errors of an upload are taken over.
 const MAX_ERRORS: usize = 20;
+
+/// How long they may be together, in bytes of canonical JSON: an entry has to hold them, and a control character is six.
+const MAX_ERRORS_LENGTH: usize = 16 << 10;
 
 /// An app, as its subjects are known by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,14 +89,14 @@ impl<'a> Draft<'a> {
 }
 
 fn text(value: &str) -> Value {
-    Value::String(value.chars().take(MAX_TEXT).collect())
+    Value::String(kept(value))
 }
 
 /// Takes an observation into a look. One whose id or state is none that could be kept is unread.
 pub(super) fn take(look: &mut Look, observation: Observation) -> bool {
-    let fits = |text: &str| (1..=MAX_KEY).contains(&text.len()) && !text.contains('\0');
-    let fits = [&observation.key, &observation.state, &observation.app, &observation.scope].map(|t| fits(t));
-    if fits.contains(&false) {
+    let fits = |text: &String| (1..=MAX_KEY).contains(&text.len()) && !text.contains('\0');
+    let Observation { key, state, app, scope, .. } = &observation;
+    if ![key, state, app, scope].into_iter().all(fits) || ![key, scope].into_iter().all(|id| is_segment(id)) {
         return false;
     }
     look.observations.push(observation);
@@ -186,11 +187,16 @@ pub(super) fn build_upload(app: &KnownApp, of: &BuildUpload) -> Observation {
     };
     let mut facts = Object::default();
     if !of.errors.is_empty() {
+        let mut length = 0;
         let errors = of.errors.iter().take(MAX_ERRORS).map(|error| {
             let mut members = Object::default();
             members.insert("code".into(), text(&error.code));
             members.insert("description".into(), text(&error.description));
             Value::Object(members)
+        });
+        let errors = errors.take_while(|error| {
+            length += error.canonical().len();
+            length <= MAX_ERRORS_LENGTH
         });
         facts.insert("errors".into(), Value::Array(errors.collect()));
     }
@@ -254,7 +260,7 @@ pub(super) fn availability(app: &KnownApp, of: &Availability, territories: &[Ter
     available.dedup();
     let mut statuses: BTreeMap<&str, i64> = BTreeMap::new();
     for status in territories.iter().flat_map(|place| &place.content_statuses) {
-        if status.len() <= MAX_KEY {
+        if status.len() <= MAX_KEY && !status.contains('\0') {
             *statuses.entry(status).or_default() += 1;
         }
     }

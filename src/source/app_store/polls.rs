@@ -8,6 +8,7 @@
 //! Hot polls are the cheap ones: a version in review makes the list of apps hot, a build in processing the newest page
 //! of builds (with the builds that are hot and no longer on it, by name), and neither makes the long lists hot.
 
+use super::document::is_segment;
 use crate::observation::Kind;
 
 /// The longest id of an app that a poll is named after, in bytes. Apple's have ten digits.
@@ -117,7 +118,9 @@ impl Poll {
 
 /// Whether polls can be named after an app with this id.
 pub(super) fn names_an_app(id: &str) -> bool {
-    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    (1..=MAX_ID).contains(&id.len())
+        && is_segment(id)
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// Whether this is the poll to make hot for a subject of this kind and app that is hot: of those that tell its state
@@ -220,9 +223,19 @@ mod tests {
             assert_eq!(Poll::parse(&poll.name()), Some(poll.clone()), "{poll:?}");
             assert!(poll.name().len() <= 100);
         }
-        for name in
-            ["", "app", "apps:1", "builds:1", "versions", "versions:", "versions:1:2", "versions:a b", "x:1"]
-        {
+        for name in [
+            "",
+            "app",
+            "apps:1",
+            "builds:1",
+            "versions",
+            "versions:",
+            "versions:1:2",
+            "versions:a b",
+            "x:1",
+            "versions:.",
+            "versions:..",
+        ] {
             assert_eq!(Poll::parse(name), None, "{name}");
         }
         assert_eq!(Poll::parse(&format!("versions:{longest}9")), None);

@@ -115,10 +115,17 @@ pub(super) fn availability(of: &Resource) -> Availability {
     }
 }
 
+/// The longest code of a territory that is taken over, in bytes. They are ISO 3166's, of three letters.
+const MAX_TERRITORY: usize = 16;
+
+fn is_territory(code: &str) -> bool {
+    (1..=MAX_TERRITORY).contains(&code.len()) && !code.chars().any(char::is_control)
+}
+
 pub(super) fn territory(of: &Resource) -> Option<Territory> {
     let statuses = of.attribute("contentStatuses").and_then(serde_json::Value::as_array);
     Some(Territory {
-        code: of.one("territory")?.1.to_owned(),
+        code: of.one("territory").map(|(_, code)| code).filter(|code| is_territory(code))?.to_owned(),
         available: of.attribute("available")?.as_bool()?,
         content_statuses: statuses
             .into_iter()
@@ -187,5 +194,10 @@ mod tests {
         assert_eq!((told.code.as_str(), told.available), ("NOR", false));
         assert_eq!(told.content_statuses.into_iter().collect::<Vec<_>>(), ["CANNOT_SELL", "NEW"]);
         assert_eq!(read(json!({ "contentStatuses": [] })), None);
+        for code in ["NORWAY-AND-SVALBARD", "N\0R", ""] {
+            let coded = json!({ "id": "t", "attributes": { "available": true },
+                "relationships": { "territory": { "data": { "type": "territories", "id": code } } } });
+            assert_eq!(territory(&resource(coded)), None, "{code:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use sha2::Sha256;
 use time::OffsetDateTime;
 
 use super::answer::WebhookDelivery;
-use super::document::date;
+use super::document::{date, is_segment};
 use crate::observation::Kind;
 
 /// The header that a delivery is signed in.
@@ -154,7 +154,7 @@ pub fn parse(body: &[u8]) -> Result<Event, NotAnEvent> {
     let attribute = |name: &str| attributes.and_then(|attributes| text(attributes, name));
     let kind = EventKind::State {
         kind,
-        key: instance(data).ok_or(NotAnEvent::NoInstance)?.to_owned(),
+        key: instance(data).filter(|id| is_segment(id)).ok_or(NotAnEvent::NoInstance)?.to_owned(),
         from: attribute(&format!("old{state}")).map(str::to_owned),
         to: attribute(&format!("new{state}")).ok_or(NotAnEvent::NoState)?.to_owned(),
         at: attribute("timestamp").and_then(date),

@@ -19,6 +19,12 @@ const MAX_RELEASES: usize = 20;
 /// The longest edit id, in bytes. Google's have about twenty digits.
 const MAX_EDIT_ID: usize = 100;
 
+/// The longest name of a track that is taken over, in bytes. The console allows fifty characters.
+const MAX_TRACK: usize = 200;
+
+/// The longest state that is taken over, in bytes. Google's are below 70.
+const MAX_STATE: usize = 200;
+
 /// The tracks that every app has.
 pub const WELL_KNOWN_TRACKS: [&str; 4] = ["production", "beta", "alpha", "internal"];
 
@@ -123,7 +129,10 @@ pub(super) fn is_package(text: &str) -> bool {
 
 /// Whether a text may be a track's name: any that stays a segment of a path, and that a database keeps.
 pub(super) fn is_track(text: &str) -> bool {
-    !text.is_empty() && text != "." && text != ".." && !text.chars().any(char::is_control)
+    (1..=MAX_TRACK).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && !text.chars().any(char::is_control)
 }
 
 /// Whether a text is an edit's id. It becomes part of the address of a DELETE.
@@ -155,7 +164,7 @@ fn name(text: Option<String>) -> Option<String> {
 
 /// A state as the store spells it, where it is one that can be kept.
 fn state(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty() && !text.chars().any(char::is_control))
+    text.filter(|text| (1..=MAX_STATE).contains(&text.len()) && !text.chars().any(char::is_control))
 }
 
 /// A page of apps; returns the token of the next one.

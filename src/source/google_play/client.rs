@@ -66,6 +66,9 @@ pub(super) const PAGE: u32 = 1000;
 /// After how many pages a walk is given up: 100,000 apps.
 const MAX_PAGES: u32 = 100;
 
+/// After how many pages in a row with nothing on them a walk is given up.
+const MAX_BARREN: u32 = 5;
+
 impl Request<'_> {
     /// The method.
     pub fn method(&self) -> Method {
@@ -207,11 +210,14 @@ impl PlayClient {
         let mut listed = Listed::new();
         let mut asked = HashSet::new();
         let mut page_token: Option<String> = None;
+        let mut barren = 0;
         loop {
             let fetched = self.fetch(Request::SearchApps { page_token: page_token.as_deref() }).await?;
             listed.server_date = fetched.contact.server_date;
+            let before = listed.items.len();
             let Some(next) = answer::apps(&fetched.body, &mut listed)? else { break };
-            if listed.pages >= MAX_PAGES || !asked.insert(next.clone()) {
+            barren = if listed.items.len() > before { 0 } else { barren + 1 };
+            if listed.pages >= MAX_PAGES || barren >= MAX_BARREN || !asked.insert(next.clone()) {
                 return Err(StoreError::EndlessPages);
             }
             page_token = Some(next);

@@ -22,7 +22,7 @@ use super::states::VISIBLE;
 pub use super::states::heat;
 use crate::observation::{Kind, Observation};
 use crate::source::fetch::StoreError;
-use crate::source::look::{Covered, Look};
+use crate::source::look::{Covered, Look, MAX_POLL, kept};
 
 /// Something that can be asked of Google Play at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,7 +117,7 @@ pub async fn look(
         Poll::Tracks(package) => {
             let listed = client.tracks(package).await?;
             look.unread += listed.unread;
-            look.polls.extend(listed.items.into_iter().map(|track| releases_poll(package, track)));
+            plan(package, listed.items, look);
             Ok(())
         }
         Poll::Releases { package, track } => {
@@ -130,7 +130,7 @@ pub async fn look(
             EditsMode::On(log) => {
                 let (tracks, discarded) = edits::read(client, log, package).await?;
                 // Here a track of the app's own is called as the API calls it.
-                look.polls.extend(tracks.tracks.into_iter().map(|track| releases_poll(package, track)));
+                plan(package, tracks.tracks, look);
                 rollouts(package, client.title(package).as_deref(), tracks.rollouts, look);
                 discarded
             }
@@ -140,6 +140,18 @@ pub async fn look(
 
 fn releases_poll(package: &str, track: String) -> String {
     Poll::Releases { package: package.to_owned(), track }.name()
+}
+
+/// Takes the polls of these tracks into a look. One whose name is too long for a poll is unread.
+fn plan(package: &str, tracks: Vec<String>, look: &mut Look) {
+    for track in tracks {
+        let poll = releases_poll(package, track);
+        if poll.chars().count() <= MAX_POLL {
+            look.polls.push(poll);
+        } else {
+            look.unread += 1;
+        }
+    }
 }
 
 async fn apps(client: &PlayClient, edits: EditsMode<'_>, look: &mut Look) -> Result<(), StoreError> {
@@ -157,7 +169,7 @@ async fn apps(client: &PlayClient, edits: EditsMode<'_>, look: &mut Look) -> Res
         }
         let mut description = Object::new();
         if let Some(title) = app.display_name {
-            description.insert("name".into(), Value::String(title));
+            description.insert("name".into(), Value::String(kept(&title)));
         }
         look.observations.push(Observation {
             kind: Kind::App,
@@ -186,9 +198,12 @@ fn release_key(package: &str, track: &str, codes: &BTreeSet<i64>, name: Option<&
     format!("{package}/{}/{last}", escape(track))
 }
 
+/// The longest key that is kept, in bytes. A release has a handful of artifacts.
+const MAX_KEY: usize = 1000;
+
 /// What people know a release by.
 fn description(title: Option<&str>, track: &str, codes: &BTreeSet<i64>, name: Option<&str>) -> Object {
-    let text = |text: &str| Value::String(text.to_owned());
+    let text = |text: &str| Value::String(kept(text));
     let mut description = Object::new();
     description.insert("track".into(), text(track));
     let codes = codes.iter().map(|code| Value::String(code.to_string())).collect();
@@ -255,7 +270,8 @@ fn rollouts(package: &str, title: Option<&str>, listed: Listed<Rollout>, look: &
 
 /// Takes observations of one listing, each subject once. Where a listing says two things of a subject (two releases
 /// with the same codes on a track, or without codes under one name), neither is taken: which of them comes first would
-/// make a transition of every shuffle. Says whether that was so.
+/// make a transition of every shuffle. What has too many artifacts or too long a name to be known by is not taken, either.
+/// Says whether there was any.
 fn take(said: Vec<Observation>, look: &mut Look) -> bool {
     let mut states: HashMap<String, BTreeSet<String>> = HashMap::new();
     for observation in &said {
@@ -264,6 +280,11 @@ fn take(said: Vec<Observation>, look: &mut Look) -> bool {
     }
     let mut ambiguous = false;
     for observation in said {
+        if observation.key.len() > MAX_KEY {
+            ambiguous = true;
+            look.unread += 1;
+            continue;
+        }
         match states.get_mut(&observation.key) {
             Some(states) if states.len() == 1 => {
                 // Said; what repeats it is not another.

@@ -285,6 +285,27 @@ fn what_cannot_be_read_is_counted_and_nothing_is_concluded_from_its_absence() {
 }
 
 #[test]
+fn what_is_too_long_to_be_known_by_is_left_out_and_what_is_only_said_is_cut() {
+    let codes: Vec<i32> = (0..20_000).collect();
+    let long = "n".repeat(70_000);
+    let mut endless = release("1", "", &[9]);
+    endless["releaseLifecycleState"] = "S".repeat(201).into();
+    let brought = listed(&json!([
+        release(&long, "DRAFT", &[1]),
+        release(&long, "DRAFT", &[]),
+        release("many", "DRAFT", &codes),
+        endless,
+    ]));
+    assert_eq!(said(&brought), [(Kind::Release, "com.a/production/1", "com.a/production", "DRAFT")]);
+    assert_eq!((brought.unread, covered(&brought).len()), (3, 0));
+    assert_eq!(brought.observations[0].description.get("release"), Some(&Value::String("n".repeat(300))));
+    let mut planned = Look::default();
+    plan(&format!("com.{}", "a".repeat(200)), vec!["t".repeat(100), "t".repeat(50)], &mut planned);
+    assert_eq!((planned.polls.len(), planned.unread), (1, 1));
+    assert!(!is_track(&"t".repeat(201)) && is_track(&"t".repeat(200)));
+}
+
+#[test]
 fn a_state_that_nobody_knows_is_passed_on_as_it_is() {
     let mut bare = release("1", "", &[2]);
     bare["releaseLifecycleState"] = "HELD_BACK".into();

@@ -7,15 +7,17 @@
 pub mod access;
 mod client;
 mod edits;
+mod health;
 mod plan;
 mod round;
+mod rows;
 
 use super::fetch::{FetchOptions, StoreError};
 use super::{Health, Kind, budget};
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::id::{NodeId, SourceId, WorkspaceId};
-use crate::ledger::Writer;
+use crate::ledger::{Writer, append};
 use crate::observation;
 use crate::sealing::{self, SecretColumn};
 use sqlx::PgConnection;
@@ -31,8 +33,17 @@ use client::Client;
 const LEASE: time::Duration = time::Duration::seconds(10);
 /// How often the lease of a sweep in flight is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
-/// Rounds at once on a node.
-const ROUNDS: usize = 16;
+/// Keys of one store that a node attends to at once. Another store's have their own.
+const AT_ONCE: usize = 16;
+/// How long a key is one of these. Whose store takes longer to answer waits on without a place: all that a request in flight
+/// costs is a connection, and a store that answers nobody would have all the places.
+const PLACE_FOR: Duration = Duration::from_secs(2);
+/// Keys of one store that are attended to at all on a node, those without a place among them.
+const ROUNDS: usize = 256;
+/// Rounds of a node that read or write the database at once: what they leave of the connections is the API's.
+const TURNS: usize = 16;
+/// How often what is remembered of sources that were deleted is dropped.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
 /// The longest wait of a source that fails.
 const LONGEST_WAIT: Duration = Duration::from_secs(900);
 /// Rounds in a row that a key must be refused in before it counts as refused and not merely suspect.
@@ -49,6 +60,8 @@ struct Station {
     refusals: u32,
     /// As it was last told, with the words to it.
     health: Option<(Health, Option<String>)>,
+    /// Why the last poll that failed did.
+    why: Option<String>,
 }
 
 type Stations = Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<Station>>>>;
@@ -61,7 +74,23 @@ pub struct Poller {
     settings: PollingSettings,
     /// Locked for look-ups; a station is locked for the length of its sweep.
     stations: Stations,
-    sweeps: Arc<Semaphore>,
+    places: [Places; 2],
+    turns: Semaphore,
+}
+
+/// The rounds of one store's keys.
+struct Places {
+    kind: Kind,
+    /// Those that hold up others.
+    quick: Arc<Semaphore>,
+    /// All.
+    all: Arc<Semaphore>,
+}
+
+impl Places {
+    fn of(kind: Kind) -> Self {
+        Self { kind, quick: Arc::new(Semaphore::new(AT_ONCE)), all: Arc::new(Semaphore::new(ROUNDS)) }
+    }
 }
 
 /// Why a source cannot be asked at all.
@@ -87,6 +116,30 @@ pub enum Unusable {
     Source(#[from] super::Error),
 }
 
+impl Unusable {
+    /// Whether the source was deleted while it was attended to.
+    fn is_deletion(&self) -> bool {
+        matches!(self, Self::Observation(observation::Error::Gone) | Self::Source(super::Error::Missing(_)))
+    }
+
+    /// What it says of the source's health, with the words to it; none where it is the service's own trouble, which may
+    /// be over the next moment.
+    fn health(&self) -> Option<(Health, String)> {
+        match self {
+            Self::Damaged(_) | Self::Store(_) | Self::Sealing(sealing::Error::Seal(_)) => {
+                Some((Health::Refused, format!("the source cannot be used: {self}")))
+            }
+            Self::Observation(
+                e @ (observation::Error::Draft(_)
+                | observation::Error::Time
+                | observation::Error::Sql(sqlx::Error::Database(_))
+                | observation::Error::Append(append::Error::Sql(_) | append::Error::Sealing(_))),
+            ) => Some((Health::Degraded, format!("what the store says is not recorded: {e}"))),
+            Self::Sql(_) | Self::Sealing(_) | Self::Source(_) | Self::Observation(_) => None,
+        }
+    }
+}
+
 struct Due {
     workspace: WorkspaceId,
     source: SourceId,
@@ -104,7 +157,8 @@ impl Poller {
             node,
             settings,
             stations: Mutex::default(),
-            sweeps: Arc::new(Semaphore::new(ROUNDS)),
+            places: [Kind::AppStore, Kind::GooglePlay].map(Places::of),
+            turns: Semaphore::new(TURNS),
         })
     }
 
@@ -114,47 +168,99 @@ impl Poller {
         let every = (self.settings.hot() / 4).clamp(least, most);
         let mut look = tokio::time::interval(every);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = stop.changed() => return,
-                _ = look.tick() => {}
-            }
-            let room = self.sweeps.available_permits();
-            if room == 0 {
-                continue;
-            }
-            match self.claim(room as i64).await {
-                Ok(due) => {
-                    for due in due {
-                        let Ok(permit) = Arc::clone(&self.sweeps).acquire_owned().await else { return };
-                        let poller = Arc::clone(&self);
-                        tokio::spawn(async move {
-                            poller.attend(due).await;
-                            drop(permit);
-                        });
+                _ = look.tick() => {
+                    for places in &self.places {
+                        self.attend_to_all(places).await;
                     }
                 }
-                Err(e) => tracing::warn!(error = %e, "due sources cannot be looked for"),
+                _ = tidy.tick() => self.forget_deleted().await,
             }
         }
     }
 
-    async fn claim(&self, room: i64) -> Result<Vec<Due>, sqlx::Error> {
+    /// Attends to what is due of one store, as far as there is room.
+    async fn attend_to_all(self: &Arc<Self>, places: &Places) {
+        let room = places.quick.available_permits().min(places.all.available_permits());
+        if room == 0 {
+            return;
+        }
+        let due = match self.claim(places.kind, room as i64).await {
+            Ok(due) => due,
+            Err(e) => {
+                tracing::warn!(error = %e, "due sources cannot be looked for");
+                return;
+            }
+        };
+        for due in due {
+            // Nobody else takes permits, so that there are as many as there were.
+            let (quick, all) = (Arc::clone(&places.quick), Arc::clone(&places.all));
+            let (Ok(quick), Ok(all)) = (quick.acquire_owned().await, all.acquire_owned().await) else {
+                return;
+            };
+            let poller = Arc::clone(self);
+            tokio::spawn(async move {
+                let attended = poller.attend(due);
+                tokio::pin!(attended);
+                if tokio::time::timeout(PLACE_FOR, &mut attended).await.is_err() {
+                    drop(quick);
+                    attended.await;
+                }
+                drop(all);
+            });
+        }
+    }
+
+    /// A turn at the database.
+    async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        // It is never closed.
+        self.turns.acquire().await.ok()
+    }
+
+    async fn claim(&self, kind: Kind, room: i64) -> Result<Vec<Due>, sqlx::Error> {
         sqlx::query_as!(
             Due,
             r#"UPDATE sources s SET lease_holder = $1, leased_until = now() + $3::float8 * interval '1 second'
                  FROM (SELECT workspace_id, source_id FROM sources
-                        WHERE deleted_at IS NULL AND kind <> 'inbound'
+                        WHERE deleted_at IS NULL AND kind = $4
                           AND next_poll_at <= now() AND leased_until < now()
                         ORDER BY next_poll_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS due
                 WHERE s.workspace_id = due.workspace_id AND s.source_id = due.source_id
                RETURNING s.workspace_id AS "workspace: WorkspaceId", s.source_id AS "source: SourceId", s.next_poll_at AS at"#,
             self.node.uuid(),
             room,
-            LEASE.as_seconds_f64()
+            LEASE.as_seconds_f64(),
+            kind.name()
         )
         .fetch_all(&self.database.worker)
         .await
+    }
+
+    /// Drops the clients of sources that were deleted, and their keys with them.
+    async fn forget_deleted(&self) {
+        let known: Vec<uuid::Uuid> =
+            self.stations.lock().unwrap_or_else(PoisonError::into_inner).keys().map(|id| id.uuid()).collect();
+        let deleted = sqlx::query_scalar!(
+            r#"SELECT source_id AS "source: SourceId" FROM sources
+                WHERE source_id = ANY($1) AND deleted_at IS NOT NULL"#,
+            &known
+        )
+        .fetch_all(&self.database.worker)
+        .await;
+        match deleted {
+            Ok(deleted) => deleted.iter().for_each(|source| self.forget(*source)),
+            Err(e) => tracing::debug!(error = %e, "deleted sources cannot be looked for"),
+        }
+        let clients = self.stations.lock().unwrap_or_else(PoisonError::into_inner).len();
+        metrics::gauge!("statusledger_store_clients").set(clients as f64);
+    }
+
+    fn forget(&self, source: SourceId) {
+        self.stations.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
     }
 
     /// Asks everything of a source now, whatever its plan says, and records it. That the store fails is no error here:
@@ -170,24 +276,25 @@ impl Poller {
     async fn attend(&self, due: Due) {
         let swept = tokio::select! {
             swept = self.round(&due) => swept,
-            never = self.keep(&due) => match never {},
+            () = self.keep(&due) => Err(Unusable::Observation(observation::Error::Gone)),
         };
         let wait = match swept {
             Ok(wait) => wait,
+            // The node stops: the lease runs out, and whoever is next goes on.
+            Err(
+                Unusable::Sql(sqlx::Error::PoolClosed)
+                | Unusable::Observation(observation::Error::Sql(sqlx::Error::PoolClosed)),
+            ) => return,
+            Err(e) if e.is_deletion() => return self.forget(due.source),
             Err(e) => {
-                if matches!(e, Unusable::Sql(sqlx::Error::PoolClosed)) {
-                    // The node stops: the lease runs out, and whoever is next goes on.
-                    return;
-                }
                 tracing::warn!(source = %due.source, error = %e, "a source cannot be asked");
-                if matches!(
-                    e,
-                    Unusable::Damaged(_) | Unusable::Store(_) | Unusable::Sealing(sealing::Error::Seal(_))
-                ) {
-                    let why = format!("the source cannot be used: {e}");
+                if let Some((health, why)) = e.health() {
                     let (workspace, source) = (due.workspace, due.source);
-                    let told =
-                        super::set_health(&self.writer, workspace, source, Health::Refused, Some(&why)).await;
+                    if let Some(station) = self.known(source) {
+                        // What it was told before is not what it is now.
+                        station.lock().await.health = None;
+                    }
+                    let told = super::set_health(&self.writer, workspace, source, health, Some(&why)).await;
                     if let Err(e) = told {
                         tracing::warn!(source = %due.source, error = %e, "the source's health is not recorded");
                     }
@@ -215,43 +322,52 @@ impl Poller {
         }
     }
 
-    /// Renews a lease for as long as it is polled. One that is lost all the same (the database was away) costs a sweep
-    /// twice: what both saw is recorded once.
-    async fn keep(&self, due: &Due) -> std::convert::Infallible {
+    /// Renews a lease for as long as it is polled; ends when the source is deleted. A lease that is lost all the same (the
+    /// database was away) costs a sweep twice: what both saw is recorded once.
+    async fn keep(&self, due: &Due) {
         let mut renew = tokio::time::interval(RENEW_EVERY);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         renew.tick().await;
         loop {
             renew.tick().await;
-            let renewed = sqlx::query!(
-                "UPDATE sources SET leased_until = now() + $4::float8 * interval '1 second'
-                  WHERE workspace_id = $1 AND source_id = $2 AND lease_holder = $3",
+            let renewed = sqlx::query_scalar!(
+                r#"UPDATE sources SET leased_until = now() + $4::float8 * interval '1 second'
+                    WHERE workspace_id = $1 AND source_id = $2 AND lease_holder = $3
+                   RETURNING deleted_at IS NOT NULL AS "deleted!""#,
                 due.workspace.uuid(),
                 due.source.uuid(),
                 self.node.uuid(),
                 LEASE.as_seconds_f64()
             )
-            .execute(&self.database.worker)
+            .fetch_optional(&self.database.worker)
             .await;
-            if let Err(e) = renewed {
-                tracing::debug!(source = %due.source, error = %e, "a lease is not renewed");
+            match renewed {
+                Ok(Some(true)) => return,
+                Ok(_) => {}
+                Err(e) => tracing::debug!(source = %due.source, error = %e, "a lease is not renewed"),
             }
         }
     }
 
+    fn known(&self, source: SourceId) -> Option<Arc<tokio::sync::Mutex<Station>>> {
+        self.stations.lock().unwrap_or_else(PoisonError::into_inner).get(&source).cloned()
+    }
+
     async fn station(&self, due: &Due) -> Result<Arc<tokio::sync::Mutex<Station>>, Unusable> {
-        if let Some(station) = self.stations.lock().unwrap_or_else(PoisonError::into_inner).get(&due.source) {
-            return Ok(Arc::clone(station));
+        if let Some(station) = self.known(due.source) {
+            return Ok(station);
         }
+        let turn = self.turn().await;
         let mut tx = self.database.workspace(due.workspace).await?;
         let row = sqlx::query!(
             "SELECT kind, settings, secret, rate_limit, rate_remaining, rate_at FROM sources
-              WHERE workspace_id = $1 AND source_id = $2",
+              WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
             due.workspace.uuid(),
             due.source.uuid()
         )
-        .fetch_one(&mut *tx)
-        .await?;
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(Unusable::Observation(observation::Error::Gone))?;
         drop(tx);
         let damaged = |e: String| Unusable::Damaged(e);
         let data_key = self.writer.data_keys().get(due.workspace).await?;
@@ -265,6 +381,7 @@ impl Poller {
             client.resume(limit, remaining, at);
         }
         client.learn(self.apps(due).await?, true);
+        drop(turn);
         self.discard_leftovers(due, &client).await?;
         let base = Duration::from_secs_f64(self.settings.interval_s);
         let station = Arc::new(tokio::sync::Mutex::new(Station {
@@ -272,6 +389,7 @@ impl Poller {
             failing: budget::Backoff::new(base, LONGEST_WAIT),
             refusals: 0,
             health: None,
+            why: None,
         }));
         self.stations.lock().unwrap_or_else(PoisonError::into_inner).insert(due.source, Arc::clone(&station));
         Ok(station)
@@ -320,7 +438,8 @@ pub async fn make_due(
     lock(&mut tx, workspace, source).await?;
     sqlx::query!(
         "UPDATE polls SET due_at = now()
-          WHERE workspace_id = $1 AND source_id = $2 AND due_at < now() + interval '1 day'",
+          WHERE workspace_id = $1 AND source_id = $2
+            AND (refused IS NULL OR due_at < now() + interval '1 day')",
         workspace.uuid(),
         source.uuid()
     )

@@ -4,7 +4,9 @@
 //! settled one. Where the key's budget does not cover that, the hot interval is what gives: the settled polls cost
 //! little, and a key that is out of budget sees nothing at all.
 
+use super::super::look::MAX_POLL;
 use super::super::store::Store;
+use super::LONGEST_WAIT;
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::id::{SourceId, WorkspaceId};
@@ -21,6 +23,9 @@ const STOPPED_FOR: time::Duration = time::Duration::days(3650);
 const STOPPED_FROM: time::Duration = time::Duration::days(1);
 /// The share of the budget that hot polls have in any case.
 const HOT_SHARE: f64 = 0.1;
+
+/// The share of what is left of the budget that settled polls leave to the hot ones, and to others, in percent.
+const RESERVE_PERCENT: u64 = 5;
 
 /// The part of its interval by which a poll is due sooner at most, so that polls that began together drift apart.
 const SPREAD: f64 = 0.1;
@@ -45,6 +50,11 @@ impl Planned {
     }
 }
 
+/// What a poll is about, without the app.
+pub(super) fn kind_of(poll: &str) -> &str {
+    poll.split_once(':').map_or(poll, |(kind, _)| kind)
+}
+
 /// All polls of a key, by name.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -61,6 +71,13 @@ pub(super) struct Allowance {
     pub(super) requests: u32,
     /// The window.
     pub(super) window: Duration,
+}
+
+impl Allowance {
+    /// What settled polls leave to the hot ones, and to others.
+    pub(super) fn reserve(self) -> u32 {
+        u32::try_from(u64::from(self.requests) * RESERVE_PERCENT / 100).unwrap_or(u32::MAX)
+    }
 }
 
 impl Plan {
@@ -97,7 +114,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The polls that are due, the hot ones before the settled ones, each in the order in which they fell due.
+    /// The polls that are due, the hot ones before the settled ones, each in the order in which they fell due. That one has
+    /// failed puts it off ([`Plan::failed`]) and behind no other: where there is more to ask than time, it would never be.
     pub(super) fn due(&self, now: OffsetDateTime) -> Vec<String> {
         let mut due: Vec<(&String, &Planned)> = self.polls.iter().filter(|(_, p)| p.due_at <= now).collect();
         due.sort_by_key(|(_, p)| (!p.hot, p.due_at));
@@ -151,9 +169,12 @@ impl Plan {
         self.polls.get(poll).is_some_and(|p| p.hot)
     }
 
-    /// Adds polls that are not there yet, due at once.
+    /// Adds polls that are not there yet, due at once. A name that no row takes is none.
     pub(super) fn want(&mut self, polls: impl IntoIterator<Item = String>, now: OffsetDateTime) {
         for poll in polls {
+            if poll.chars().count() > MAX_POLL || poll.contains('\0') {
+                continue;
+            }
             self.polls.entry(poll).or_insert(Planned {
                 due_at: now,
                 answered_at: None,
@@ -186,17 +207,33 @@ impl Plan {
         }
     }
 
-    /// A poll's answer could not be read: it is asked again, later each time.
-    pub(super) fn failed(&mut self, poll: &str, now: OffsetDateTime, settings: &PollingSettings) {
+    /// A poll was not answered, or its answer could not be read or recorded: it is asked again, later each time. `draw`,
+    /// from 0 to 1, keeps those that failed together from failing together again.
+    pub(super) fn failed(&mut self, poll: &str, now: OffsetDateTime, settings: &PollingSettings, draw: f64) {
         if let Some(planned) = self.polls.get_mut(poll) {
-            planned.failures = planned.failures.saturating_add(1);
             let wait = settings.hot().saturating_mul(1 << planned.failures.clamp(0, 12));
-            planned.due_at = now + wait.min(settings.settled()).max(settings.hot());
+            planned.failures = planned.failures.saturating_add(1);
+            let wait = wait.min(settings.settled()).min(LONGEST_WAIT).max(settings.hot());
+            planned.due_at = now + wait.mul_f64(1.0 + SPREAD * draw);
             planned.dirty = true;
         }
     }
 
-    /// Which polls' answers could not be read twice in a row.
+    /// Whether a poll failed when it was last asked.
+    pub(super) fn has_failed(&self, poll: &str) -> bool {
+        self.polls.get(poll).is_some_and(|p| p.failures > 0)
+    }
+
+    /// A poll of this kind is answered again: the others of it that failed need not wait out their time.
+    pub(super) fn recovered(&mut self, kind: &str, now: OffsetDateTime) {
+        for (_, planned) in self.polls.iter_mut().filter(|(name, _)| kind_of(name) == kind) {
+            if planned.failures > 0 && planned.refused.is_none() && planned.due_at > now {
+                (planned.due_at, planned.dirty) = (now, true);
+            }
+        }
+    }
+
+    /// Which polls failed twice in a row.
     pub(super) fn failing(&self) -> Vec<&str> {
         self.polls.iter().filter(|(_, p)| p.failures >= 2).map(|(name, _)| name.as_str()).collect()
     }
@@ -211,7 +248,7 @@ impl Plan {
 
     /// What these polls ask is not to be asked any more, until a person has set the source up anew.
     pub(super) fn stopped(&mut self, what: &str, why: &str) {
-        for (_, planned) in self.polls.iter_mut().filter(|(name, _)| name.split(':').next() == Some(what)) {
+        for (_, planned) in self.polls.iter_mut().filter(|(name, _)| kind_of(name) == what) {
             planned.refused = Some(why.to_owned());
             planned.due_at = OffsetDateTime::now_utc() + STOPPED_FOR;
             planned.dirty = true;
@@ -280,7 +317,7 @@ impl Plan {
         let (hot_interval, settled) = (self.hot_interval(settings, allowance), settings.settled());
         for (name, planned) in &mut self.polls {
             let Some(at) = planned.answered_at.filter(|_| planned.refused.is_none()) else { continue };
-            if !answered.contains(name) && !turned.contains(name) {
+            if !answered.contains(name) && (!turned.contains(name) || planned.failures > 0) {
                 continue;
             }
             // Never later than the interval, so that the promise holds.
@@ -406,6 +443,12 @@ mod tests {
     }
 
     #[test]
+    fn the_reserve_of_the_largest_limit_is_a_number() {
+        let of = |requests| Allowance { requests, window: HOUR }.reserve();
+        assert_eq!((of(2800), of(u32::MAX), of(0)), (140, 214_748_364, 0));
+    }
+
+    #[test]
     fn a_round_knows_when_what_is_hot_is_due_again() {
         let mut plan = plan(&[("availability:1", 1), ("versions:1", 1), ("versions:2", 1)]);
         settled(&mut plan, &[(Kind::PhasedRelease, "1")], 2800);
@@ -435,6 +478,33 @@ mod tests {
         assert_eq!(due_after(&plan, "versions:1"), 50);
         plan.settle(&HashSet::new(), &PollingSettings::default(), allowance, &HashSet::new(), || 0.0);
         assert_eq!(due_after(&plan, "versions:1"), 50);
+    }
+
+    #[test]
+    fn a_poll_that_fails_is_due_later_each_time_until_its_kind_is_answered() {
+        let (start, settings) = (OffsetDateTime::UNIX_EPOCH, PollingSettings::default());
+        let mut plan = plan(&[("uploads:1", 1), ("uploads:2", 1), ("versions:1", 1)]);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            plan.failed("uploads:1", start, &settings, 0.0);
+            waits.push(due_after(&plan, "uploads:1"));
+        }
+        assert_eq!(waits, [50, 100, 200, 400, 800, 900, 900]);
+        plan.failed("uploads:1", start, &settings, 1.0);
+        assert_eq!(due_after(&plan, "uploads:1"), 990);
+        assert_eq!(plan.failing(), ["uploads:1"]);
+        assert_eq!(plan.due(start + HOUR), ["uploads:2", "versions:1", "uploads:1"]);
+        plan.failed("versions:1", start, &settings, 0.0);
+        plan.recovered("uploads", start);
+        assert_eq!((due_after(&plan, "uploads:1"), due_after(&plan, "versions:1")), (0, 50));
+        assert!(plan.has_failed("uploads:1") && !plan.has_failed("uploads:2"));
+        // That it turns hot while it fails hurries nobody.
+        plan.failed("uploads:1", start, &settings, 0.0);
+        let hot = HashSet::from([(Kind::BuildUpload, "1".to_owned())]);
+        let allowance = Allowance { requests: 2800, window: HOUR };
+        plan.settle(&HashSet::new(), &settings, allowance, &HashSet::new(), || 0.0);
+        plan.settle(&hot, &settings, allowance, &HashSet::new(), || 0.0);
+        assert_eq!(due_after(&plan, "uploads:1"), 900);
     }
 
     #[test]

@@ -1,18 +1,17 @@
 //! A round: what is due of one key, asked and recorded.
 
 use super::client::{Client, KnownApp};
-use super::plan::Plan;
-use super::{Due, LONGEST_WAIT, Poller, REFUSALS, Station, Unusable, draw};
+use super::plan::{Plan, kind_of};
+use super::{Due, LONGEST_WAIT, Poller, Unusable, draw};
 use crate::observation::event::Told;
 use crate::observation::record::{self, Asked, Missed};
-use crate::observation::{Doubt, Kind, News, Via};
+use crate::observation::{self, Doubt, Kind, News, Via};
 use crate::source::app_store::webhook::Event;
 use crate::source::fetch::{ForbiddenCause, StoreError};
-use crate::source::google_play::edits::{TAKEN_OVER, TAKEN_OVER_ADVICE};
+use crate::source::google_play::edits::TAKEN_OVER;
 use crate::source::look::Look;
-use crate::source::store::Store;
-use crate::source::{self, Health, webhook};
-use std::collections::HashSet;
+use crate::source::webhook;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
@@ -27,27 +26,64 @@ const LONGEST_POLL: Duration = Duration::from_secs(90);
 const DIRECT_AT_ONCE: usize = 20;
 /// How soon a doubtful state without an address of its own is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// The share of what is left of the budget that settled polls leave to the hot ones, and to others, in percent.
-const RESERVE_PERCENT: u32 = 5;
 /// How far back what the store has told is read again: its list may be behind, and ids make the overlap harmless.
 const TOLD_AGAIN: time::Duration = time::Duration::minutes(15);
-/// How far the clocks may be apart before that is told: what tokens can bear.
-const MOST_SKEW: time::Duration = time::Duration::seconds(45);
+/// Polls of a kind that may fail in a round before the others of it are spared: an endpoint that answers nobody is not asked
+/// for each of two hundred apps.
+const FAILURES_OF_A_KIND: u32 = 3;
+/// Kinds of polls that fail one after the other before the round is given up: then it is not a list, it is the store.
+const KINDS_THAT_FAIL: usize = 3;
 
 /// What came of a round.
 #[derive(Default)]
-struct Outcome {
+pub(super) struct Outcome {
     answered: HashSet<String>,
     gone: Vec<String>,
     /// A failure that ended it: of the key or of the store, not of one poll.
-    ended: Option<StoreError>,
-    /// The last failure of one poll.
-    failed: Option<StoreError>,
+    pub(super) ended: Option<StoreError>,
+    /// Why the last poll that failed did.
+    pub(super) failed: Option<String>,
+    /// How often each kind of poll failed since it was last answered.
+    failures: HashMap<String, u32>,
+    /// The kinds that failed since any poll was answered.
+    in_a_row: HashSet<String>,
     news: News,
     /// What was missing from its listings.
     missed: Missed,
     /// There is more to ask at once.
     unfinished: bool,
+}
+
+impl Outcome {
+    /// A poll was answered.
+    fn answer(&mut self, poll: &str) {
+        self.answered.insert(poll.to_owned());
+        self.failures.remove(kind_of(poll));
+        self.in_a_row.clear();
+    }
+
+    /// A poll was not answered.
+    fn failure(&mut self, poll: &str, why: String) {
+        let kind = kind_of(poll).to_owned();
+        *self.failures.entry(kind.clone()).or_default() += 1;
+        self.in_a_row.insert(kind);
+        self.failed = Some(why);
+    }
+
+    /// Whether polls of this kind fail whatever the app.
+    fn spares(&self, poll: &str) -> bool {
+        self.failures.get(kind_of(poll)).is_some_and(|failures| *failures >= FAILURES_OF_A_KIND)
+    }
+}
+
+/// Whose failure it is.
+enum Blame {
+    /// The poll's alone.
+    Poll,
+    /// Of the poll, or of the store: the polls behind it tell.
+    Either,
+    /// The key's or the store's.
+    Key,
 }
 
 impl Poller {
@@ -56,13 +92,19 @@ impl Poller {
         let station = self.station(due).await?;
         let mut station = station.lock().await;
         let store = station.client.store();
-        let mut plan = Plan::read(&self.database, due.workspace, due.source, store).await?;
-        let told = self.is_told(due).await?;
-        let outcome = self.ask(due, &mut station.client, &mut plan, told).await?;
+        let mut plan = {
+            let _turn = self.turn().await;
+            Plan::read(&self.database, due.workspace, due.source, store).await?
+        };
+        let made = station.client.requests_made();
+        let outcome = self.ask(due, &mut station.client, &mut plan).await?;
+        let _turn = self.turn().await;
         let hot = self.hot(due).await?;
         plan.settle(&hot, &self.settings, station.client.allowance(), &outcome.answered, draw);
         plan.write(&self.database, &outcome.gone, due.at).await?;
-        self.note_round(due, &station.client).await?;
+        if station.client.requests_made() > made {
+            self.note_round(due, &station.client).await?;
+        }
         let whole = outcome.ended.is_none();
         metrics::counter!("statusledger_sweeps_total", "outcome" => if whole { "ok" } else { "failed" })
             .increment(1);
@@ -71,6 +113,9 @@ impl Poller {
             // Its own pace is no failure: it goes on when there is something to spend.
             Some(StoreError::BudgetSpent { retry_after }) => *retry_after,
             Some(e) => {
+                if !outcome.answered.is_empty() {
+                    station.failing.reset();
+                }
                 let floor = e.retry_after().unwrap_or_default().max(self.settings.hot());
                 station.failing.fail(Some(floor)).min(LONGEST_WAIT.max(floor))
             }
@@ -85,17 +130,11 @@ impl Poller {
                 }
             }
         };
-        self.judge(due, &mut station, &plan, outcome.ended.as_ref(), outcome.failed.as_ref()).await?;
+        self.judge(due, &mut station, &plan, &outcome).await?;
         Ok(wait)
     }
 
-    async fn ask(
-        &self,
-        due: &Due,
-        client: &mut Client,
-        plan: &mut Plan,
-        told: bool,
-    ) -> Result<Outcome, Unusable> {
+    async fn ask(&self, due: &Due, client: &mut Client, plan: &mut Plan) -> Result<Outcome, Unusable> {
         let started = Instant::now();
         let mut outcome = Outcome::default();
         let mut queue = plan.due(OffsetDateTime::now_utc());
@@ -119,9 +158,13 @@ impl Poller {
                 outcome.unfinished = true;
                 break;
             }
+            if outcome.spares(&poll) {
+                plan.failed(&poll, OffsetDateTime::now_utc(), &self.settings, draw());
+                continue;
+            }
             settled += usize::from(!plan.is_hot(&poll));
             let left = client.requests_left();
-            if !plan.is_hot(&poll) && left < client.allowance().requests * RESERVE_PERCENT / 100 {
+            if !plan.is_hot(&poll) && left < client.allowance().reserve() {
                 // What is settled waits until there is plenty again.
                 plan.again(&poll, OffsetDateTime::now_utc(), self.settings.hot());
                 continue;
@@ -135,6 +178,7 @@ impl Poller {
                 at,
                 direct: false,
             };
+            let told = self.is_told(due).await?;
             let since = plan.answered_at(&poll).unwrap_or(at) - TOLD_AGAIN;
             client.look_for_what_was_told(told.then_some(since));
             if client.needs_hot_builds(&poll) {
@@ -144,15 +188,20 @@ impl Poller {
             let answer = tokio::time::timeout(LONGEST_POLL, client.look(&poll, &mut look))
                 .await
                 .unwrap_or(Err(StoreError::Timeout));
-            let news = record::record(&self.writer, &asked, &look, &mut outcome.missed).await?;
-            outcome.news.transitions += news.transitions;
-            self.backfill(due, client.store(), std::mem::take(&mut look.told)).await?;
+            let recorded = self.record(&asked, &mut look, &mut outcome).await?;
             let now = OffsetDateTime::now_utc();
             // Where it failed, what it cost before stays its price.
             match answer {
                 Ok(()) => {
-                    plan.answered(&poll, at, client.requests_made() - made);
-                    outcome.answered.insert(poll.clone());
+                    if plan.has_failed(&poll) {
+                        plan.recovered(kind_of(&poll), now);
+                    }
+                    if recorded.is_some() {
+                        plan.answered(&poll, at, client.requests_made() - made);
+                        outcome.answer(&poll);
+                    } else {
+                        plan.failed(&poll, now, &self.settings, draw());
+                    }
                     if poll == "apps" {
                         let whole = look.covered.iter().any(|c| c.kind == Kind::App && c.scope.is_none());
                         let seen = apps(&look);
@@ -169,15 +218,25 @@ impl Poller {
                     // What was just found is asked at once: half a first look is none.
                     queue.extend(fresh.into_iter().rev());
                 }
-                Err(e) => match self.excuse(&e, &poll, plan, now) {
-                    true => outcome.failed = Some(e),
-                    false => {
+                Err(e) => match self.blame(&e, &poll, plan, now, &outcome) {
+                    Blame::Poll => outcome.failed = Some(e.to_string()),
+                    Blame::Either => {
+                        outcome.failure(&poll, e.to_string());
+                        if outcome.in_a_row.len() >= KINDS_THAT_FAIL {
+                            outcome.ended = Some(e);
+                            break;
+                        }
+                    }
+                    Blame::Key => {
                         outcome.ended = Some(e);
                         break;
                     }
                 },
             }
-            if let Err(e) = self.settle_doubts(due, client, plan, &poll, news.doubtful, &mut outcome).await? {
+            if let Err(e) = self
+                .settle_doubts(due, client, plan, &poll, recorded.unwrap_or_default(), &mut outcome)
+                .await?
+            {
                 outcome.ended = Some(e);
                 break;
             }
@@ -185,33 +244,47 @@ impl Poller {
         Ok(outcome)
     }
 
-    /// Whether a failure is one poll's alone, so that the others are still asked.
-    fn excuse(&self, error: &StoreError, poll: &str, plan: &mut Plan, now: OffsetDateTime) -> bool {
+    /// Whose a failure is, and when the poll is due again. Also where it is the key's: a poll that kept its date would be
+    /// the first of every round, and end each.
+    fn blame(
+        &self,
+        error: &StoreError,
+        poll: &str,
+        plan: &mut Plan,
+        now: OffsetDateTime,
+        outcome: &Outcome,
+    ) -> Blame {
         let alone = poll != "apps";
         match error {
             StoreError::Forbidden { code, .. } if code == TAKEN_OVER => {
                 plan.stopped("rollouts", TAKEN_OVER);
-                true
+                return Blame::Poll;
             }
             StoreError::Forbidden { cause: ForbiddenCause::Role | ForbiddenCause::Other, code } if alone => {
                 plan.refused(poll, code, now);
-                true
+                return Blame::Poll;
             }
             // The app, or what was asked of it, is not there: its listing tells.
             StoreError::NotFound { .. } if alone => {
                 plan.again(poll, now, self.settings.settled());
-                true
+                return Blame::Poll;
             }
-            StoreError::Malformed { .. }
-            | StoreError::NotJson
-            | StoreError::ForeignPage
-            | StoreError::EndlessPages
-            | StoreError::TooLarge { .. }
-            | StoreError::Refused { .. } => {
-                plan.failed(poll, now, &self.settings);
-                true
-            }
-            _ => false,
+            // Nothing was sent, or nothing of this key can be.
+            StoreError::BudgetSpent { .. }
+            | StoreError::Credential { .. }
+            | StoreError::Setup { .. }
+            | StoreError::Forbidden { .. } => return Blame::Key,
+            _ => plan.failed(poll, now, &self.settings, draw()),
+        }
+        match error {
+            // Without an answer nobody knows.
+            StoreError::Server { retry_after: None, .. }
+            | StoreError::Timeout
+            | StoreError::Network { .. } => Blame::Either,
+            // The key is good for other lists.
+            StoreError::Unauthorized { .. } if !outcome.answered.is_empty() => Blame::Either,
+            e if e.is_of_one_request() => Blame::Poll,
+            _ => Blame::Key,
         }
     }
 
@@ -226,7 +299,12 @@ impl Poller {
         outcome: &mut Outcome,
     ) -> Result<Result<(), StoreError>, Unusable> {
         let store = client.store();
+        let mut failures = 0;
         for doubt in doubts.into_iter().take(DIRECT_AT_ONCE) {
+            if failures >= FAILURES_OF_A_KIND {
+                break;
+            }
+            self.is_told(due).await?;
             let at = OffsetDateTime::now_utc();
             let asked = Asked { workspace: due.workspace, source: due.source, store, at, direct: true };
             let answer = if store.has_address(doubt.kind) {
@@ -234,6 +312,12 @@ impl Poller {
                     Ok(answer) => answer,
                     // It may not be asked for alone: then nothing is concluded from its absence.
                     Err(StoreError::Forbidden { .. } | StoreError::Malformed { .. }) => continue,
+                    // It stays in doubt until it is seen, or missed, again. The lists are asked for all the same.
+                    Err(e) if e.is_of_one_request() => {
+                        failures += 1;
+                        outcome.failed = Some(e.to_string());
+                        continue;
+                    }
                     Err(e) => return Ok(Err(e)),
                 }
             } else if doubt.absent {
@@ -248,11 +332,11 @@ impl Poller {
             };
             match answer {
                 Some(observation) => {
-                    let look = Look { observations: vec![observation], ..Look::default() };
-                    let news = record::record(&self.writer, &asked, &look, &mut outcome.missed).await?;
-                    outcome.news.transitions += news.transitions;
+                    let mut look = Look { observations: vec![observation], ..Look::default() };
+                    self.record(&asked, &mut look, outcome).await?;
                 }
                 None if doubt.absent => {
+                    let _turn = self.turn().await;
                     let gone = record::record_gone(&self.writer, &asked, doubt.kind, &doubt.key).await?;
                     if gone && doubt.kind == Kind::App {
                         outcome.gone.extend(plan.forget(&doubt.scope));
@@ -265,143 +349,59 @@ impl Poller {
         Ok(Ok(()))
     }
 
-    /// Records what the store has told, by its own list of that.
-    async fn backfill(&self, due: &Due, store: Store, mut told: Vec<Event>) -> Result<(), Unusable> {
+    /// Records a look, and gives what is in doubt after it; none where what it says cannot be recorded. That is the poll's
+    /// trouble, and keeps no other from being asked.
+    async fn record(
+        &self,
+        asked: &Asked,
+        look: &mut Look,
+        outcome: &mut Outcome,
+    ) -> Result<Option<Vec<Doubt>>, Unusable> {
+        let _turn = self.turn().await;
+        let mut refused = None;
+        let news = match record::record(&self.writer, asked, look, &mut outcome.missed).await {
+            Err(e) if e.is_of_what_was_said() => {
+                refused = Some(e);
+                News::default()
+            }
+            news => news?,
+        };
+        outcome.news.transitions += news.transitions;
+        let left_out = u64::from(look.unread) + news.left_out as u64;
+        if left_out > 0 {
+            metrics::counter!("statusledger_store_items_left_out_total").increment(left_out);
+            tracing::warn!(source = %asked.source, items = left_out, "items of a store's answer are left out");
+        }
+        if let Some(e) = self.backfill(asked, std::mem::take(&mut look.told)).await? {
+            refused = Some(e);
+        }
+        let Some(e) = refused else { return Ok(Some(news.doubtful)) };
+        tracing::warn!(source = %asked.source, error = %e, "what a store says cannot be recorded");
+        outcome.failed = Some(format!("what the store says cannot be recorded: {e}"));
+        Ok(None)
+    }
+
+    /// Records what the store has told, by its own list of that. Gives why one of it cannot be; the others are.
+    async fn backfill(
+        &self,
+        asked: &Asked,
+        mut told: Vec<Event>,
+    ) -> Result<Option<observation::Error>, Unusable> {
         // The list has the newest first, as far as it can be relied on; the events' own times go before that.
         told.reverse();
         told.sort_by_key(Event::at);
         let received_at = OffsetDateTime::now_utc();
-        let (workspace, source) = (due.workspace, due.source);
-        let how = Told { workspace, source, store, via: Via::Backfill, received_at };
+        let Asked { workspace, source, store, .. } = *asked;
+        let how = Told { workspace, source, store, via: Via::Backfill, received_at, under: None };
+        let mut refused = None;
         for event in told {
-            webhook::take(&self.writer, &how, event).await?;
+            match webhook::take(&self.writer, &how, event).await {
+                Err(e) if e.is_of_what_was_said() => refused = Some(e),
+                taken => drop(taken?),
+            }
         }
-        Ok(())
+        Ok(refused)
     }
-
-    /// Whether the store's own webhooks come to this source.
-    async fn is_told(&self, due: &Due) -> Result<bool, sqlx::Error> {
-        let mut tx = self.database.workspace(due.workspace).await?;
-        sqlx::query_scalar!(
-            r#"SELECT webhook_secret IS NOT NULL AS "told!" FROM sources WHERE workspace_id = $1 AND source_id = $2"#,
-            due.workspace.uuid(),
-            due.source.uuid()
-        )
-        .fetch_one(&mut *tx)
-        .await
-    }
-
-    /// What is hot, by kind and app.
-    async fn hot(&self, due: &Due) -> Result<HashSet<(Kind, String)>, sqlx::Error> {
-        let mut tx = self.database.workspace(due.workspace).await?;
-        let rows = sqlx::query!(
-            "SELECT DISTINCT kind, scope FROM subjects
-              WHERE workspace_id = $1 AND source_id = $2 AND (hot OR pending_state IS NOT NULL) AND gone_at IS NULL",
-            due.workspace.uuid(),
-            due.source.uuid()
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        Ok(rows.into_iter().filter_map(|r| Some((Kind::from_name(&r.kind)?, r.scope))).collect())
-    }
-
-    /// The ids of builds that are hot themselves or in TestFlight, whose states go by the ids of their builds.
-    async fn hot_builds(&self, due: &Due) -> Result<Vec<String>, sqlx::Error> {
-        let mut tx = self.database.workspace(due.workspace).await?;
-        sqlx::query_scalar!(
-            "SELECT subject_key FROM subjects
-              WHERE workspace_id = $1 AND source_id = $2 AND (hot OR pending_state IS NOT NULL) AND gone_at IS NULL
-                AND kind IN ('build', 'beta_internal', 'beta_external', 'beta_review')
-              GROUP BY subject_key ORDER BY min(last_seen_at), subject_key",
-            due.workspace.uuid(),
-            due.source.uuid()
-        )
-        .fetch_all(&mut *tx)
-        .await
-    }
-
-    /// Notes when the key was last used, and the store's word on its limit.
-    async fn note_round(&self, due: &Due, client: &Client) -> Result<(), sqlx::Error> {
-        let rate = client.rate();
-        let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
-        let mut tx = self.database.workspace(due.workspace).await?;
-        sqlx::query!(
-            "UPDATE sources SET last_polled_at = $3, rate_limit = COALESCE($4, rate_limit),
-                    rate_remaining = COALESCE($5, rate_remaining),
-                    rate_at = CASE WHEN $4::int4 IS NULL THEN rate_at ELSE $3 END
-              WHERE workspace_id = $1 AND source_id = $2",
-            due.workspace.uuid(),
-            due.source.uuid(),
-            OffsetDateTime::now_utc(),
-            rate.map(|r| number(r.limit)),
-            rate.map(|r| number(r.remaining))
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await
-    }
-
-    /// Finds out how the source fares, and tells it where that is news.
-    async fn judge(
-        &self,
-        due: &Due,
-        station: &mut Station,
-        plan: &Plan,
-        error: Option<&StoreError>,
-        failed: Option<&StoreError>,
-    ) -> Result<(), Unusable> {
-        let unauthorized = matches!(error, Some(StoreError::Unauthorized { .. }));
-        station.refusals = if unauthorized { station.refusals + 1 } else { 0 };
-        let (refused, failing) = (plan.refusals(), plan.failing());
-        let skew = station.client.contact().skew.filter(|skew| skew.abs() > MOST_SKEW);
-        let (health, detail) = match error {
-            Some(e) => {
-                let health = match e {
-                    StoreError::Unauthorized { .. } if station.refusals >= REFUSALS => Health::Refused,
-                    StoreError::Unauthorized { .. } => Health::Suspect,
-                    StoreError::Forbidden { cause: ForbiddenCause::Agreements, .. } => {
-                        Health::AgreementsMissing
-                    }
-                    StoreError::Forbidden { .. } => Health::RoleTooSmall,
-                    // Its own pace is no trouble of the store's.
-                    StoreError::BudgetSpent { .. } => return Ok(()),
-                    _ => Health::Degraded,
-                };
-                (health, Some(e.to_string()))
-            }
-            None if skew.is_some() => {
-                let seconds = skew.map_or(0, time::Duration::whole_seconds);
-                (
-                    Health::ClockSkewed,
-                    Some(format!("the store's clock is {seconds} s ahead of this machine's")),
-                )
-            }
-            None if plan.is_stopped(TAKEN_OVER) => (Health::Degraded, Some(TAKEN_OVER_ADVICE.to_owned())),
-            None if !failing.is_empty() => {
-                let why = failed.map_or_else(|| "it cannot be read".to_owned(), ToString::to_string);
-                (Health::Degraded, Some(format!("of {}: {why}", kinds(&failing))))
-            }
-            None if !refused.is_empty() => {
-                (Health::RoleTooSmall, Some(format!("the key may not read: {}", kinds(&refused))))
-            }
-            None => (Health::Ok, None),
-        };
-        // One failure of a store is not worth telling; a second in a row is.
-        let worth = health != Health::Degraded || error.is_none() || station.failing.failures() >= 2;
-        let told = (health, detail);
-        if worth && station.health.as_ref() != Some(&told) {
-            source::set_health(&self.writer, due.workspace, due.source, told.0, told.1.as_deref()).await?;
-            station.health = Some(told);
-        }
-        Ok(())
-    }
-}
-
-/// What polls are about, without the apps.
-fn kinds(polls: &[&str]) -> String {
-    let kinds: std::collections::BTreeSet<&str> =
-        polls.iter().map(|poll| poll.split(':').next().unwrap_or(poll)).collect();
-    kinds.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The apps of a look.
