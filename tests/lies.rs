@@ -330,7 +330,7 @@ async fn a_source_that_is_deleted_while_it_is_asked_is_asked_nothing_more() {
     .await;
     assert_eq!(watched.liar.asked("/"), asked);
     let last = watched.workspace.entries().await.pop().unwrap();
-    assert_eq!(last["type"], "source.deleted");
+    assert_eq!(last["type"], "audit.source.deleted");
     // What it said is history.
     let status = watched.world.api.get(&watched.workspace.at("/status?all=true")).await.expect(200).json();
     assert_eq!((&status["subjects"], &status["apps"]), (&json!([]), &json!([])));
