@@ -8,8 +8,10 @@ use crate::config::Settings;
 use crate::id::WorkspaceId;
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub const TOKEN_FILE: &str = "bootstrap-token";
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long an answer may take, besides what it was asked to wait for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a change may take: when a source is made, its store is asked first.
+const CHANGE_WITHIN: Duration = Duration::from_secs(150);
 /// The largest answer taken: pages are of 10,000 subjects or 1,000 entries, at most.
 const MAX_ANSWER: usize = 128 << 20;
 /// Bytes of an error's text that are shown.
@@ -129,6 +133,31 @@ pub struct Remote {
     workspace: Option<String>,
 }
 
+impl Connection {
+    /// A connection to the address `url`, or the node of `data_dir`, with the token in `token_file`.
+    #[must_use]
+    pub const fn to(
+        url: Option<String>,
+        token_file: Option<PathBuf>,
+        data_dir: Option<PathBuf>,
+        workspace: Option<String>,
+    ) -> Self {
+        Self { url, token_file, data_dir, workspace }
+    }
+
+    /// The workspace that the command line names.
+    #[must_use]
+    pub fn workspace(&self) -> Option<&str> {
+        self.workspace.as_deref()
+    }
+
+    /// The same connection, to `workspace`.
+    #[must_use]
+    pub fn in_workspace(&self, workspace: &str) -> Self {
+        Self { workspace: Some(workspace.to_owned()), ..self.clone() }
+    }
+}
+
 impl Remote {
     /// Finds out where and with which token, and asks nothing yet.
     ///
@@ -150,7 +179,7 @@ impl Remote {
             super::show::note(format!("statusledger: the token travels unencrypted to {url}"));
         }
         let mut client = reqwest::Client::builder()
-            .user_agent(concat!("statusledger/", env!("CARGO_PKG_VERSION")))
+            .user_agent(concat!("statusledger-cli/", env!("CARGO_PKG_VERSION")))
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, authorization)]))
             .connect_timeout(CONNECT_WITHIN)
             // A token is for one address, not for where that points.
@@ -174,41 +203,94 @@ impl Remote {
         query: &[(&str, &str)],
         wait: Duration,
     ) -> Result<T, Error> {
-        let base = self.base.clone();
-        let unreachable =
-            |e: reqwest::Error| Error::Unreachable { base: self.base.clone(), why: innermost(&e) };
-        let mut response = self
-            .client
-            .get(format!("{base}{path}"))
-            .query(query)
-            .timeout(ANSWER_WITHIN + wait)
-            .send()
-            .await
-            .map_err(unreachable)?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(Error::Unreadable { base, why: "the answer does not end".into() });
-            }
-            body.extend_from_slice(&chunk);
+        let request = self.client.get(format!("{}{path}", self.base)).query(query);
+        self.read(self.send(request.timeout(ANSWER_WITHIN + wait)).await?).await
+    }
+
+    /// Changes something: sends `body` to `path` and reads the answer; `null` where it is empty.
+    ///
+    /// # Errors
+    /// If there is no answer, or a refusal.
+    pub async fn change(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Error> {
+        let mut request = self.client.request(method, format!("{}{path}", self.base)).timeout(CHANGE_WITHIN);
+        if let Some(body) = body {
+            request = request.json(body);
         }
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::NO_CONTENT || response.content_length() == Some(0) {
+            return Ok(Value::Null);
+        }
+        self.read(response).await
+    }
+
+    /// Asks for a file, to be read as it comes, however long that takes.
+    ///
+    /// # Errors
+    /// If there is no answer, or a refusal.
+    pub async fn file(&self, path: &str, query: &[(&str, &str)]) -> Result<File, Error> {
+        let request = self.client.get(format!("{}{path}", self.base)).query(query);
+        Ok(File { response: self.send(request).await?, base: self.base.clone() })
+    }
+
+    fn unreachable(&self, e: &reqwest::Error) -> Error {
+        Error::Unreachable { base: self.base.clone(), why: innermost(e) }
+    }
+
+    /// Sends a request; what is answered is what was hoped for, or an error that says what else.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        let status = response.status();
         if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|e| Error::Unreadable { base, why: clean(&e.to_string()).into_owned() });
+            return Ok(response);
+        }
+        let base = self.base.clone();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(Error::Unauthorized { base, from: self.token_from.clone() });
         }
         #[derive(Deserialize)]
         struct Problem {
             detail: String,
         }
-        if status.as_u16() == 401 {
-            return Err(Error::Unauthorized { base, from: self.token_from.clone() });
-        }
+        let body = self.body(response).await?;
         let detail = serde_json::from_slice::<Problem>(&body).map(|p| p.detail).unwrap_or_else(|_| {
             status.canonical_reason().unwrap_or("nothing that a statusledger answers").to_owned()
         });
         let detail = clean(detail.trim_end_matches('.')).chars().take(MAX_DETAIL).collect();
         Err(Error::Refused { base, status: status.as_u16(), detail })
+    }
+
+    /// An answer as JSON.
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|e| self.unreadable(clean(&e.to_string()).into_owned()))
+    }
+
+    /// An answer's bytes. They may hold a secret that is shown once.
+    async fn body(&self, mut response: Response) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut body = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(self.unreadable("the answer does not end"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// An error that says how the instance answered otherwise than a statusledger does.
+    #[must_use]
+    pub fn unreadable(&self, why: impl Into<String>) -> Error {
+        Error::Unreadable { base: self.base.clone(), why: why.into() }
+    }
+
+    /// The workspaces that the token has a part in.
+    ///
+    /// # Errors
+    /// If they are not told.
+    pub async fn workspaces(&self) -> Result<Vec<Workspace>, Error> {
+        let listed: Listed<Workspace> = self.get("/v1/workspaces", &[], Duration::ZERO).await?;
+        // An id goes into paths: it has to be one.
+        Ok(listed.items.into_iter().filter(|w| w.id.parse::<WorkspaceId>().is_ok()).collect())
     }
 
     /// The workspace that is asked about: the one named, or the only one. An id is taken as it is.
@@ -219,10 +301,7 @@ impl Remote {
         if let Some(id) = self.workspace.as_ref().filter(|w| w.parse::<WorkspaceId>().is_ok()) {
             return Ok(id.clone());
         }
-        let listed: Listed<Workspace> = self.get("/v1/workspaces", &[], Duration::ZERO).await?;
-        // An id goes into paths: it has to be one.
-        let known = |w: &Workspace| w.id.parse::<WorkspaceId>().is_ok();
-        let all: Vec<Workspace> = listed.items.into_iter().filter(known).collect();
+        let all = self.workspaces().await?;
         if let Some(name) = &self.workspace {
             return all.into_iter().find(|w| w.name == *name).map(|w| w.id).ok_or_else(|| {
                 Error::Unusable(format!("{} has no workspace called \"{}\"", self.base, clean(name)))
@@ -237,6 +316,24 @@ impl Remote {
                 Err(Error::Usage(format!("name one of these with --workspace: {}", names.join(", "))))
             }
         }
+    }
+}
+
+/// A file on its way.
+#[derive(Debug)]
+pub struct File {
+    response: Response,
+    base: String,
+}
+
+impl File {
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// If the connection breaks before it.
+    pub async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+        let cut = |e: reqwest::Error| Error::Unreachable { base: self.base.clone(), why: innermost(&e) };
+        self.response.chunk().await.map_err(cut)
     }
 }
 
@@ -271,6 +368,13 @@ fn address(connection: &Connection, settings: &Settings) -> Result<(Url, bool), 
     match std::fs::read_to_string(&file) {
         Ok(text) => parse(&text, &file.display().to_string()).map(|url| (url, true)).map_err(Error::Unusable),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            // Whoever names a directory means the node over it, and no other one with that directory's token.
+            if let Some(directory) = &connection.data_dir {
+                let directory = directory.display();
+                return Err(Error::Unusable(format!(
+                    "no node is running over {directory}; start `statusledger up --data-dir {directory}`, or give --url"
+                )));
+            }
             let url = serving(std::net::SocketAddr::new(settings.listen, settings.port));
             parse(&url, "the setting listen").map(|url| (url, true)).map_err(Error::Unusable)
         }
@@ -298,8 +402,12 @@ fn token(
 ) -> Result<(Zeroizing<String>, String), Error> {
     let of_file = |file: &Path| {
         let text = std::fs::read_to_string(file).map(Zeroizing::new);
-        let text =
-            text.map_err(|e| Error::Unusable(format!("cannot read the token in {}: {e}", file.display())))?;
+        let text = text.map_err(|e| {
+            let (file, why) = (file.display(), system(&e));
+            Error::Unusable(format!(
+                "cannot read the token in {file}: {why}; name its file with --token-file"
+            ))
+        })?;
         checked(&text, format!("in {}", file.display()))
     };
     if let Some(file) = &connection.token_file {
@@ -338,8 +446,11 @@ fn innermost(error: &dyn std::error::Error) -> String {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    let text = cause.to_string();
-    // The number of an operating system's error is for nobody who reads a sentence.
-    let text = text.split(" (os error").next().unwrap_or_default();
-    clean(text).into_owned()
+    system(cause)
+}
+
+/// An error without the operating system's number for it, which is for nobody who reads a sentence.
+pub fn system(error: &(impl std::fmt::Display + ?Sized)) -> String {
+    let text = error.to_string();
+    clean(text.split(" (os error").next().unwrap_or_default()).into_owned()
 }
