@@ -14,6 +14,7 @@ mod http;
 mod isolation;
 mod keys;
 mod ledger;
+mod manage;
 mod proofs;
 mod source_health;
 mod sources;
