@@ -134,7 +134,7 @@ impl Desk {
         let base = self.simulator.app_store_base_url();
         let arguments =
             ["sources", "add", "app-store", "--name", "Apple", "--p8", "AuthKey.p8", "--key-id", &key_id];
-        let more = ["--issuer-id", &issuer_id, "--webhook-secret", "apple.secret", "--base-url", &base];
+        let more = ["--issuer-id", &issuer_id, "--webhook-secret", "apple.secret", "--base-url", base];
         self.said(&[&arguments[..], &more].concat()).await
     }
 }
@@ -159,7 +159,7 @@ async fn sources_are_added_listed_and_removed_and_their_keys_are_told_to_nobody(
     let base = desk.simulator.publisher_base_url();
     let reporting = desk.simulator.reporting_base_url();
     let arguments = ["sources", "add", "google-play", "--name", "Play", "--service-account", "-", "--json"];
-    let urls = ["--publisher-url", &base, "--reporting-url", &reporting];
+    let urls = ["--publisher-url", base, "--reporting-url", reporting];
     let play = desk.given(&[&arguments[..], &urls].concat(), &desk.read("account.json")).await;
     assert!(play.status.success(), "{}", text(&play.stderr));
     let play: Value = serde_json::from_slice(&play.stdout).unwrap();
@@ -370,6 +370,15 @@ async fn workspaces_and_api_keys_are_made_used_and_ended() {
     assert_eq!(with_key(&["sources", "list"], "new").await.status.code(), Some(1));
     let list = desk.said(&[&["api-keys", "list"][..], &acme].concat()).await.out;
     assert_eq!(list.lines().skip(1).filter(|line| line.contains("revoked")).count(), 2, "{list}");
+    // The administrator's own is one of the instance's workspace.
+    let all = desk.said(&["workspaces", "list", "--json"]).await.json();
+    let own = all["items"].as_array().unwrap().iter().find(|w| w["own"] == true).unwrap()["id"].clone();
+    let own = ["--workspace", own.as_str().unwrap()];
+    let keys = desk.said(&[&["api-keys", "list", "--json"][..], &own].concat()).await.json();
+    let id = keys["items"][0]["id"].as_str().unwrap();
+    desk.said(&[&["api-keys", "revoke", id][..], &own].concat()).await;
+    let unknown = format!("{} does not know the token in STATUSLEDGER_TOKEN", desk.world.api.base);
+    assert_eq!(desk.refused(&["workspaces", "list"]).await, (1, unknown));
 }
 
 #[tokio::test]
@@ -524,4 +533,64 @@ async fn a_new_instance_says_what_to_do_next_and_tail_names_what_it_is_about() {
     let second = lines.next_line().await.unwrap().unwrap();
     assert_eq!(&first[19..], "  -               workspace created", "{first}");
     assert_eq!(&second[19..], "  Nightly builds  source created", "{second}");
+}
+
+#[tokio::test]
+async fn status_says_what_to_do_about_a_source_and_which_are_only_told() {
+    let desk = Desk::new().await;
+    desk.said(&["sources", "add", "app-store", "--name", "Told", "--webhook-secret", "apple.secret"]).await;
+    let key = desk.simulator.app_store_key("Acme").unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let add =
+        ["sources", "add", "app-store", "--name", "Away", "--p8", "AuthKey.p8", "--key-id", &key.key_id];
+    let base = format!("http://{nobody}");
+    desk.said(&[&add[..], &["--issuer-id", &key.issuer_id, "--base-url", &base]].concat()).await;
+    crate::harness::eventually("the store is found to be away", || async {
+        desk.items("sources").await.iter().any(|s| s["health"] == "degraded").then_some(())
+    })
+    .await;
+    let status = desk.said(&["status"]).await.out;
+    let lines: Vec<&str> = status.lines().collect();
+    let told = lines.iter().find(|line| line.starts_with("Told")).unwrap();
+    assert!(told.contains("only told"), "{status}");
+    let away = lines.iter().position(|line| line.starts_with("Away  degraded")).unwrap();
+    assert!(lines[away + 1].starts_with("    Nothing to do: the store is asked again"), "{status}");
+    let document = desk.said(&["status", "--json"]).await.json();
+    assert_eq!(document["sources"][0]["advice"], Value::Null);
+    assert!(document["sources"][1]["advice"].as_str().unwrap().starts_with("Nothing to do"));
+}
+
+#[tokio::test]
+async fn a_demo_that_runs_can_be_asked() {
+    let directory = temporary("demo");
+    let arguments = ["demo", "--data-dir", "demo"];
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_statusledger"));
+    let mut demo = demo
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .args(arguments)
+        .current_dir(&directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(demo.stdout.take().unwrap()));
+    let suggested = loop {
+        let line = lines.next_line().await.unwrap().expect("it says how it can be asked");
+        if let Some(suggested) = line.trim().strip_prefix("try       statusledger ") {
+            break suggested.replace('"', "");
+        }
+    };
+    // It is read to its end, so that it does not wait for its reader.
+    let read = tokio::spawn(async move { while lines.next_line().await.unwrap().is_some() {} });
+    let arguments: Vec<&str> = suggested.split(' ').collect();
+    let output = run(&directory, &arguments, &[]).await;
+    assert!(output.status.success(), "{suggested}: {}", text(&output.stderr));
+    let pid = i32::try_from(demo.id().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(demo.wait().await.unwrap().success());
+    read.await.unwrap();
+    assert!(!directory.join("demo/address").exists() && directory.join("demo/bootstrap-token").exists());
 }

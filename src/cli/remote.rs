@@ -309,7 +309,10 @@ impl Remote {
         }
         let mut teams: Vec<Workspace> = all.into_iter().filter(|w| !w.own).collect();
         match teams.len() {
-            0 => Err(Error::Unusable(format!("{} has no workspace yet", self.base))),
+            0 => Err(Error::Unusable(format!(
+                "{} has no workspace yet that the token has a part in; `statusledger workspaces create NAME` makes one",
+                self.base
+            ))),
             1 => Ok(teams.remove(0).id),
             _ => {
                 let names: Vec<String> = teams.iter().map(|w| format!("\"{}\"", clean(&w.name))).collect();

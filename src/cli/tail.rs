@@ -195,8 +195,12 @@ impl Names<'_> {
         struct List {
             items: Vec<Named>,
         }
+        let list = match id.split_once('_') {
+            Some(("src", _)) => "sources",
+            Some(("ep", _)) => "destinations",
+            _ => return id.to_owned(),
+        };
         if !self.known.contains_key(id) {
-            let list = if id.starts_with("src_") { "sources" } else { "destinations" };
             let path = format!("/v1/workspaces/{}/{list}", self.workspace);
             if let Ok(list) = self.remote.get::<List>(&path, &[], Duration::ZERO).await {
                 self.known.extend(list.items.into_iter().map(|named| (named.id, named.name)));
@@ -243,12 +247,11 @@ impl Printer<'_> {
 
     /// An app's entry names the app, another the source or the destination that it is about.
     async fn row(&mut self, told: &Told) -> Row {
-        let about =
-            match (&told.app, ["source", "destination"].iter().find_map(|m| words::text(&told.data, m))) {
-                (Some(app), _) => app.clone(),
-                (None, Some(id)) => self.names.of(id).await,
-                (None, None) => "-".into(),
-            };
+        let about = match (&told.app, told.about()) {
+            (Some(app), _) => app.clone(),
+            (None, Some(id)) => self.names.of(id).await,
+            (None, None) => "-".into(),
+        };
         let (change, colour) = told.change();
         let cells = [(about, Colour::Plain), (told.subject(), Colour::Plain), (change, colour)];
         Row {

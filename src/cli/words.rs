@@ -226,7 +226,14 @@ impl Told {
         self.kind.strip_prefix("store.")?.rsplit_once('.')
     }
 
-    /// What it is about.
+    /// The id of what it is about, where that is no app: a source, a destination, or what somebody acted on.
+    #[must_use]
+    pub fn about(&self) -> Option<&str> {
+        let named = ["source", "destination"].iter().find_map(|member| text(&self.data, member));
+        named.or_else(|| self.data.get("targets")?.get(0)?.get("id")?.as_str())
+    }
+
+    /// What it is about, in words.
     #[must_use]
     pub fn subject(&self) -> String {
         let Some((kind, _)) = self.of_store() else {
