@@ -2,6 +2,7 @@
 
 mod apply;
 mod aside;
+mod connection;
 mod demo;
 mod doctor;
 mod export;

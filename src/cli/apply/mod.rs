@@ -6,6 +6,7 @@
 
 mod file;
 mod plan;
+mod raw;
 mod work;
 
 use super::manage::{Asking, Place, pretty};
