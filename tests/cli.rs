@@ -257,17 +257,28 @@ async fn status_shows_each_app_platform_version_and_state_and_whom_to_believe() 
     assert_eq!(apps(&scene.lines(&["status", "com.acme.weather.play"]).await).len(), 1);
     assert_eq!(apps(&scene.lines(&["status", "acme weather"]).await).len(), 5, "by name, in either case");
     assert_eq!(apps(&scene.lines(&["status", "com.acme.*", "com.evil.app"]).await).len(), 6);
-    assert_eq!(
-        apps(&scene.lines(&["status", "com_acme_weather"]).await),
-        Vec::<String>::new(),
-        "_ stands for itself"
-    );
+    let has = "it has com.acme.weather, com.acme.weather.play, com.evil.app";
+    for pattern in ["com_acme_weather", "com.acme.wether"] {
+        let nothing = refusal(&run(&scene.directory, &["status", pattern], &scene.environment()).await);
+        let sentence = format!("no app of the workspace \"Acme\" is called \"{pattern}\"; {has}");
+        assert_eq!(nothing, (1, sentence), "_ stands for itself");
+    }
+    let some =
+        run(&scene.directory, &["status", "com.nobody", "com.acme.weather"], &scene.environment()).await;
+    assert_eq!(some.status.code(), Some(1), "one of them is not known");
+    assert!(String::from_utf8_lossy(&some.stdout).contains("1.10.0 build 42"), "{some:?}");
+    assert!(String::from_utf8_lossy(&some.stderr).contains("is called \"com.nobody\"; it has"), "{some:?}");
     let all = apps(&scene.lines(&["status", "--all", "com.acme.weather"]).await);
     assert!(all.contains(&"com.acme.weather 1.1.0".to_owned()), "{all:?}");
     assert!(all.contains(&"com.acme.weather 1.8.0".to_owned()), "{all:?}");
-    let nothing = run(&scene.directory, &["status", "com.nobody"], &scene.environment()).await;
-    assert_eq!(nothing.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&nothing.stderr).contains("no app is called that"));
+    // Nothing but the store tells Apple's app from Google's.
+    let all = scene.lines(&["status", "--all", "acme weather"]).await;
+    let stores: Vec<&str> = cells(&all)
+        .iter()
+        .filter(|row| row.last() != Some(&"") && row.contains(&"app"))
+        .map(|row| row[2])
+        .collect();
+    assert_eq!(stores, ["App Store", "Google Play"], "{all:#?}");
 }
 
 #[tokio::test]
@@ -428,10 +439,7 @@ async fn history_is_an_apps_transitions_oldest_first_by_version_line() {
     assert_eq!(lines[0], "com.acme.weather  Acme Weather");
     let start = lines.iter().position(|l| l == "iOS 1.10.0").unwrap();
     let rows = cells(&lines[start + 1..]);
-    assert_eq!(
-        rows[0],
-        ["LAST SEEN BEFORE", "FIRST SEEN AFTER", "OF", "CHANGE", "VIA", "STORE SAYS", "ENTRY"]
-    );
+    assert_eq!(rows[0], ["NOT YET AT", "SEEN AT", "OF", "CHANGE", "VIA", "STORE SAYS", "ENTRY"]);
     let rows: Vec<&Vec<&str>> = rows[1..].iter().take_while(|row| !row.is_empty()).collect();
     let of_version = rows.iter().filter(|row| row.contains(&"version"));
     let changes: Vec<&str> = of_version.map(|row| row[row.len() - 3]).collect();
@@ -503,7 +511,9 @@ async fn a_command_that_cannot_do_it_says_so_in_a_sentence() {
         assert!(sentence.starts_with("there is no token: name its file with --token-file"), "{sentence}");
     }
     let environment = scene.environment();
-    let unknown = "no app of the workspace \"Acme\" is called \"com.nobody\"".to_owned();
+    let unknown = "no app of the workspace \"Acme\" is called \"com.nobody\"; it has com.acme.weather, \
+                   com.acme.weather.play, com.evil.app"
+        .to_owned();
     assert_eq!(told(&["history", "com.nobody"], &environment).await, (1, unknown));
     let none = format!("{base} has no workspace called \"nothing\"");
     assert_eq!(told(&["status", "--workspace", "nothing"], &environment).await, (1, none));

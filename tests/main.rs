@@ -17,6 +17,7 @@ mod keys;
 mod kms;
 mod ledger;
 mod lies;
+mod manage;
 mod proofs;
 mod source_health;
 mod sources;

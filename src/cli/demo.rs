@@ -5,7 +5,7 @@
 
 use super::receiver::{Proven, Receiver};
 use super::words::Told;
-use super::{export, show};
+use super::{export, remote, serve, show};
 use crate::config::Settings;
 use crate::database::attach;
 use crate::id::WorkspaceId;
@@ -90,11 +90,17 @@ async fn show(
     let pin = node.keyring.current().pin();
     receiver.trust(pin.clone(), format!("http://{}/.well-known/statusledger-keys.json", node.address));
     std::fs::write(directory.join("pins"), format!("{pin}\n"))?;
+    let address_file = directory.join(remote::ADDRESS_FILE);
     let result = async {
-        let token = node.bootstrap_key().await?;
+        // As `up` leaves them: whoever watches can ask from another terminal.
+        let token_file = directory.join(remote::TOKEN_FILE);
+        serve::ensure_token(&node, &token_file).await?;
+        let token = std::fs::read_to_string(&token_file)
+            .with_context(|| format!("cannot read {}", token_file.display()))?;
+        serve::leave_address(&node, &address_file)?;
         let api = Api {
             base: format!("http://{}", node.address),
-            token: token.as_str().to_owned(),
+            token: token.trim().to_owned(),
             client: reqwest::Client::builder().no_proxy().build()?,
         };
         let mut workspaces = Vec::new();
@@ -104,10 +110,17 @@ async fn show(
         show::line(format!("  serving   http://{}", node.address));
         show::line(format!("  pin       {pin}"));
         show::line(format!("  data      {}", directory.display()));
+        let team = simulator.app_store_teams().into_iter().next().unwrap_or_default();
+        show::line(format!(
+            "  try       statusledger status --data-dir {} --workspace \"{team}\"",
+            directory.display()
+        ));
         watch(&mut proven, events, started).await?;
         Ok::<_, anyhow::Error>(workspaces)
     }
     .await;
+    // Only a convenience: who finds it asks nobody.
+    let _ = std::fs::remove_file(&address_file);
     let (keyring, seen, data_keys) =
         (node.keyring.clone(), node.seen_heads.clone(), node.writer.data_keys().clone());
     let exports = match &result {

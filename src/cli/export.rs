@@ -1,6 +1,8 @@
 //! `export`.
 
-use super::{ExportArgs, show};
+use super::aside::Aside;
+use super::remote::{Connection, Error, Remote};
+use super::{ExportArgs, show, terminal};
 use crate::audit::Act;
 use crate::config::Settings;
 use crate::database::{Database, attach};
@@ -12,20 +14,101 @@ use crate::ledger::Writer;
 use crate::ledger::checkpoint::SeenHeads;
 use crate::ledger::export::{self, Exporter, Request};
 use crate::sealing::DataKeys;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::fs::File;
+use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
-/// Writes an export.
+/// How often the count of bytes is shown.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+
+/// Writes an export: over the API of an instance that is named or runs over the data directory, else from the database.
 ///
 /// # Errors
 /// If there is no such workspace, or the file cannot be written.
-pub async fn run(settings: &Settings, args: ExportArgs) -> Result<u8> {
-    let attached = attach::attach(settings).await?;
-    let done = export(settings, &attached.database, args).await;
+pub async fn run(mut settings: Settings, args: ExportArgs) -> Result<u8> {
+    if args.url.is_some() && args.database_url.is_some() {
+        return Err(Error::Usage("give --url or --database-url, not both".into()).into());
+    }
+    let elsewhere = std::env::var_os("STATUSLEDGER_URL").is_some_and(|url| !url.is_empty());
+    let connection = Connection::to(
+        args.url.clone(),
+        args.token_file.clone(),
+        args.data_dir.clone(),
+        args.workspace.clone(),
+    );
+    if args.url.is_some() || (elsewhere && args.data_dir.is_none() && args.database_url.is_none()) {
+        let remote = Remote::new(&connection, &settings)?;
+        let workspace = remote.workspace().await?;
+        return download(&remote, &workspace, &args).await?;
+    }
+    settings.data_dir = args.data_dir.clone().unwrap_or(settings.data_dir);
+    let database_is_meant =
+        args.database_url.is_some() || (args.data_dir.is_none() && settings.database_url.is_some());
+    settings.database_url = args.database_url.clone().or(settings.database_url);
+    settings.worker_database_url = args.worker_database_url.clone().or(settings.worker_database_url);
+    if !database_is_meant && settings.data_dir.join(super::remote::ADDRESS_FILE).exists() {
+        // A node that was killed leaves its address, and one may serve whose token is elsewhere: then the database is
+        // read, as without a node.
+        if let Ok(remote) = Remote::new(&connection, &settings)
+            && let Ok(workspace) = remote.workspace().await
+        {
+            match download(&remote, &workspace, &args).await {
+                Err(Error::Refused { status: 503, .. } | Error::Unreachable { .. }) => {}
+                done => return done?,
+            }
+        }
+    }
+    let attached = attach::attach(&settings).await?;
+    let done = export(&settings, &attached.database, args).await;
     attached.close().await?;
     done
+}
+
+/// Streams an export to its file. The outer error is the instance's, before the first byte.
+async fn download(remote: &Remote, workspace: &str, args: &ExportArgs) -> Result<Result<u8>, Error> {
+    // Before the instance is asked, and puts an export on the record that nobody gets.
+    let aside = match Aside::begin(&args.out, false) {
+        Ok(aside) => aside,
+        Err(e) => return Ok(Err(e)),
+    };
+    let (from, to) = (args.from.to_string(), args.to.map(|to| to.to_string()));
+    let types = args.types.as_ref().map(|types| types.join(","));
+    let mut query = vec![("from", from.as_str())];
+    query.extend(to.as_ref().map(|to| ("to", to.as_str())));
+    query.extend(types.as_ref().map(|types| ("types", types.as_str())));
+    if args.openings {
+        query.push(("openings", "true"));
+    }
+    let file = remote.file(&format!("/v1/workspaces/{workspace}/export"), &query).await?;
+    Ok(tokio::select! {
+        written = take(file, aside) => written.and_then(|bytes| told(args, bytes)),
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; nothing was kept")),
+    })
+}
+
+/// Writes what comes; answers how much it was. A connection that breaks leaves no file.
+async fn take(mut file: super::remote::File, mut aside: Aside) -> Result<u64> {
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")?);
+    bar.enable_steady_tick(SHOW_EVERY);
+    while let Some(chunk) = file.chunk().await? {
+        aside.file().write_all(&chunk).context("cannot write the export")?;
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    aside.finish()?;
+    Ok(bar.position())
+}
+
+/// Says what was written, to whoever asked for a document.
+fn told(args: &ExportArgs, bytes: u64) -> Result<u8> {
+    if args.json {
+        let document = serde_json::json!({ "file": args.out.display().to_string(), "bytes": bytes });
+        terminal::print([terminal::json(&serde_json::to_string_pretty(&document)?)])?;
+    }
+    Ok(0)
 }
 
 /// What exports are made from, for a command beside (or without) a running node.
@@ -59,17 +142,23 @@ pub async fn find_workspace(database: &Database, named: &str) -> Result<Workspac
 }
 
 async fn export(settings: &Settings, database: &Database, args: ExportArgs) -> Result<u8> {
+    let Some(workspace) = args.workspace.clone().or_else(|| std::env::var("STATUSLEDGER_WORKSPACE").ok())
+    else {
+        return Err(Error::Usage("name the workspace with --workspace".into()).into());
+    };
     let exporter = exporter(settings, database).await?;
-    let workspace = find_workspace(database, &args.workspace).await?;
+    let workspace = find_workspace(database, &workspace).await?;
     let request = Request {
         workspace,
         from: args.from,
         to: args.to,
-        types: args.types,
+        types: args.types.clone(),
         openings: args.openings,
         exported_by: "operator".into(),
     };
-    write(&exporter, request, &args.out).await
+    let code = write(&exporter, request, &args.out).await?;
+    told(&args, std::fs::metadata(&args.out)?.len())?;
+    Ok(code)
 }
 
 /// Writes an export to `out`, which must not exist, with progress where somebody watches.
@@ -80,9 +169,7 @@ pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<
     let (from, workspace, openings) = (request.from, request.workspace, request.openings);
     let types = request.types.clone();
     let prepared = exporter.prepare(request).await?.ok_or_else(|| anyhow!("there is no such workspace"))?;
-    if out.exists() {
-        bail!("{} exists already", out.display());
-    }
+    let aside = Aside::begin(out, false)?;
     // A history that is not the one that was signed is shown, and nothing is added to it.
     if prepared.disagreement().is_none() {
         let (outbox, _) = Outbox::new();
@@ -93,18 +180,15 @@ pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<
             .await
             .context("the export cannot be put on the record")?;
     }
-    // Written aside and renamed: a crash leaves no file that looks whole.
-    let aside = out.with_extension("zip.part");
-    let file = File::create(&aside).with_context(|| format!("cannot write {}", aside.display()))?;
+    let file = aside.handle()?;
     let bar = ProgressBar::new(prepared.to() - from);
     bar.set_style(ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} entries {eta}")?);
     let shown = bar.clone();
     let written =
         exporter.write(&prepared, std::io::BufWriter::new(file), move |done| shown.set_position(done)).await;
     bar.finish_and_clear();
-    let file = written?.into_inner().map_err(|e| anyhow!("{}", e.error()))?;
-    file.sync_all()?;
-    std::fs::rename(&aside, out).with_context(|| format!("cannot write {}", out.display()))?;
+    written?.into_inner().map_err(|e| anyhow!("{}", e.error()))?;
+    aside.finish()?;
     if let Some(why) = prepared.disagreement() {
         show::note(format!(
             "the history in the database is not the one that was signed, and was not signed anew: {why}"

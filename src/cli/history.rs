@@ -37,11 +37,7 @@ pub struct HistoryArgs {
 
 /// A point in time as people give it.
 fn when(text: &str) -> Result<OffsetDateTime, String> {
-    const UNITS: [(char, i64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
-    let age = UNITS.iter().find_map(|(unit, seconds)| {
-        let count: i64 = text.strip_suffix(*unit)?.parse::<u32>().ok()?.into();
-        OffsetDateTime::now_utc().checked_sub(time::Duration::seconds(count.checked_mul(*seconds)?))
-    });
+    let age = words::span(text).and_then(|age| OffsetDateTime::now_utc().checked_sub(age));
     age.or_else(|| OffsetDateTime::parse(text, &Rfc3339).ok())
         .or_else(|| OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339).ok())
         .ok_or_else(|| "a day (2026-11-22), a time (RFC 3339) or an age (90m, 24h, 7d)".into())
@@ -64,10 +60,10 @@ pub async fn run(settings: &Settings, args: HistoryArgs) -> Result<u8> {
     let workspace = remote.workspace().await?;
     let status = status::ask(&remote, &workspace, std::slice::from_ref(&args.app), false).await?;
     if status.apps.is_empty() {
-        bail!("no app of the workspace \"{}\" is called \"{}\"", clean(&status.name), clean(&args.app));
+        bail!("{}", status::unknown(&remote, &status, std::slice::from_ref(&args.app)).await?);
     }
     let entries = entries(&remote, &workspace, &status.apps, &args).await?;
-    let lines = lines(entries);
+    let lines = lines(entries, &status.stores());
     let out = if args.json {
         let lines: Vec<Value> = lines.iter().map(of_line).collect();
         let document = json!({
@@ -124,19 +120,21 @@ async fn entries(
 
 /// Groups entries, which are oldest first; the groups are in the order of their first entries. A subject belongs
 /// where its last entry says, since a build is seen before its version is known.
-fn lines(entries: Vec<Told>) -> Vec<Line> {
+fn lines(entries: Vec<Told>, stores: &HashMap<String, &'static str>) -> Vec<Line> {
     let empty = Map::new();
     let subject = |told: &Told| told.data.get("subject").and_then(Value::as_object).unwrap_or(&empty).clone();
     let key = |told: &Told| {
         let (kind, subject) = (told.of_store().map_or("", |(kind, _)| kind), subject(told));
         let id = words::text(&subject, "id").unwrap_or_default().to_owned();
         let app = told.app.clone().unwrap_or_default();
-        let line = match words::version(&subject) {
-            Some(version) => format!("{} {version}", words::place(&subject)).trim().to_owned(),
-            None => {
-                format!("{} {}", words::place(&subject), words::line(kind, &id, &subject)).trim().to_owned()
-            }
+        let store = words::text(&told.data, "source").and_then(|source| stores.get(source)).copied();
+        // What belongs to no platform or track belongs to its store.
+        let place = match words::place(&subject) {
+            place if place.is_empty() => store.unwrap_or_default().to_owned(),
+            place => place,
         };
+        let name = words::version(&subject).unwrap_or_else(|| words::line(kind, &id, &subject));
+        let line = format!("{place} {name}").trim().to_owned();
         ((app.clone(), kind.to_owned(), id), (app, line))
     };
     let mut of: HashMap<_, _> = HashMap::new();
@@ -219,8 +217,8 @@ fn text(lines: &[Line], apps: &[AppName]) -> Vec<String> {
         }
         out.push(clean(&line.name).into_owned());
         let mut table = Table::new(&[
-            ("LAST SEEN BEFORE", Yield::Never),
-            ("FIRST SEEN AFTER", Yield::Never),
+            ("NOT YET AT", Yield::Never),
+            ("SEEN AT", Yield::Never),
             ("OF", Yield::End),
             ("CHANGE", Yield::End),
             ("VIA", Yield::Never),

@@ -1,10 +1,14 @@
 //! The commands. Each ends with an exit code: 0 done, 1 refused or found wanting, 2 not understood.
 
+mod apply;
+mod aside;
+mod connection;
 mod demo;
 mod doctor;
 mod export;
 mod history;
 mod keys;
+mod manage;
 mod receiver;
 mod remote;
 mod serve;
@@ -40,10 +44,13 @@ enum Command {
     Serve(ServeArgs),
     /// Brings a database's schema up to this version, as its owner.
     Migrate(MigrateArgs),
-    /// Lists, rotates and revokes the instance's keys.
+    /// Lists, rotates and revokes the keys that the instance signs with (keys for the API: `api-keys`).
+    ///
+    /// These work on the instance's database, beside a node or without one. The keys that people and programs
+    /// authenticate with are another matter, and are managed over the API: see `api-keys`.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Writes a workspace's ledger to a file that proves itself.
+    /// Writes a workspace's ledger to a file that proves itself, over the API or, without a node, from the database.
     Export(ExportArgs),
     /// Verifies everything stored, row by row.
     Doctor(Where),
@@ -53,6 +60,23 @@ enum Command {
     Tail(tail::TailArgs),
     /// Shows what an app has been through, over the API of an instance here or elsewhere.
     History(history::HistoryArgs),
+    /// Lists and makes workspaces, over the API.
+    #[command(subcommand)]
+    Workspaces(manage::workspaces::Command),
+    /// Lists, adds and removes what is watched, over the API.
+    #[command(subcommand)]
+    Sources(manage::sources::Command),
+    /// Lists, adds and changes what is notified, over the API.
+    #[command(subcommand)]
+    Destinations(manage::destinations::Command),
+    /// Lists, makes and ends the keys that the API is asked with (the instance's signing keys: `keys`).
+    #[command(subcommand)]
+    ApiKeys(manage::api_keys::Command),
+    /// Lists, invites and changes a workspace's members, over the API.
+    #[command(subcommand)]
+    Members(manage::members::Command),
+    /// Makes a workspace's sources and destinations what a file says, over the API.
+    Apply(apply::ApplyArgs),
 }
 
 /// Which data a command is about.
@@ -200,26 +224,42 @@ enum RootCommand {
 
 #[derive(Debug, Args)]
 struct ExportArgs {
-    #[command(flatten)]
-    place: Where,
-    /// The workspace, by id or name.
-    #[arg(long)]
-    workspace: String,
-    /// The file to write; it must not exist.
+    /// The instance's address [env: STATUSLEDGER_URL] [default: the node of the data directory, if one runs]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The file with the token [env: STATUSLEDGER_TOKEN_FILE, or the token itself in STATUSLEDGER_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The node's directory; without a node over it, its database is read [env: STATUSLEDGER_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Reads an operator's database instead: the service's address of it [env: STATUSLEDGER_DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The worker's address of that database [env: STATUSLEDGER_WORKER_DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    worker_database_url: Option<String>,
+    /// The workspace, by name or id [env: STATUSLEDGER_WORKSPACE]
+    #[arg(long, value_name = "WORKSPACE")]
+    workspace: Option<String>,
+    /// The file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The first entry (default 0).
+    /// The first entry
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// One past the last entry (default: the end).
+    /// One past the last entry [default: the end]
     #[arg(long)]
     to: Option<u64>,
-    /// Only entries of these types, separated by commas.
+    /// Only entries of these types, separated by commas
     #[arg(long, value_delimiter = ',')]
     types: Option<Vec<String>>,
-    /// The openings of sealed values go with it.
+    /// The openings of sealed values go with it
     #[arg(long)]
     openings: bool,
+    /// One JSON document: the file, and how many bytes it has
+    #[arg(long)]
+    json: bool,
 }
 
 impl Where {
@@ -281,10 +321,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
             serve::migrate(&settings).await
         }
         Command::Keys(command) => keys::run(settings, command).await,
-        Command::Export(args) => {
-            args.place.apply(&mut settings);
-            export::run(&settings, args).await
-        }
+        Command::Export(args) => understood(export::run(settings, args).await),
         Command::Doctor(place) => {
             place.apply(&mut settings);
             doctor::run(&settings).await
@@ -292,6 +329,12 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Status(args) => understood(status::run(&settings, args).await),
         Command::Tail(args) => understood(tail::run(&settings, args).await),
         Command::History(args) => understood(history::run(&settings, args).await),
+        Command::Workspaces(command) => understood(manage::workspaces::run(&settings, command).await),
+        Command::Sources(command) => understood(manage::sources::run(&settings, command).await),
+        Command::Destinations(command) => understood(manage::destinations::run(&settings, command).await),
+        Command::ApiKeys(command) => understood(manage::api_keys::run(&settings, command).await),
+        Command::Members(command) => understood(manage::members::run(&settings, command).await),
+        Command::Apply(args) => understood(apply::run(&settings, args).await),
     }
 }
 

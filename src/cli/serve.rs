@@ -67,10 +67,7 @@ async fn run(
     });
     let address_file = settings.data_dir.join(remote::ADDRESS_FILE);
     // For commands of this machine. Left by a crash it names an address at which nobody is.
-    let announced = announced.and_then(|()| {
-        std::fs::write(&address_file, remote::serving(node.address) + "\n")
-            .with_context(|| format!("cannot write {}", address_file.display()))
-    });
+    let announced = announced.and_then(|()| leave_address(&node, &address_file));
     let ended = match announced {
         Err(e) => Err(e),
         Ok(()) => tokio::select! {
@@ -85,8 +82,20 @@ async fn run(
     ended
 }
 
+/// Says in `file` where the node serves.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn leave_address(node: &Node, file: &Path) -> Result<()> {
+    std::fs::write(file, remote::serving(node.address) + "\n")
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
 /// Makes sure that the file holds an administrator's token; says whether it made one.
-async fn ensure_token(node: &Node, file: &Path) -> Result<bool> {
+///
+/// # Errors
+/// If it holds something else, or cannot be written.
+pub async fn ensure_token(node: &Node, file: &Path) -> Result<bool> {
     match std::fs::read_to_string(file) {
         Ok(text) if keys::is_instance_key(&node.writer, &node.gate.secret, text.trim()).await? => {
             return Ok(false);

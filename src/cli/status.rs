@@ -1,10 +1,11 @@
 //! `status`: how the apps stand.
 
 use super::remote::{Connection, Error, Remote};
-use super::terminal::{self, Colour, Screen, Table, Yield};
+use super::terminal::{self, Colour, Screen, Table, Yield, clean};
 use super::{show, words};
 use crate::config::Settings;
-use anyhow::Result;
+use crate::source::Health;
+use anyhow::{Result, bail};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -12,6 +13,9 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 use time::OffsetDateTime;
+
+/// Apps that are named to somebody who asked for one that is not known.
+const NAMED: usize = 20;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -67,22 +71,83 @@ struct Subject {
     gone_at: Option<OffsetDateTime>,
 }
 
-/// A subject's state, or its last one where it is there no more.
+/// A subject's state and how far it is, or its last one where it is there no more.
 fn state(subject: &Subject) -> String {
+    let state = words::how_far(&subject.state, &subject.facts, &subject.description);
     match subject.gone_at {
-        Some(_) => format!("{} (no longer visible)", subject.state),
-        None => subject.state.clone(),
+        Some(_) => format!("{state} (no longer visible)"),
+        None => state,
     }
 }
 
+/// A source, as far as it is shown.
 #[derive(Deserialize)]
 struct Source {
+    id: String,
     kind: String,
     name: String,
     health: String,
     health_detail: Option<String>,
     #[serde(with = "time::serde::rfc3339::option")]
     last_polled_at: Option<OffsetDateTime>,
+}
+
+impl Source {
+    /// What there is to do about its health, in the service's words; none where there is nothing.
+    fn advice(&self) -> Option<&'static str> {
+        Health::deserialize(Value::String(self.health.clone())).ok()?.advice()
+    }
+
+    /// Whether it is a store's, and only told by it: without a key nobody asks, and it was never new.
+    fn is_only_told(&self) -> bool {
+        self.kind != "inbound" && self.last_polled_at.is_none() && self.health == "ok"
+    }
+}
+
+impl Status {
+    fn sources(&self) -> impl Iterator<Item = Source> {
+        self.sources.iter().filter_map(|s| Source::deserialize(s).ok())
+    }
+
+    /// The stores, by the ids of their sources.
+    pub(super) fn stores(&self) -> HashMap<String, &'static str> {
+        self.sources().map(|s| (s.id, words::store(&s.kind))).collect()
+    }
+}
+
+/// Says that no app is called one of `patterns`, and how those are called that are known.
+///
+/// # Errors
+/// If the instance does not say.
+pub(super) async fn unknown(remote: &Remote, status: &Status, patterns: &[String]) -> Result<String, Error> {
+    let all = ask(remote, &status.workspace, &[], false).await?.apps;
+    let known: Vec<String> = all.iter().take(NAMED).map(|a| clean(&a.app).into_owned()).collect();
+    let mut names: Vec<String> = patterns.iter().map(|p| format!("\"{}\"", clean(p))).collect();
+    let last = names.pop().unwrap_or_default();
+    let names = if names.is_empty() { last } else { format!("{} or {last}", names.join(", ")) };
+    let known = match all.len() {
+        0 => "no app was seen yet".to_owned(),
+        n if n > NAMED => format!("it has {} and {} more", known.join(", "), n - NAMED),
+        _ => format!("it has {}", known.join(", ")),
+    };
+    Ok(format!("no app of the workspace \"{}\" is called {names}; {known}", clean(&status.name)))
+}
+
+/// Whether `pattern` names `app`, as the instance compares them.
+fn is_named(app: &AppName, pattern: &str) -> bool {
+    let pattern = pattern.to_lowercase();
+    let fits = |text: &str| {
+        let (text, mut parts) = (text.to_lowercase(), pattern.split('*'));
+        let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+        let parts: Vec<&str> = parts.collect();
+        let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+        for part in middle {
+            let Some(at) = rest.find(part) else { return false };
+            rest = &rest[at + part.len()..];
+        }
+        rest.ends_with(last)
+    };
+    fits(&app.app) || app.name.as_deref().is_some_and(fits)
 }
 
 /// Asks for the status of `workspace`, page by page (one, unless there are more than 10,000 subjects).
@@ -120,6 +185,15 @@ pub async fn run(settings: &Settings, args: StatusArgs) -> Result<u8> {
     let workspace = remote.workspace().await?;
     let mut status = ask(&remote, &workspace, &args.apps, args.all).await?;
     let apps = std::mem::take(&mut status.apps);
+    let is_known = |pattern: &&String| apps.iter().any(|app| is_named(app, pattern));
+    let missing: Vec<String> = args.apps.iter().filter(|p| !is_known(p)).cloned().collect();
+    if !missing.is_empty() {
+        let sentence = unknown(&remote, &status, &missing).await?;
+        if apps.is_empty() {
+            bail!("{sentence}");
+        }
+        show::note(format!("statusledger: {sentence}"));
+    }
     let names: Names = apps.iter().filter_map(|a| Some((a.app.as_str(), a.name.as_deref()?))).collect();
     let name = |s: &Subject| names.get(s.app.as_str()).copied();
     status.subjects.sort_by(|a, b| order(a, b, name(a), name(b)));
@@ -127,13 +201,21 @@ pub async fn run(settings: &Settings, args: StatusArgs) -> Result<u8> {
         vec![document(&status, &apps, &names)?]
     } else {
         if apps.is_empty() {
-            let what = if args.apps.is_empty() { "no app was seen yet" } else { "no app is called that" };
-            show::note(format!("statusledger: {what}"));
+            show::note(format!("statusledger: no app was seen yet; {}", next_step(&status)));
         }
         table(&status, &names, args.all)
     };
     terminal::print(lines)?;
-    Ok(0)
+    Ok(u8::from(!missing.is_empty()))
+}
+
+/// What to do where no app was seen yet.
+fn next_step(status: &Status) -> &'static str {
+    if status.sources().any(|s| !words::store(&s.kind).is_empty()) {
+        "the stores are being asked: `statusledger tail` shows what they say"
+    } else {
+        "add a store's key: `statusledger sources add app-store --help`, or `… add google-play --help`"
+    }
 }
 
 /// What the store calls an app, by its id.
@@ -174,12 +256,18 @@ fn table(status: &Status, names: &Names<'_>, all: bool) -> Vec<String> {
         ("SINCE", Yield::Never),
     ]);
     let plain = |text: String| (text, Colour::Plain);
+    let stores = status.stores();
+    // What belongs to no platform or track belongs to its store.
+    let place = |s: &Subject| match words::place(&s.description) {
+        place if place.is_empty() => stores.get(&s.source).copied().unwrap_or_default().to_owned(),
+        place => place,
+    };
     for s in &status.subjects {
         let name = names.get(s.app.as_str()).copied();
         table.row(vec![
             plain(s.app.clone()),
             plain(name.unwrap_or_default().to_owned()),
-            plain(words::place(&s.description)),
+            plain(place(s)),
             plain(words::line(&s.kind, &s.id, &s.description)),
             (state(s), Colour::of_state(&s.state)),
             plain(words::ago(status.at, s.since)),
@@ -191,13 +279,21 @@ fn table(status: &Status, names: &Names<'_>, all: bool) -> Vec<String> {
         ("LAST ASKED", Yield::Never),
         ("DETAIL", Yield::End),
     ]);
-    let read = status.sources.iter().filter_map(|s| Source::deserialize(s).ok());
+    let mut advice = Vec::new();
     // Nobody asks an inbound source, so it has no health.
-    for source in read.filter(|s| all || s.kind != "inbound") {
+    for source in status.sources().filter(|s| all || s.kind != "inbound") {
+        let told = status.subjects.iter().filter(|s| s.source == source.id).map(|s| s.last_seen_at).max();
+        let asked = match (source.last_polled_at, told) {
+            (Some(at), _) => words::ago(status.at, at),
+            (None, Some(at)) if source.is_only_told() => format!("told {}", words::ago(status.at, at)),
+            (None, None) if source.is_only_told() => "only told".to_owned(),
+            (None, _) => "never".to_owned(),
+        };
+        advice.push(source.advice());
         sources.row(vec![
             plain(source.name),
             (source.health.clone(), Colour::of_state(&source.health)),
-            plain(source.last_polled_at.map_or("never".into(), |at| words::ago(status.at, at))),
+            plain(asked),
             plain(source.health_detail.unwrap_or_default()),
         ]);
     }
@@ -206,7 +302,13 @@ fn table(status: &Status, names: &Names<'_>, all: bool) -> Vec<String> {
         if !lines.is_empty() {
             lines.push(String::new());
         }
-        lines.extend(sources.lines(screen));
+        let mut rows = sources.lines(screen).into_iter();
+        lines.extend(rows.next());
+        for (row, advice) in rows.zip(advice) {
+            lines.push(row);
+            let wrapped = advice.map(|advice| terminal::wrap(advice, screen.columns, "    "));
+            lines.extend(wrapped.into_iter().flatten());
+        }
     }
     lines
 }
@@ -243,7 +345,33 @@ fn document(status: &Status, apps: &[AppName], names: &Names<'_>) -> Result<Stri
         "entries": status.size,
         "apps": apps.iter().map(|n| json!({ "app": n.app, "name": n.name })).collect::<Vec<_>>(),
         "subjects": subjects,
-        "sources": status.sources,
+        "sources": status.sources.iter().map(advised).collect::<Vec<_>>(),
     });
     Ok(terminal::json(&serde_json::to_string_pretty(&document)?))
+}
+
+/// A source as the instance gave it, with what there is to do about its health.
+fn advised(source: &Value) -> Value {
+    let advice = Source::deserialize(source).ok().and_then(|s| s.advice());
+    let mut source = source.clone();
+    if let Some(members) = source.as_object_mut() {
+        members.entry("advice").or_insert_with(|| advice.into());
+    }
+    source
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_is_named_as_the_instance_names_it() {
+        let app = AppName { app: "com.acme.weather".into(), name: Some("Acme Weather".into()) };
+        for pattern in ["com.acme.weather", "COM.acme.*", "*", "acme weather", "*weather", "com.*.we*er"] {
+            assert!(is_named(&app, pattern), "{pattern}");
+        }
+        for pattern in ["com.acme", "com_acme_weather", "weather", "com.*.x*", "*.acme", "weather*weather"] {
+            assert!(!is_named(&app, pattern), "{pattern}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -97,9 +98,10 @@ async fn follow(settings: &Settings, args: &TailArgs) -> Result<()> {
     if !apps.is_empty() {
         filter.push(("app", &apps));
     }
-    let mut printer = Printer { screen: Screen::stdout(), json: args.json, widths: [0; 3] };
+    let names = Names { remote: &remote, workspace: &workspace, known: HashMap::new() };
+    let mut printer = Printer { screen: Screen::stdout(), json: args.json, widths: [0; 3], names };
     let (entries, mut from) = last(&remote, &path, &filter, args.last).await?;
-    if !printer.print(&entries)? {
+    if !printer.print(&entries).await? {
         return Ok(());
     }
     let (mut pause, mut away) = (PAUSE.0, false);
@@ -125,7 +127,7 @@ async fn follow(settings: &Settings, args: &TailArgs) -> Result<()> {
             show::note(format!("statusledger: back, and going on after entry {}", from.saturating_sub(1)));
         }
         (pause, away) = (PAUSE.0, false);
-        if !printer.print(&page.items)? {
+        if !printer.print(&page.items).await? {
             return Ok(());
         }
         from = page.next.unwrap_or(page.size).max(from);
@@ -173,44 +175,101 @@ async fn ids(remote: &Remote, workspace: &str, patterns: &[String]) -> Result<Ve
     Ok(ids)
 }
 
+/// What sources and destinations are called, as far as whoever asks may know.
+struct Names<'a> {
+    remote: &'a Remote,
+    workspace: &'a str,
+    known: HashMap<String, String>,
+}
+
+impl Names<'_> {
+    /// The name behind an id, or the id where there is none to be had. The lists are asked for when an id comes that
+    /// was not there before.
+    async fn of(&mut self, id: &str) -> String {
+        #[derive(Deserialize)]
+        struct Named {
+            id: String,
+            name: String,
+        }
+        #[derive(Deserialize)]
+        struct List {
+            items: Vec<Named>,
+        }
+        let list = match id.split_once('_') {
+            Some(("src", _)) => "sources",
+            Some(("ep", _)) => "destinations",
+            _ => return id.to_owned(),
+        };
+        if !self.known.contains_key(id) {
+            let path = format!("/v1/workspaces/{}/{list}", self.workspace);
+            if let Ok(list) = self.remote.get::<List>(&path, &[], Duration::ZERO).await {
+                self.known.extend(list.items.into_iter().map(|named| (named.id, named.name)));
+            }
+            // It was removed, or the token may not see the list: the same would be asked for each time.
+            self.known.entry(id.to_owned()).or_insert_with(|| id.to_owned());
+        }
+        self.known.get(id).cloned().unwrap_or_else(|| id.to_owned())
+    }
+}
+
+/// An entry in columns.
+struct Row {
+    time: String,
+    cells: [(String, Colour); 3],
+    via: String,
+}
+
 /// Prints entries, in columns that grow with what has come.
-struct Printer {
+struct Printer<'a> {
     screen: Screen,
     json: bool,
     widths: [usize; 3],
+    names: Names<'a>,
 }
 
-impl Printer {
-    /// Prints `entries`; false where nobody reads any more.
-    fn print(&mut self, entries: &[Value]) -> Result<bool> {
-        let mut lines = Vec::with_capacity(entries.len());
-        for entry in entries {
-            if self.json {
-                lines.push(terminal::json(&serde_json::to_string(entry)?));
-            } else if let Some(told) = Told::of(entry) {
-                lines.push(self.line(&told));
-            }
+impl Printer<'_> {
+    /// Prints `entries`, all of which are measured first; false where nobody reads any more.
+    async fn print(&mut self, entries: &[Value]) -> Result<bool> {
+        if self.json {
+            let lines: Result<Vec<String>, _> = entries.iter().map(serde_json::to_string).collect();
+            return Ok(terminal::print(lines?.iter().map(|line| terminal::json(line)))?);
         }
-        Ok(terminal::print(lines)?)
+        let mut rows = Vec::with_capacity(entries.len());
+        for told in entries.iter().filter_map(Told::of) {
+            let row = self.row(&told).await;
+            for ((text, _), most) in row.cells.iter().zip(&mut self.widths) {
+                *most = width(text).max(*most);
+            }
+            rows.push(row);
+        }
+        Ok(terminal::print(rows.iter().map(|row| self.line(row)))?)
     }
 
-    fn line(&mut self, told: &Told) -> String {
+    /// An app's entry names the app, another the source or the destination that it is about.
+    async fn row(&mut self, told: &Told) -> Row {
+        let about = match (&told.app, told.about()) {
+            (Some(app), _) => app.clone(),
+            (None, Some(id)) => self.names.of(id).await,
+            (None, None) => "-".into(),
+        };
         let (change, colour) = told.change();
-        let cells = [
-            (told.app.clone().unwrap_or_else(|| "-".into()), Colour::Plain),
-            (told.subject(), Colour::Plain),
-            (change, colour),
-        ];
-        let mut line = self.screen.paint(Colour::Dim, &clean(&words::second(&told.timestamp)));
-        for ((text, colour), most) in cells.into_iter().zip(&mut self.widths) {
-            let text = clean(&text);
-            *most = width(&text).max(*most);
+        let cells = [(about, Colour::Plain), (told.subject(), Colour::Plain), (change, colour)];
+        Row {
+            time: clean(&words::second(&told.timestamp)).into_owned(),
+            cells: cells.map(|(text, colour)| (clean(&text).into_owned(), colour)),
+            via: clean(told.via()).into_owned(),
+        }
+    }
+
+    fn line(&self, row: &Row) -> String {
+        let mut line = self.screen.paint(Colour::Dim, &row.time);
+        for ((text, colour), most) in row.cells.iter().zip(&self.widths) {
             line.push_str("  ");
-            line.push_str(&self.screen.paint(colour, &text));
-            line.extend(std::iter::repeat_n(' ', *most - width(&text)));
+            line.push_str(&self.screen.paint(*colour, text));
+            line.extend(std::iter::repeat_n(' ', most - width(text)));
         }
         line.push_str("  ");
-        line.push_str(&self.screen.paint(Colour::Dim, &clean(told.via())));
+        line.push_str(&self.screen.paint(Colour::Dim, &row.via));
         line.trim_end().to_owned()
     }
 }

@@ -279,6 +279,22 @@ fn cut(text: &str, most: usize, how: Yield) -> String {
     kept
 }
 
+/// `text` in lines of no more than `columns`, broken between words, each behind `indent`.
+#[must_use]
+pub fn wrap(text: &str, columns: Option<usize>, indent: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in clean(text).split(' ') {
+        match lines.last_mut() {
+            Some(line) if columns.is_none_or(|most| width(line) + 1 + width(word) <= most) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines
+}
+
 /// Standard output, line by line; false where nobody reads any more (a closed pipe), which is no fault.
 ///
 /// # Errors
@@ -353,6 +369,15 @@ mod tests {
         }
         let lines = table().lines(Screen { columns: Some(40), colours: false });
         assert_eq!(lines[1], "…xample.weather  WAITING_FOR_R…  3 h ago");
+    }
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        let text = "Wait some minutes before you make a new one.";
+        assert_eq!(wrap(text, None, "    "), [format!("    {text}")]);
+        let lines = wrap(text, Some(24), "    ");
+        assert_eq!(lines, ["    Wait some minutes", "    before you make a", "    new one."]);
+        assert_eq!(wrap("averyveryverylongword x", Some(8), "  "), ["  averyveryverylongword", "  x"]);
     }
 
     #[test]

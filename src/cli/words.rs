@@ -36,6 +36,39 @@ pub fn place(description: &Map<String, Value>) -> String {
     }
 }
 
+/// A store, as people call it, by the kind of its sources; empty where there is none.
+#[must_use]
+pub fn store(kind: &str) -> &'static str {
+    match kind {
+        "app_store" => "App Store",
+        "google_play" => "Google Play",
+        _ => "",
+    }
+}
+
+/// Days of a phased release, by Apple's schedule.
+const PHASED_DAYS: u64 = 7;
+
+/// A state, and how far it is: the part of the users that a rollout has reached, the day that a phased release is at.
+#[must_use]
+pub fn how_far(state: &str, facts: &Map<String, Value>, description: &Map<String, Value>) -> String {
+    let part = text(facts, "user_fraction").and_then(percent);
+    let day = description.get("day").and_then(Value::as_u64);
+    match (part, day, state) {
+        (Some(part), _, _) => format!("{state} {part}"),
+        (None, Some(day), "ACTIVE" | "PAUSED") => format!("{state} day {day} of {PHASED_DAYS}"),
+        _ => state.to_owned(),
+    }
+}
+
+/// `0.25` as `25 %`; none where it is no number.
+fn percent(fraction: &str) -> Option<String> {
+    let part: f64 = fraction.parse().ok().filter(|part: &f64| part.is_finite())?;
+    // To a ten-thousandth of a per cent: nobody rolls out to less, and the rest is binary fractions.
+    let text = format!("{:.4}", part * 100.0);
+    Some(format!("{} %", text.trim_end_matches('0').trim_end_matches('.')))
+}
+
 /// The version codes of a release, joined.
 fn codes(description: &Map<String, Value>) -> Option<String> {
     let codes = description.get("version_codes")?.as_array()?;
@@ -132,6 +165,16 @@ pub fn ago(now: OffsetDateTime, then: OffsetDateTime) -> String {
     }
 }
 
+/// A span of time as people give it: `45s`, `90m`, `24h`, `7d`.
+#[must_use]
+pub fn span(text: &str) -> Option<time::Duration> {
+    const UNITS: [(char, i64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    UNITS.iter().find_map(|(unit, seconds)| {
+        let count: i64 = text.strip_suffix(*unit)?.parse::<u32>().ok()?.into();
+        Some(time::Duration::seconds(count.checked_mul(*seconds)?))
+    })
+}
+
 /// The day of `at`.
 fn date(at: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day]");
@@ -183,7 +226,14 @@ impl Told {
         self.kind.strip_prefix("store.")?.rsplit_once('.')
     }
 
-    /// What it is about.
+    /// The id of what it is about, where that is no app: a source, a destination, or what somebody acted on.
+    #[must_use]
+    pub fn about(&self) -> Option<&str> {
+        let named = ["source", "destination"].iter().find_map(|member| text(&self.data, member));
+        named.or_else(|| self.data.get("targets")?.get(0)?.get("id")?.as_str())
+    }
+
+    /// What it is about, in words.
     #[must_use]
     pub fn subject(&self) -> String {
         let Some((kind, _)) = self.of_store() else {
@@ -200,13 +250,17 @@ impl Told {
     pub fn change(&self) -> (String, Colour) {
         let (from, to) = (text(&self.data, "from"), text(&self.data, "to"));
         let what = self.of_store().map_or("", |(_, what)| what);
-        let mut words = match (what, from, to) {
+        let empty = Map::new();
+        let member = |name: &str| self.data.get(name).and_then(Value::as_object).unwrap_or(&empty);
+        let same = from == to;
+        let reached = to.map(|to| how_far(to, member("facts"), member("subject")));
+        let mut words = match (what, from, reached.as_deref()) {
             ("first_seen", _, Some(to)) => format!("first seen: {to}"),
             ("no_longer_visible", Some(from), _) => format!("no longer visible (was {from})"),
             ("visible_again", _, Some(to)) => format!("visible again: {to}"),
             ("transitioned", None, Some(to)) => format!("? → {to}"),
             // Only something else about it changed.
-            (_, Some(from), Some(to)) if from == to && self.data.contains_key("changed") => to.to_owned(),
+            (_, Some(_), Some(to)) if same && self.data.contains_key("changed") => to.to_owned(),
             (_, Some(from), Some(to)) => format!("{from} → {to}"),
             ("" | "transitioned", _, _) => String::new(),
             (what, _, _) => what.replace('_', " "),
@@ -237,7 +291,9 @@ impl Told {
             Some(Value::Array(names)) => {
                 let facts = self.data.get("facts").and_then(Value::as_object);
                 let value = |name: &str| facts.and_then(|f| f.get(name)).map_or("gone".into(), plain);
-                names.iter().filter_map(Value::as_str).map(|n| format!("{n}: {}", value(n))).collect()
+                // How far a rollout is stands beside its state.
+                let others = names.iter().filter_map(Value::as_str).filter(|n| *n != "user_fraction");
+                others.map(|n| format!("{n}: {}", value(n))).collect()
             }
             Some(Value::Object(changed)) => changed
                 .iter()
@@ -299,7 +355,13 @@ mod tests {
         assert_eq!(told(t, json!({ "from": "a", "to": "b" })), "a → b");
         assert_eq!(told(t, json!({ "to": "b" })), "? → b");
         let facts = json!({ "from": "a", "to": "a", "changed": ["user_fraction"], "facts": { "user_fraction": "0.2" } });
-        assert_eq!(told(t, facts), "a, user_fraction: 0.2");
+        assert_eq!(told(t, facts), "a 20 %");
+        let facts = json!({ "from": "a", "to": "b", "facts": { "user_fraction": "0.005", "in_app_update_priority": 3 }, "changed": ["in_app_update_priority"] });
+        assert_eq!(told(t, facts), "a → b 0.5 %, in_app_update_priority: 3");
+        let ended = json!({ "from": "a", "to": "completed", "changed": ["user_fraction"] });
+        assert_eq!(told(t, ended), "a → completed");
+        let day = json!({ "from": "PAUSED", "to": "ACTIVE", "subject": { "day": 3 } });
+        assert_eq!(told("store.phased_release.transitioned", day), "PAUSED → ACTIVE day 3 of 7");
         let facts =
             json!({ "from": "a", "to": "a", "changed": { "user_fraction": { "from": "0.1", "to": "0.2" } } });
         assert_eq!(told(t, facts), "a, user_fraction: 0.1 → 0.2");

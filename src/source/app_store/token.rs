@@ -57,8 +57,11 @@ impl AppStoreKey {
         if key_id.is_empty() || issuer_id == Some("") {
             return Err(refused("the key id or issuer id is empty"));
         }
-        let signing = EncodingKey::from_ec_pem(private_key_pem.trim().as_bytes())
-            .map_err(|_| refused("the private key is no EC key in PKCS #8 PEM"))?;
+        let signing = EncodingKey::from_ec_pem(private_key_pem.trim().as_bytes()).map_err(|_| {
+            refused(
+                "the private key is no EC key in PKCS #8 PEM: paste the whole .p8 file, with its BEGIN line",
+            )
+        })?;
         let key = Self { key_id: key_id.to_owned(), issuer_id: issuer_id.map(str::to_owned), signing };
         // A P-384 key reads as well; only signing tells.
         key.mint(OffsetDateTime::UNIX_EPOCH).map_err(|_| refused("the private key is no P-256 key"))?;

@@ -1,0 +1,286 @@
+//! The file that `apply` reads: what a workspace's sources and destinations are to be. It holds no secret, only where
+//! each lies.
+//!
+//! Read in two steps: the TOML as it stands, where an unknown member is refused at its place, and then [`Wanted`],
+//! where what belongs together is together. Nothing that it names is read before it is needed: who changes a
+//! destination need not have the store's key.
+
+use super::raw::Raw;
+use crate::cli::manage::secret;
+use crate::delivery::routes::Filter;
+use crate::source::Kind;
+use crate::source::fetch::FetchOptions;
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use zeroize::Zeroizing;
+
+/// Where a secret lies.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+impl Place {
+    /// One of two members, or none.
+    pub(super) fn of(
+        what: &str,
+        file: Option<PathBuf>,
+        variable: Option<String>,
+        beside: &Path,
+    ) -> Result<Option<Self>> {
+        match (file, variable) {
+            (Some(_), Some(_)) => bail!("{what}_file and {what}_env are both given"),
+            (Some(file), None) => Ok(Some(Self::File(beside.join(file)))),
+            (None, variable) => Ok(variable.map(Self::Variable)),
+        }
+    }
+
+    /// The text that lies there.
+    fn read(&self, what: &str) -> Result<Zeroizing<String>> {
+        match self {
+            Self::File(file) => secret::read(what, file),
+            Self::Variable(name) => std::env::var(name)
+                .ok()
+                .filter(|text| !text.trim().is_empty())
+                .map(Zeroizing::new)
+                .ok_or_else(|| anyhow!("the {what} is not in the variable {name}")),
+        }
+    }
+
+    /// The same, for what is one line.
+    pub(super) fn read_line(&self, what: &str) -> Result<Zeroizing<String>> {
+        let text = self.read(what)?;
+        Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+}
+
+/// What makes a source of its kind.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// App Store Connect.
+    AppStore {
+        /// The key's id, the team's issuer id and the private key; none where the store only tells.
+        key: Option<(String, Option<String>, Place)>,
+        /// What its webhooks are signed with.
+        webhook_secret: Option<Place>,
+        /// Another address of the store.
+        base_url: Option<String>,
+    },
+    /// Google Play.
+    GooglePlay {
+        /// The service account.
+        account: Place,
+        /// What else the API takes of it.
+        settings: Vec<(&'static str, Value)>,
+    },
+    /// Inbound.
+    Inbound {
+        /// Where its token goes.
+        token_file: PathBuf,
+    },
+}
+
+/// A source as it is to be.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What it is called.
+    pub name: String,
+    /// Where the file says so.
+    pub at: String,
+    /// What it is.
+    pub kind: Kind,
+    /// What makes it one.
+    pub keys: Keys,
+}
+
+/// A destination as it is to be.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// What it is called.
+    pub name: String,
+    /// Where the file says so.
+    pub at: String,
+    /// Where to.
+    pub url: String,
+    /// Whether the address came from elsewhere and is not to be shown.
+    pub url_is_secret: bool,
+    /// What it wants, but for the sources.
+    pub filter: Filter,
+    /// The sources that it wants, by name.
+    pub sources: Vec<String>,
+    /// Whether notifications carry openings.
+    pub openings: bool,
+    /// Attempts at once.
+    pub max_in_flight: i32,
+    /// Whether it takes notifications; none leaves that as it is.
+    pub enabled: Option<bool>,
+    /// Where its secret goes.
+    pub secret_file: Option<PathBuf>,
+}
+
+/// What a workspace is to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Which workspace.
+    pub workspace: Option<String>,
+    /// Whether what is not named goes.
+    pub prune: bool,
+    /// Its sources.
+    pub sources: Vec<Source>,
+    /// Its destinations.
+    pub destinations: Vec<Destination>,
+}
+
+/// Line and column, from 1, of a byte of `text`.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
+
+/// Reads `file`.
+///
+/// # Errors
+/// With the place in the file where it is wrong.
+pub fn read(file: &Path) -> Result<Wanted> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| anyhow!("cannot read {shown}: {}", crate::cli::remote::system(&e)))?;
+    let raw: Raw = toml::from_str(&text).map_err(|e| {
+        let (line, column) = place(&text, e.span().map_or(0, |span| span.start));
+        anyhow!("{shown}:{line}:{column}: {}", e.message().trim().replace('\n', "; "))
+    })?;
+    let beside = file.parent().unwrap_or(Path::new("")).to_owned();
+    let at = |name: &Spanned<String>| {
+        let (line, column) = place(&text, name.span().start);
+        format!("{shown}:{line}:{column}")
+    };
+    let mut wanted = Wanted {
+        workspace: raw.workspace,
+        prune: raw.prune,
+        sources: Vec::with_capacity(raw.sources.len()),
+        destinations: Vec::with_capacity(raw.destinations.len()),
+    };
+    let mut names = HashSet::new();
+    for raw in raw.sources {
+        let at = at(&raw.name);
+        let source = raw.source(at.clone(), &beside).with_context(|| at.clone())?;
+        check_name(&source.name).with_context(|| at.clone())?;
+        if !names.insert(source.name.clone()) {
+            bail!("{at}: two sources are called \"{}\"", source.name);
+        }
+        wanted.sources.push(source);
+    }
+    names.clear();
+    for raw in raw.destinations {
+        let at = at(&raw.name);
+        let destination = raw.destination(at.clone(), &beside).with_context(|| at.clone())?;
+        check_name(&destination.name).with_context(|| at.clone())?;
+        if !names.insert(destination.name.clone()) {
+            bail!("{at}: two destinations are called \"{}\"", destination.name);
+        }
+        wanted.destinations.push(destination);
+    }
+    Ok(wanted)
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        bail!("a name has 1 to 100 characters");
+    }
+    Ok(())
+}
+
+impl Source {
+    /// Whether nothing but the store's own webhooks tells of it.
+    #[must_use]
+    pub const fn is_only_told(&self) -> bool {
+        matches!(self.keys, Keys::AppStore { key: None, .. })
+    }
+
+    /// Reads its secrets and makes the request that adds it; a key that cannot be one is refused here.
+    ///
+    /// # Errors
+    /// If a secret cannot be read or used.
+    pub fn request(&self) -> Result<Value> {
+        let mut request = json!({ "kind": self.kind.name(), "name": self.name });
+        match &self.keys {
+            Keys::AppStore { key, base_url, .. } => {
+                if let Some((key_id, issuer_id, place)) = key {
+                    let private_key = place.read("private key")?;
+                    let credentials = json!({
+                        "key_id": key_id, "issuer_id": issuer_id, "private_key": private_key.as_str(),
+                    });
+                    check_app_store(&credentials, base_url.clone())?;
+                    request["credentials"] = credentials;
+                }
+                if let Some(secret) = self.webhook_secret()? {
+                    request["webhook_secret"] = secret.as_str().into();
+                }
+                if let Some(url) = base_url {
+                    request["base_url"] = url.clone().into();
+                }
+            }
+            Keys::GooglePlay { account, settings } => {
+                let text = account.read("service account")?;
+                // What the parser found there may be a part of the key: only where it is, is told.
+                let account: Value = serde_json::from_str(&text)
+                    .map_err(|e| anyhow!("line {}, column {}", e.line(), e.column()))
+                    .context("the service account is not the JSON that Google gave")?;
+                check_google_play(&text, settings)?;
+                request["service_account"] = account;
+                for (name, value) in settings {
+                    request[*name] = value.clone();
+                }
+            }
+            Keys::Inbound { .. } => {}
+        }
+        Ok(request)
+    }
+
+    /// What its webhooks are signed with, if the file names it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is out of bounds.
+    pub fn webhook_secret(&self) -> Result<Option<Zeroizing<String>>> {
+        let Keys::AppStore { webhook_secret: Some(place), .. } = &self.keys else { return Ok(None) };
+        let secret = place.read_line("webhook secret")?;
+        if !(8..=255).contains(&secret.len()) {
+            bail!("a webhook secret has 8 to 255 bytes");
+        }
+        Ok(Some(secret))
+    }
+}
+
+/// Refuses a key that the instance would refuse.
+fn check_app_store(credentials: &Value, base_url: Option<String>) -> Result<()> {
+    use crate::source::app_store;
+    let credentials = app_store::Credentials::deserialize(credentials)?;
+    let settings = app_store::StoreSettings { base_url };
+    app_store::client(&credentials, &settings, options())
+        .map_err(|e| anyhow!("the key is not usable: {e}"))?;
+    Ok(())
+}
+
+/// The same for a service account.
+fn check_google_play(account: &str, settings: &[(&'static str, Value)]) -> Result<()> {
+    use crate::source::google_play;
+    let settings: Map<String, Value> =
+        settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let settings = google_play::StoreSettings::deserialize(Value::Object(settings))?;
+    google_play::client(account, &settings, options()).map_err(|e| anyhow!("the key is not usable: {e}"))?;
+    Ok(())
+}
+
+/// Which addresses are allowed is the instance's to say.
+fn options() -> FetchOptions {
+    FetchOptions { allow_insecure_hosts: true, ..FetchOptions::default() }
+}

@@ -1,0 +1,392 @@
+//! `apply`: a workspace becomes what a file says, and nothing else happens.
+
+use super::Desk;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+
+/// Which types of entries a workspace has got, but for what stores say and how sources fare.
+async fn acts(desk: &Desk) -> Vec<String> {
+    let entries = desk.workspace.entries().await;
+    let types = entries.iter().map(|e| e["type"].as_str().unwrap().to_owned());
+    types.filter(|t| t.starts_with("audit.")).collect()
+}
+
+/// The lines of standard output.
+fn lines(out: &str) -> Vec<&str> {
+    out.lines().collect()
+}
+
+/// A source of each kind and two destinations.
+fn full(desk: &Desk) -> String {
+    let key = desk.simulator.app_store_key("Acme").unwrap();
+    format!(
+        r#"
+workspace = "Acme"
+
+[[source]]
+kind = "app_store"
+name = "Apple"
+key_id = "{}"
+issuer_id = "{}"
+private_key_file = "AuthKey.p8"
+webhook_secret_file = "apple.secret"
+base_url = "{}"
+
+[[source]]
+kind = "google_play"
+name = "Play"
+service_account_env = "PLAY_ACCOUNT"
+publisher_url = "{}"
+reporting_url = "{}"
+
+[[source]]
+kind = "inbound"
+name = "CI"
+token_file = "ci.token"
+
+[[destination]]
+name = "hook"
+url = "http://127.0.0.1:9/hook"
+filter = {{ types = ["store.*"], sources = ["Apple", "Play"] }}
+secret_file = "hook.secret"
+
+[[destination]]
+name = "quiet"
+url_file = "quiet.url"
+enabled = false
+max_in_flight = 4
+"#,
+        key.key_id,
+        key.issuer_id,
+        desk.simulator.app_store_base_url(),
+        desk.simulator.publisher_base_url(),
+        desk.simulator.reporting_base_url(),
+    )
+}
+
+const APPLY: [&str; 3] = ["apply", "-f", "statusledger.toml"];
+
+impl Desk {
+    async fn applied(&self, more: &[&str]) -> super::Said {
+        let output = self.applying(more).output().await.unwrap();
+        let (out, err) = (super::text(&output.stdout), super::text(&output.stderr));
+        assert!(output.status.success(), "{out}{err}");
+        super::Said { out, err }
+    }
+
+    async fn not_applied(&self, more: &[&str]) -> (i32, String, String) {
+        let output = self.applying(more).output().await.unwrap();
+        let told = super::text(&output.stderr);
+        let sentences: Vec<&str> = told.lines().filter_map(|l| l.strip_prefix("statusledger: ")).collect();
+        (output.status.code().unwrap(), sentences.join("\n"), super::text(&output.stdout))
+    }
+
+    fn applying(&self, more: &[&str]) -> tokio::process::Command {
+        let mut command = self.command(&[&APPLY[..], more].concat());
+        command.env("PLAY_ACCOUNT", self.read("account.json"));
+        command
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_becomes_what_the_file_says_and_stays_so() {
+    let desk = Desk::new().await;
+    desk.write("statusledger.toml", &full(&desk));
+    desk.write("quiet.url", "http://127.0.0.1:9/MARK-token\n");
+    let expected = [
+        "+ source \"Apple\" (app_store)",
+        "+ source \"Play\" (google_play)",
+        "+ source \"CI\" (inbound)",
+        "+ destination \"hook\" to http://127.0.0.1:9/hook",
+        "+ destination \"quiet\"",
+    ];
+    let before = acts(&desk).await;
+    let dry = desk.applied(&["--dry-run"]).await;
+    assert_eq!(lines(&dry.out), [&expected[..], &["5 changes to make; nothing was changed"]].concat());
+    assert_eq!(acts(&desk).await, before, "a dry run leaves no entry");
+    assert!(!desk.directory.join("ci.token").exists() && !desk.directory.join("hook.secret").exists());
+
+    let done = desk.applied(&[]).await;
+    assert_eq!(lines(&done.out), [&expected[..], &["5 changes made"]].concat());
+    assert_eq!(desk.names("sources").await, ["Apple", "CI", "Play"]);
+    let destinations = desk.items("destinations").await;
+    let sources: Vec<Value> = desk
+        .items("sources")
+        .await
+        .iter()
+        .filter(|s| s["kind"] != "inbound")
+        .map(|s| s["id"].clone())
+        .collect();
+    assert_eq!(destinations[0]["filter"], json!({ "types": ["store.*"], "sources": sources }));
+    assert_eq!(destinations[1]["url"], "http://127.0.0.1:9/MARK-token");
+    assert_eq!(destinations[1]["max_in_flight"], 4);
+    assert!(destinations[0]["disabled_at"].is_null() && destinations[1]["disabled_at"].is_string());
+    // What is shown once is in its file, for its owner alone, and nowhere else.
+    for (file, start) in [("ci.token", "sl_in_"), ("hook.secret", "whsec_")] {
+        let secret = desk.read(file);
+        assert!(secret.starts_with(start) && secret.ends_with('\n'), "{file}");
+        let mode = std::fs::metadata(desk.directory.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+        assert!(!done.out.contains(secret.trim()) && !done.err.contains(secret.trim()), "{file}");
+    }
+    for said in [&dry.out, &dry.err, &done.out, &done.err] {
+        assert!(!said.contains("MARK") && !said.contains("PRIVATE KEY"), "{said}");
+    }
+    let left = std::fs::read_dir(&desk.directory).unwrap();
+    assert!(left.into_iter().all(|e| !e.unwrap().file_name().to_str().unwrap().contains(".part")));
+    let source = desk.items("sources").await.into_iter().find(|s| s["name"] == "CI").unwrap();
+    let posted = desk.world.api.bare("POST", &format!("/in/{}", source["id"].as_str().unwrap()));
+    assert_eq!(
+        posted.bearer_auth(desk.read("ci.token").trim()).body("x").send().await.unwrap().status(),
+        202
+    );
+
+    // A second time there is nothing to do, also where the keys are elsewhere by now.
+    let before = acts(&desk).await;
+    for file in ["AuthKey.p8", "account.json", "apple.secret"] {
+        std::fs::rename(desk.directory.join(file), desk.directory.join(format!("{file}.away"))).unwrap();
+    }
+    let output = desk.command(&APPLY).output().await.unwrap();
+    assert_eq!(super::text(&output.stdout), "nothing to change\n", "{}", super::text(&output.stderr));
+    assert_eq!(acts(&desk).await, before);
+}
+
+#[tokio::test]
+async fn only_what_differs_is_changed_and_only_pruning_removes() {
+    let desk = Desk::new().await;
+    let mut file =
+        "workspace = \"Acme\"\n\n[[destination]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/a\"\n"
+            .to_owned();
+    desk.write("statusledger.toml", &file);
+    desk.workspace.inbound("old").await;
+    let first = desk.applied(&[]).await;
+    assert!(first.err.contains("rotate-secret"), "{}", first.err);
+    assert!(first.err.contains("left alone (--prune removes them): source \"old\""), "{}", first.err);
+    let id = desk.items("destinations").await[0]["id"].clone();
+    file.push_str("max_in_flight = 4\nopenings = false\nfilter = { types = [\"store.*\", \"event.*\"] }\n");
+    desk.write("statusledger.toml", &file);
+    let line = "~ destination \"hook\": filter.types all → event.*,store.*, openings true → false, max_in_flight 1 → 4";
+    let dry = desk.applied(&["--dry-run", "--prune"]).await;
+    assert_eq!(lines(&dry.out), [line, "- source \"old\"", "2 changes to make; nothing was changed"]);
+    let changed = desk.applied(&["--json"]).await.json();
+    let changes = json!({
+        "filter.types": { "from": [], "to": ["event.*", "store.*"] },
+        "openings": { "from": true, "to": false },
+        "max_in_flight": { "from": 1, "to": 4 },
+    });
+    let expected = json!({ "action": "change", "kind": "destination", "name": "hook", "changes": changes, "done": true });
+    assert_eq!((&changed["changes"], &changed["dry_run"]), (&json!([expected]), &json!(false)));
+    assert_eq!(desk.items("destinations").await[0]["id"], id, "the same destination");
+    assert_eq!(desk.names("sources").await, ["old"]);
+    // What somebody changed by hand is set back; that it was disabled is not, unless the file says so.
+    desk.said(&["destinations", "update", "hook", "--max-in-flight", "9", "--disable"]).await;
+    let back = desk.applied(&[]).await;
+    assert_eq!(lines(&back.out), ["~ destination \"hook\": max_in_flight 9 → 4", "1 change made"]);
+    assert!(desk.items("destinations").await[0]["disabled_at"].is_string());
+    desk.write(
+        "statusledger.toml",
+        &format!("{file}enabled = true\n").replace("workspace = \"Acme\"\n", "prune = true\n"),
+    );
+    let pruned = desk.applied(&[]).await;
+    let expected = ["~ destination \"hook\": enabled false → true", "- source \"old\"", "2 changes made"];
+    assert_eq!(lines(&pruned.out), expected);
+    assert_eq!(desk.names("sources").await, [""; 0]);
+    desk.write("statusledger.toml", "prune = true\n");
+    assert_eq!(lines(&desk.applied(&[]).await.out), ["- destination \"hook\"", "1 change made"]);
+    assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_with_its_place_before_anything_is_changed() {
+    let desk = Desk::new().await;
+    desk.workspace.inbound("taken").await;
+    let before = acts(&desk).await;
+    let good = "[[destination]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/\"\n";
+    desk.write("no-key.p8", "MARK");
+    desk.write("there", "already");
+    for (more, place) in [
+        ("max_inflight = 4\n", "4:1: unknown field `max_inflight`"),
+        ("[[source]]\nkind = \"inbound\"\n", "4:1: missing field `name`"),
+        ("max_in_flight = \"four\"\n", "4:17: invalid type"),
+        ("max_in_flight = 400\n", "2:8: max_in_flight is 1 to 256"),
+        ("filter = { typs = [\"x\"] }\n", "4:12: unknown field `typs`"),
+        ("filter = { types = [\"Store\"] }\n", "2:8: filter.types[0]"),
+        ("filter = { sources = [\"nobody\"] }\n", "2:8: filter.sources: there is no source \"nobody\""),
+        ("url_file = \"x\"\n", "2:8: a destination has one of"),
+        ("secret_file = \"there\"\n", "2:8: there exists already"),
+        ("secret_file = \"nowhere/x\"\n", "2:8: cannot write nowhere/x"),
+        ("nonsense\n", "4:"),
+        (
+            "[[destination]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/\"\n",
+            "5:8: two destinations are called",
+        ),
+        ("[[destination]]\nname = \"other\"\nurl = \"ftp://127.0.0.1\"\n", "5:8: the address is not one"),
+        ("[[source]]\nkind = \"play\"\nname = \"x\"\n", "5:8: unknown variant `play`"),
+        ("[[source]]\nkind = \"inbound\"\nname = \"x\"\n", "6:8: a source of this kind needs token_file"),
+        (
+            "[[source]]\nkind = \"inbound\"\nname = \"x\"\nkey_id = \"x\"\n",
+            "6:8: a source of the kind inbound has no key_id",
+        ),
+        ("[[source]]\nkind = \"app_store\"\nname = \"x\"\n", "6:8: a source of this kind needs key_id"),
+        (
+            "[[source]]\nkind = \"app_store\"\nname = \"x\"\nkey_id = \"K\"\nprivate_key_file = \"nowhere.p8\"\n",
+            "6:8: cannot read the private key from nowhere.p8",
+        ),
+        (
+            "[[source]]\nkind = \"app_store\"\nname = \"x\"\nkey_id = \"K\"\nprivate_key_file = \"no-key.p8\"\n",
+            "6:8: the key is not usable",
+        ),
+        (
+            "[[source]]\nkind = \"google_play\"\nname = \"x\"\nservice_account_env = \"NOT_THERE\"\n",
+            "6:8: the service account is not in the variable NOT_THERE",
+        ),
+        (
+            "[[source]]\nkind = \"app_store\"\nname = \"taken\"\nwebhook_secret_file = \"apple.secret\"\n",
+            "6:8: the source \"taken\" is there with the kind inbound",
+        ),
+    ] {
+        desk.write("statusledger.toml", &format!("{good}{more}"));
+        let (code, told, _) = desk.not_applied(&[]).await;
+        let last = told.lines().last().unwrap_or_default();
+        assert!(code == 1 && last.starts_with(&format!("statusledger.toml:{place}")), "{more}: {told}");
+        assert!(!told.contains("MARK"), "{told}");
+    }
+    desk.write("statusledger.toml", good);
+    let (code, told, _) = desk.not_applied(&["--replace-keys", "nobody"]).await;
+    assert_eq!((code, told.as_str()), (2, "--replace-keys: the file has no source \"nobody\""));
+    desk.write("statusledger.toml", &format!("workspace = \"Acme\"\n{good}"));
+    let (code, told, _) = desk.not_applied(&["--workspace", "Other"]).await;
+    assert_eq!((code, told.as_str()), (2, "the file names another workspace than --workspace"));
+    std::fs::remove_file(desk.directory.join("statusledger.toml")).unwrap();
+    let (code, told, _) = desk.not_applied(&[]).await;
+    assert!(code == 1 && told.starts_with("cannot read statusledger.toml"), "{told}");
+    assert_eq!(acts(&desk).await, before);
+    assert_eq!(
+        (desk.names("sources").await, desk.names("destinations").await.len()),
+        (vec!["taken".to_owned()], 0)
+    );
+}
+
+#[tokio::test]
+async fn the_first_refusal_ends_it_and_the_next_time_it_goes_on_from_there() {
+    let desk = Desk::new().await;
+    let destination =
+        |name: &str, url: &str| format!("[[destination]]\nname = \"{name}\"\nurl = \"{url}\"\n");
+    let text = destination("a", "http://127.0.0.1:9/")
+        + &destination("b", "http://10.1.2.3/")
+        + &destination("c", "http://127.0.0.1:9/");
+    desk.write("statusledger.toml", &text);
+    let (code, told, out) = desk.not_applied(&[]).await;
+    assert_eq!(code, 1);
+    assert!(out.starts_with("+ destination \"a\" to http://127.0.0.1:9/\n"), "{out}");
+    let said: Vec<&str> = told.lines().rev().take(2).collect();
+    let not_made = "1 of 3 made; not made: + destination \"b\" to http://10.1.2.3/, + destination \"c\" to http://127.0.0.1:9/";
+    assert_eq!(said[1], not_made);
+    assert!(said[0].contains("422") && said[0].contains("the address is refused"), "{told}");
+    assert_eq!(desk.names("destinations").await, ["a"]);
+    desk.write("statusledger.toml", &text.replace("10.1.2.3", "127.0.0.1:9"));
+    assert_eq!(desk.applied(&[]).await.out.lines().last(), Some("2 changes made"));
+    assert_eq!(desk.names("destinations").await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn keys_are_replaced_only_where_that_is_asked_for() {
+    let desk = Desk::new().await;
+    let text = full(&desk).replace("secret_file = \"hook.secret\"", "");
+    let told =
+        "\n[[source]]\nkind = \"app_store\"\nname = \"Told\"\nwebhook_secret_file = \"apple.secret\"\n";
+    desk.write("statusledger.toml", &format!("{text}{told}"));
+    desk.write("quiet.url", "http://127.0.0.1:9/");
+    desk.applied(&[]).await;
+    let ids = async || -> Vec<(String, String)> {
+        let of = |s: &Value, name: &str| s[name].as_str().unwrap().to_owned();
+        let mut all: Vec<_> =
+            desk.items("sources").await.iter().map(|s| (of(s, "name"), of(s, "id"))).collect();
+        all.sort();
+        all
+    };
+    let before = ids().await;
+    let (code, told, _) = desk.not_applied(&["--replace-keys", "CI"]).await;
+    assert!(code == 1 && told.contains("ci.token exists already"), "{told}");
+    assert_eq!(ids().await, before);
+    let replaced = desk.applied(&["--replace-keys", "Apple", "--replace-keys", "Told"]).await;
+    let expected = [
+        "~ source \"Apple\": keys (it is removed, and added anew under another id)",
+        "~ source \"Told\": webhook secret",
+        "~ destination \"hook\": filter.sources",
+        "3 changes made",
+    ];
+    assert_eq!(lines(&replaced.out), expected);
+    let after = ids().await;
+    let same: Vec<&str> =
+        before.iter().zip(&after).filter(|(a, b)| a == b).map(|((name, _), _)| name.as_str()).collect();
+    assert_eq!(same, ["CI", "Play", "Told"]);
+    // The destination wants what the new source says.
+    let wanted = &desk.items("destinations").await[0]["filter"]["sources"];
+    let of = |name: &str| after.iter().find(|(n, _)| n == name).unwrap().1.clone();
+    assert_eq!(*wanted, json!([of("Apple"), of("Play")]));
+    assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
+}
+
+#[tokio::test]
+async fn several_that_apply_at_once_double_nothing() {
+    let desk = Desk::new().await;
+    let mut text = full(&desk)
+        .replace("secret_file = \"hook.secret\"", "")
+        .replace("url_file = \"quiet.url\"", "url = \"http://127.0.0.1:9/q\"");
+    // Each has a file of its own for what it is shown.
+    for n in 0..3 {
+        text.push_str(&format!("\n[[destination]]\nname = \"more {n}\"\nurl = \"http://127.0.0.1:9/{n}\"\n"));
+    }
+    let mut running = Vec::new();
+    for n in 0..4 {
+        let name = format!("{n}.toml");
+        desk.write(&name, &text.replace("ci.token", &format!("ci-{n}.token")));
+        let mut command = desk.command(&["apply", "-f", &name]);
+        running.push(command.env("PLAY_ACCOUNT", desk.read("account.json")).spawn().unwrap());
+    }
+    for child in running {
+        let output = child.wait_with_output().await.unwrap();
+        assert!(output.status.success(), "{}", super::text(&output.stderr));
+    }
+    assert_eq!(desk.names("sources").await, ["Apple", "CI", "Play"]);
+    assert_eq!(desk.names("destinations").await, ["hook", "more 0", "more 1", "more 2", "quiet"]);
+    let tokens: BTreeSet<bool> =
+        (0..4).map(|n| desk.directory.join(format!("ci-{n}.token")).exists()).collect();
+    assert_eq!(tokens.len(), 2, "one of them has the token");
+    desk.write("statusledger.toml", &text);
+    desk.write("quiet.url", "http://127.0.0.1:9/q");
+    assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
+}
+
+#[tokio::test]
+async fn the_file_in_the_documentation_can_be_applied() {
+    let desk = Desk::new().await;
+    let documentation = include_str!("../../docs/operations.md");
+    let section = documentation.split("\n## Configuration in a file\n").nth(1).unwrap();
+    let example = section.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let replaced = |text: String, from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    };
+    let key = desk.simulator.app_store_key("Acme").unwrap();
+    let base = desk.simulator.app_store_base_url();
+    // The stores are ours, and so is the receiver.
+    let mut text = replaced(example.to_owned(), "keys/AuthKey_2X9R4HXF34.p8", "AuthKey.p8");
+    text = replaced(text, "2X9R4HXF34", &key.key_id);
+    text = replaced(text, "57246542-96fe-1a63-e053-0824d011072a", &key.issuer_id);
+    text =
+        replaced(text, "kind = \"app_store\"\n", &format!("kind = \"app_store\"\nbase_url = \"{base}\"\n"));
+    let urls = format!(
+        "kind = \"google_play\"\npublisher_url = \"{}\"\nreporting_url = \"{}\"\n",
+        desk.simulator.publisher_base_url(),
+        desk.simulator.reporting_base_url()
+    );
+    text = replaced(text, "kind = \"google_play\"\n", &urls);
+    text = replaced(text, "https://hooks.example.com/", "http://127.0.0.1:9/");
+    desk.write("statusledger.toml", &text);
+    let done = desk.applied(&[]).await;
+    assert!(done.out.ends_with(" changes made\n"), "{}", done.out);
+    assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
+}
