@@ -20,5 +20,7 @@ mod sources;
 mod store_webhooks;
 mod stores;
 mod tamper;
+mod statements;
 mod truth;
+mod walk;
 mod webhook;

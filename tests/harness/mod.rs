@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod export;
+mod people;
 mod program;
 mod receiver;
 mod world;
@@ -12,6 +13,7 @@ mod world;
 pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
 pub use cluster::{TestDatabase, temporary};
 pub use export::{verify_export, verify_export_with_python};
+pub use people::Person;
 pub use program::{Program, run};
 pub use receiver::{Hook, Receiver, Reply};
 pub use world::{World, quick};
