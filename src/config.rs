@@ -42,6 +42,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<String>,
     /// How people sign in and keys are kept.
     pub access: AccessSettings,
+    /// How often whoever asks may ask.
+    pub api: ApiSettings,
     /// How deliveries are made.
     pub delivery: DeliverySettings,
     /// How stores are polled.
@@ -63,6 +65,22 @@ pub struct AccessSettings {
 impl Default for AccessSettings {
     fn default() -> Self {
         Self { session_idle_h: 24.0, session_longest_h: 168.0, deletion_waits_h: 168.0 }
+    }
+}
+
+/// How often each key and each session may ask a node. Inbound events are not counted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSettings {
+    /// Requests a minute (1 to 1,000,000). Default 600.
+    pub requests_per_minute: u32,
+    /// Requests at once, before the rate counts (1 to 1,000,000). Default 100.
+    pub burst: u32,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self { requests_per_minute: 600, burst: 100 }
     }
 }
 
@@ -123,6 +141,7 @@ impl Default for Settings {
             public_url: None,
             trusted_proxies: Vec::new(),
             access: AccessSettings::default(),
+            api: ApiSettings::default(),
             delivery: DeliverySettings::default(),
             polling: PollingSettings::default(),
         }
@@ -250,6 +269,10 @@ impl Settings {
         }
         if !(0.0..=8760.0).contains(&a.deletion_waits_h) {
             return invalid("access.deletion_waits_h", "0 to 8760 hours");
+        }
+        let counts = 1..=1_000_000;
+        if !counts.contains(&self.api.requests_per_minute) || !counts.contains(&self.api.burst) {
+            return invalid("api", "requests_per_minute and burst are 1 to 1,000,000");
         }
         let d = &self.delivery;
         if d.schedule_s.is_empty()

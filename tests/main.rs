@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod api;
 mod cli;
 mod crash;
 mod delivery;
@@ -17,10 +18,10 @@ mod ledger;
 mod proofs;
 mod source_health;
 mod sources;
+mod statements;
 mod store_webhooks;
 mod stores;
 mod tamper;
-mod statements;
 mod truth;
 mod walk;
 mod webhook;

@@ -157,7 +157,13 @@ enum Who {
     /// With a session that this instance did not begin.
     UnknownSession { cookie: String },
     /// With a key.
-    Key { token: String, id: String, workspace: WorkspaceId, grants: Permissions, ended: Option<&'static str> },
+    Key {
+        token: String,
+        id: String,
+        workspace: WorkspaceId,
+        grants: Permissions,
+        ended: Option<&'static str>,
+    },
     /// In a session.
     Session {
         cookie: String,
@@ -195,12 +201,8 @@ async fn scene() -> Scene {
     let receiver = Receiver::of(&world).await;
     let (ours, theirs) = (world.workspace("ours").await, world.workspace("theirs, marked").await);
     let id = world.node().gate.instance;
-    let instance = Workspace {
-        id,
-        ledger: String::new(),
-        path: format!("/v1/workspaces/{id}"),
-        api: world.api.clone(),
-    };
+    let instance =
+        Workspace { id, ledger: String::new(), path: format!("/v1/workspaces/{id}"), api: world.api.clone() };
     let source = theirs.inbound("source, marked").await;
     let destination = theirs.destination(&receiver, "hook", json!({})).await;
     source.event("event, marked").await;
@@ -329,20 +331,26 @@ impl Scene {
         for table in tables {
             // The entries of refusals are the only ones that may be added; and when somebody was last seen may change.
             let rows = match table.as_str() {
-                "entries" => "SELECT workspace_id, type, count(*) FROM entries WHERE type <> 'audit.access.denied'
-                              GROUP BY 1, 2",
-                "openings" => "SELECT count(*) FROM openings o JOIN entries e USING (workspace_id, ledger_id, seq)
-                                WHERE e.type <> 'audit.access.denied'",
+                "entries" => {
+                    "SELECT workspace_id, type, count(*) FROM entries WHERE type <> 'audit.access.denied'
+                              GROUP BY 1, 2"
+                }
+                "openings" => {
+                    "SELECT count(*) FROM openings o JOIN entries e USING (workspace_id, ledger_id, seq)
+                                WHERE e.type <> 'audit.access.denied'"
+                }
                 "audit_index" => "SELECT * FROM audit_index WHERE action <> 'access.denied'",
                 "heads" | "tiles" => continue,
                 _ => &format!("SELECT to_jsonb(t) - 'last_used_at' - 'last_seen_at' FROM {table} t"),
             };
-            let digest = format!("SELECT COALESCE(string_agg(r::text, chr(10) ORDER BY r::text), '') FROM ({rows}) r");
+            let digest =
+                format!("SELECT COALESCE(string_agg(r::text, chr(10) ORDER BY r::text), '') FROM ({rows}) r");
             let text: String =
                 sqlx::query_scalar(sqlx::AssertSqlSafe(digest)).fetch_one(&mut superuser).await.unwrap();
             state.insert(table, text);
         }
-        for table in ["sources", "destinations", "api_keys", "members", "invitations", "sessions", "entries"] {
+        for table in ["sources", "destinations", "api_keys", "members", "invitations", "sessions", "entries"]
+        {
             assert!(state[table].len() > 20, "{table} is empty, so that nothing could change in it");
         }
         state
@@ -468,7 +476,9 @@ async fn every_route_is_listed_with_what_it_needs() {
         .as_object()
         .unwrap()
         .iter()
-        .flat_map(|(path, of)| of.as_object().unwrap().keys().map(move |m| format!("{} {path}", m.to_uppercase())))
+        .flat_map(|(path, of)| {
+            of.as_object().unwrap().keys().map(move |m| format!("{} {path}", m.to_uppercase()))
+        })
         .collect();
     let listed: BTreeSet<String> = Route::all().map(|route| route.name()).collect();
     assert_eq!(listed.len(), ROUTES.len(), "each once");
@@ -577,10 +587,7 @@ async fn sessions_open_what_their_roles_say_where_they_have_one() {
     for (reason, change) in [
         ("revoked", "UPDATE sessions SET ended_at = now() WHERE session_id = $1"),
         ("expired", "UPDATE sessions SET expires_at = now() WHERE session_id = $1"),
-        (
-            "expired",
-            "UPDATE sessions SET last_seen_at = now() - interval '1 year' WHERE session_id = $1",
-        ),
+        ("expired", "UPDATE sessions SET last_seen_at = now() - interval '1 year' WHERE session_id = $1"),
         (
             "revoked",
             "UPDATE users SET disabled_at = now()

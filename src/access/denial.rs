@@ -52,6 +52,10 @@ pub enum Reason {
     PasskeyRequired,
     /// Too many requests.
     RateLimited,
+    /// A key, where only somebody who is signed in will do.
+    NotAPerson,
+    /// Somebody who may do this, but not so much of it: give more than they have, change who has more.
+    Beyond,
     /// The database did not answer: not a refusal, and not recorded.
     Unanswered,
 }
@@ -73,6 +77,8 @@ impl Reason {
             Self::Csrf => "csrf",
             Self::PasskeyRequired => "passkey_required",
             Self::RateLimited => "rate_limited",
+            Self::NotAPerson => "not_a_person",
+            Self::Beyond => "beyond",
             Self::Unanswered => "unanswered",
         }
     }

@@ -1,10 +1,10 @@
 //! People with sessions, made through the library: no way to sign in is needed.
 
 use super::world::World;
+use statusledger::access::members;
 use statusledger::access::people::{self, Profile};
 use statusledger::access::scope::Role;
 use statusledger::access::session::{self, Method};
-use statusledger::access::members;
 use statusledger::audit::Act;
 use statusledger::id::{SessionId, UserId, WorkspaceId};
 
