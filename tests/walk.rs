@@ -643,3 +643,21 @@ async fn sessions_open_what_their_roles_say_where_they_have_one() {
     }
     drop(scene.receiver);
 }
+
+#[tokio::test]
+async fn nobody_gives_more_than_they_have_and_trying_is_on_the_record() {
+    let scene = scene().await;
+    let who = scene.key(&scene.theirs, &["keys:write"]).await;
+    let Who::Key { token, id, .. } = &who else { unreachable!() };
+    let path = scene.theirs.at("/keys");
+    let before = scene.state().await;
+    let mut walk = scene.walk();
+    for scope in ["admin", "write", "ledger:read"] {
+        let request = scene.world.api.bare("POST", &path).bearer_auth(token);
+        let answer = send(request.json(&json!({ "name": "more", "scopes": [scope] }))).await;
+        assert_eq!(answer.problem(403), "scope");
+    }
+    let route = "POST /v1/workspaces/{workspace}/keys".to_owned();
+    walk.expected.insert((scene.theirs.id.to_string(), id.clone(), route, "beyond".to_owned()), 3);
+    walk.ends(&before).await;
+}

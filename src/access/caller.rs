@@ -222,9 +222,11 @@ impl Gate {
         }
         let row = sqlx::query!(
             r#"SELECT workspace_id AS "workspace: WorkspaceId", hash, instance, expires_at, revoked_at,
-                      (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS "stale!"
+                      (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS "stale!",
+                      ($2::uuid IS NULL OR EXISTS (SELECT FROM workspaces w WHERE w.workspace_id = $2)) AS "there!"
                  FROM api_keys WHERE key_id = $1"#,
-            shown.id.uuid()
+            shown.id.uuid(),
+            workspace.map(WorkspaceId::uuid)
         )
         .fetch_optional(&self.database.worker)
         .await
@@ -252,6 +254,9 @@ impl Gate {
                 }
                 None => {}
             }
+        }
+        if let (true, Some(asked)) = (!row.there, workspace) {
+            return Err((Some(caller), Reason::Nothing, no_workspace(asked)));
         }
         if row.stale {
             self.denials.used(shown.id);

@@ -58,6 +58,8 @@ pub enum Reason {
     Beyond,
     /// The database did not answer: not a refusal, and not recorded.
     Unanswered,
+    /// Who reaches every workspace asked for one that does not exist: not a refusal either.
+    Nothing,
 }
 
 impl Reason {
@@ -80,6 +82,7 @@ impl Reason {
             Self::NotAPerson => "not_a_person",
             Self::Beyond => "beyond",
             Self::Unanswered => "unanswered",
+            Self::Nothing => "nothing",
         }
     }
 }
@@ -131,10 +134,12 @@ impl Denials {
 
     /// Notes a refusal.
     pub fn note(&self, denial: Denial) {
+        if matches!(denial.reason, Reason::Unanswered | Reason::Nothing) {
+            return;
+        }
         metrics::counter!("statusledger_requests_denied_total", "reason" => denial.reason.name())
             .increment(1);
-        if denial.reason != Reason::Unanswered && self.notes.try_send(Note::Denied(Box::new(denial))).is_err()
-        {
+        if self.notes.try_send(Note::Denied(Box::new(denial))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

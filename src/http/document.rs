@@ -161,7 +161,7 @@ fn complete_operation(method: &str, path: &str, operation: &mut Value, examples:
         }));
         operation["parameters"] = parameters.into();
     }
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+    for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
         let example = parameter["name"].as_str().map(|name| &examples["parameters"][name]);
         if let (true, Some(example)) = (parameter["in"] == "path", example.filter(|e| !e.is_null())) {
             parameter["example"] = example.clone();
@@ -228,6 +228,7 @@ mod tests {
         let mut bodies = 0;
         for (path, methods) in document["paths"].as_object().unwrap() {
             for (method, operation) in methods.as_object().unwrap() {
+                assert!(operation.as_object().unwrap().values().all(|member| !member.is_null()), "{path}");
                 let what = format!("{method} {path}");
                 let responses = operation["responses"].as_object().unwrap();
                 for (status, response) in responses {

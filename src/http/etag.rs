@@ -11,13 +11,14 @@ use crate::access::caller::Unnoted;
 use crate::access::context::RequestContext;
 use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Mutex;
@@ -86,6 +87,8 @@ pub struct Conditions {
     turns: Arc<[Mutex<()>; TURNS]>,
     hash: RandomState,
     gate: Gate,
+    /// Methods and paths of the routes that take a condition.
+    takes: Arc<HashSet<String>>,
 }
 
 impl std::fmt::Debug for Conditions {
@@ -95,11 +98,22 @@ impl std::fmt::Debug for Conditions {
 }
 
 impl Conditions {
-    /// Of a node's door; the routes come later, since they stand behind it.
+    /// Of a node's door and the document of its routes; the routes themselves come later, since they stand behind it.
     #[must_use]
-    pub fn new(gate: Gate) -> Self {
+    pub fn new(gate: Gate, document: &serde_json::Value) -> Self {
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let takes = paths.flat_map(|(path, methods)| {
+            let methods = methods.as_object().into_iter().flatten();
+            methods.map(move |(method, _)| format!("{} {path}", method.to_uppercase()))
+        });
         let turns = std::array::from_fn(|_| Mutex::new(()));
-        Self { routes: Arc::default(), turns: Arc::new(turns), hash: RandomState::new(), gate }
+        Self {
+            routes: Arc::default(),
+            turns: Arc::new(turns),
+            hash: RandomState::new(),
+            gate,
+            takes: Arc::new(takes.collect()),
+        }
     }
 
     /// Says what the routes are, once.
@@ -130,7 +144,8 @@ impl Conditions {
 /// Lets a change under `If-Match` through where nothing has changed since.
 pub async fn if_match(State(conditions): State<Conditions>, request: Request, next: Next) -> Response {
     let changes = [Method::PATCH, Method::PUT, Method::DELETE].contains(request.method());
-    let asked = changes && request.uri().path().starts_with("/v1/");
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let asked = changes && conditions.takes.contains(&format!("{} {path}", request.method()));
     let Some(wanted) = asked.then(|| listed(request.headers(), &header::IF_MATCH)).flatten() else {
         return next.run(request).await;
     };
