@@ -46,6 +46,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<String>,
     /// How people sign in and keys are kept.
     pub access: AccessSettings,
+    /// How often whoever asks may ask.
+    pub api: ApiSettings,
     /// How deliveries are made.
     pub delivery: DeliverySettings,
     /// How stores are polled.
@@ -84,6 +86,22 @@ pub struct KmsSettings {
     pub region: Option<String>,
     /// Another endpoint than the region's own (a VPC endpoint): `https`, or `http` on a loopback address.
     pub endpoint: Option<String>,
+}
+
+/// How often each key and each session may ask a node. Inbound events are not counted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSettings {
+    /// Requests a minute (1 to 1,000,000). Default 6,000.
+    pub requests_per_minute: u32,
+    /// Requests at once, before the rate counts (1 to 1,000,000). Default 1,000.
+    pub burst: u32,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self { requests_per_minute: 6000, burst: 1000 }
+    }
 }
 
 /// How deliveries are made.
@@ -145,6 +163,7 @@ impl Default for Settings {
             public_url: None,
             trusted_proxies: Vec::new(),
             access: AccessSettings::default(),
+            api: ApiSettings::default(),
             delivery: DeliverySettings::default(),
             polling: PollingSettings::default(),
         }
@@ -274,6 +293,10 @@ impl Settings {
             return invalid("access.deletion_waits_h", "0 to 8760 hours");
         }
         self.kms.check()?;
+        let counts = 1..=1_000_000;
+        if !counts.contains(&self.api.requests_per_minute) || !counts.contains(&self.api.burst) {
+            return invalid("api", "requests_per_minute and burst are 1 to 1,000,000");
+        }
         let d = &self.delivery;
         if d.schedule_s.is_empty()
             || d.schedule_s.len() > 100

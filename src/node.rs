@@ -17,6 +17,7 @@ use crate::delivery::channels::webhook;
 use crate::delivery::dispatcher::{self, Parts};
 use crate::delivery::guard::Policy;
 use crate::delivery::{Outbox, queue, results};
+use crate::http::limit::RateLimits;
 use crate::http::{self, App};
 use crate::id::NodeId;
 use crate::instance::{self, Instance};
@@ -290,6 +291,7 @@ impl Node {
             policy,
             polling: settings.polling.clone(),
             gate: gate.clone(),
+            limits: RateLimits::new(&settings.api),
             proxies,
             source_tokens: SourceTokens::default(),
             webhook_secrets: WebhookSecrets::default(),
@@ -496,6 +498,12 @@ async fn housekeeping(watched: &Watched) {
         .await;
     if let Err(e) = expired {
         tracing::debug!(error = %e, "expired idempotency keys stay for now");
+    }
+    let expired = sqlx::query!("DELETE FROM request_keys WHERE expires_at < now()")
+        .execute(&watched.database.worker)
+        .await;
+    if let Err(e) = expired {
+        tracing::debug!(error = %e, "expired answers to idempotency keys stay for now");
     }
     // Longer than a store goes on repeating an event.
     let old = sqlx::query!("DELETE FROM store_events WHERE received_at < now() - interval '90 days'")

@@ -1,6 +1,7 @@
 //! Row-level security and the roles: what each may see and do, and what `serve` refuses to run with.
 
 use crate::harness::{TestDatabase, World, quick, run, temporary};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 use statusledger::database::{Database, roles};
 use std::collections::BTreeMap;
@@ -349,4 +350,125 @@ async fn an_operators_server_is_migrated_once_and_served() {
     let node =
         statusledger::node::Node::start(&quick(&directory), None, database.open().await).await.unwrap();
     node.stop().await;
+}
+
+/// What a statement's `$n` is replaced by where nothing depends on its value.
+fn null_of(kind: &Value) -> String {
+    let name = kind.as_str().unwrap_or("Text");
+    let (name, array) = match name.strip_suffix("Array") {
+        Some(name) => (name, "[]"),
+        None => (name, ""),
+    };
+    format!("NULL::{}{array}", name.to_lowercase())
+}
+
+/// The statement without its conditions: each WHERE, up to what follows it at the same depth of parentheses, becomes
+/// `WHERE true`; each LIMIT is dropped; parameters become nulls of their type.
+fn without_conditions(statement: &str, parameters: &[Value]) -> String {
+    const ENDS: [&str; 8] =
+        ["ORDER BY ", "GROUP BY ", "LIMIT ", "FOR ", "RETURNING ", "UNION ", "ON CONFLICT", "WINDOW "];
+    let flat = statement.split_whitespace().collect::<Vec<_>>().join(" ") + " ";
+    let (mut out, mut depth, mut at) = (String::new(), 0_i32, 0);
+    let mut skipping: Option<i32> = None;
+    while at < flat.len() {
+        let rest = &flat[at..];
+        let word = at == 0 || !flat.as_bytes()[at - 1].is_ascii_alphanumeric();
+        if let Some(of) = skipping {
+            let closes = rest.starts_with(')') && depth == of;
+            if closes || depth == of && word && ENDS.iter().any(|end| rest.starts_with(end)) {
+                skipping = None;
+                continue;
+            }
+        } else if word && rest.starts_with("WHERE ") {
+            out.push_str("WHERE true ");
+            skipping = Some(depth);
+            at += "WHERE ".len();
+            continue;
+        } else if word && rest.starts_with("LIMIT ") {
+            // Up to the next word but one.
+            at += "LIMIT ".len();
+            at += flat[at..].find([' ', ')']).unwrap_or(0);
+            continue;
+        }
+        let character = rest.chars().next().unwrap();
+        depth += i32::from(character == '(') - i32::from(character == ')');
+        if skipping.is_none() {
+            out.push(character);
+        }
+        at += character.len_utf8();
+    }
+    for (number, kind) in parameters.iter().enumerate().rev() {
+        out = out.replace(&format!("${}", number + 1), &null_of(kind));
+    }
+    out
+}
+
+/// Every statement of the service, with every condition taken out of it, run in a workspace that has nothing while two
+/// others have rows in every table: row-level security alone has to hide them.
+#[tokio::test]
+async fn without_any_of_its_conditions_the_service_still_sees_nothing_of_another_workspace() {
+    let (world, _) = two_tenants().await;
+    let mut superuser = world.database.superuser().await;
+    let mut service = world.database.options(roles::SERVICE).connect().await.unwrap();
+    let empty = uuid::Uuid::now_v7();
+    sqlx::query(AssertSqlSafe(format!("SET sl.workspace = '{empty}'"))).execute(&mut service).await.unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    let exempt: Vec<&str> = OF_NO_WORKSPACE.iter().map(|(name, _)| *name).collect();
+    let mut filtered = workspace_tables(&mut superuser).await;
+    filtered.extend(["users", "identities", "passkeys", "sessions"].map(String::from));
+    let (mut effective, mut hidden, mut changes, mut skipped) = (0, 0, 0, Vec::new());
+    for file in files {
+        let described: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let statement = described["query"].as_str().unwrap();
+        let verb = statement.split_whitespace().next().unwrap().to_uppercase();
+        let parameters = described["describe"]["parameters"]["Left"].as_array().unwrap();
+        let bare = without_conditions(statement, parameters);
+        let begins = sqlx::query("BEGIN").execute(&mut service).await.map(drop);
+        begins.unwrap();
+        if matches!(verb.as_str(), "UPDATE" | "DELETE") {
+            match sqlx::query(AssertSqlSafe(bare.as_str())).execute(&mut service).await {
+                Ok(done) => {
+                    let of_nobody = exempt.iter().any(|table| bare.contains(&format!(" {table} ")));
+                    assert!(done.rows_affected() == 0 || of_nobody, "{bare}");
+                    changes += 1;
+                }
+                Err(e) => skipped.push((bare, e.to_string())),
+            }
+        } else if verb == "SELECT" || verb == "WITH" && !statement.contains("INSERT") {
+            let counted = format!("SELECT count(*) FROM ({bare}) q, LATERAL (SELECT to_jsonb(q) AS j) r
+                WHERE EXISTS (SELECT FROM jsonb_each(j) m WHERE m.value NOT IN ('null', '0', 'false', '[]', '\"\"'))");
+            let by_all: Result<i64, _> =
+                sqlx::query_scalar(AssertSqlSafe(counted.clone())).fetch_one(&mut superuser).await;
+            let seen: Result<i64, _> =
+                sqlx::query_scalar(AssertSqlSafe(counted)).fetch_one(&mut service).await;
+            match (by_all, seen) {
+                (Ok(all), Ok(seen)) => {
+                    let tables = bare.split_whitespace().collect::<Vec<_>>();
+                    let named = tables
+                        .windows(2)
+                        .filter(|pair| matches!(pair[0], "FROM" | "JOIN"))
+                        .map(|pair| pair[1].trim_end_matches([',', ')']));
+                    if named.into_iter().any(|table| filtered.iter().any(|f| f == table)) {
+                        assert_eq!(seen, 0, "seen of another's: {bare}");
+                        effective += usize::from(all > 0);
+                        hidden += 1;
+                    }
+                }
+                // The worker's statements need more than the service may.
+                (_, Err(e))
+                    if e.as_database_error().is_some_and(|d| d.code().as_deref() == Some("42501")) => {}
+                (_, Err(e)) | (Err(e), _) => skipped.push((bare, e.to_string())),
+            }
+        }
+        sqlx::query("ROLLBACK").execute(&mut service).await.unwrap();
+    }
+    assert!(
+        effective > 40 && changes > 20,
+        "{effective} of {hidden} would have seen something; {changes} changes"
+    );
+    assert!(skipped.len() < 10, "{skipped:#?}");
 }

@@ -332,7 +332,7 @@ async fn no_secret_is_in_the_database_the_api_or_the_log() {
     broken["name"] = "broken".into();
     broken["credentials"]["private_key"] = apple.private_key_pem.replace("MIG", "BROKEN").into();
     let mut seen = vec![api.post(&workspace.at("/sources"), broken).await.text().to_owned()];
-    assert!(seen[0].contains("urn:statusledger:problem:invalid"), "{}", seen[0]);
+    assert!(seen[0].contains("/problems/invalid"), "{}", seen[0]);
 
     let google: Value = serde_json::from_str(&google).unwrap();
     let lines = |pem: &str| pem.lines().nth(1).unwrap().to_owned();

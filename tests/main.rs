@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod api;
 mod audit;
 mod cli;
 mod crash;
@@ -21,9 +22,11 @@ mod manage;
 mod proofs;
 mod source_health;
 mod sources;
+mod statements;
 mod store_webhooks;
 mod stores;
 mod tamper;
 mod truth;
+mod walk;
 mod webhook;
 mod workspaces;

@@ -12,13 +12,15 @@ use super::secret::AccessSecret;
 use super::session::{self, SessionSettings, ShownSession};
 use crate::audit::{Act, Actor};
 use crate::database::Database;
+use crate::http::once::Once;
 use crate::http::problem::Problem;
 use crate::id::{KeyId, SessionId, UserId, WorkspaceId};
 use axum::extract::{FromRef, FromRequestParts, MatchedPath, RawPathParams};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use time::OffsetDateTime;
 
 /// What the door needs to know. Cloned freely.
@@ -103,6 +105,22 @@ impl Caller {
     }
 }
 
+/// Who has been let in: left by the door for whoever stands around it.
+#[derive(Clone, Debug, Default)]
+pub struct Passage(Arc<OnceLock<(Actor, Option<WorkspaceId>)>>);
+
+impl Passage {
+    /// Who, and into which workspace; none where nobody was.
+    #[must_use]
+    pub fn admitted(&self) -> Option<(Actor, Option<WorkspaceId>)> {
+        self.0.get().copied()
+    }
+}
+
+/// A request that we make for a caller ourselves: its refusal is not noted, that of the caller's own request is.
+#[derive(Clone, Copy, Debug)]
+pub struct Unnoted;
+
 /// Proof that the caller may do what `P` says, in the workspace that the path names (or, where it names none, in the
 /// instance).
 #[derive(Clone, Debug)]
@@ -127,7 +145,7 @@ impl<P: Acts> Access<P> {
 }
 
 /// The token of `Authorization: Bearer …`.
-pub(crate) fn bearer(headers: &axum::http::HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -140,15 +158,25 @@ enum Shown {
 }
 
 impl Gate {
+    /// Whose request it claims to be, with credentials that this instance has made; whether they still hold is not
+    /// known. The database is not asked.
+    #[must_use]
+    pub fn claims(&self, headers: &HeaderMap) -> Option<Actor> {
+        match self.shown(headers).ok()? {
+            Shown::Key(shown) => Some(Actor::Key(shown.id)),
+            Shown::Session(shown) => Some(Actor::Session(shown.id)),
+        }
+    }
+
     /// What the request shows, as far as it can be told without the database.
-    fn shown(&self, parts: &Parts) -> Result<Shown, (Reason, Problem)> {
-        if parts.headers.contains_key(header::AUTHORIZATION) {
-            return bearer(&parts.headers)
+    fn shown(&self, headers: &HeaderMap) -> Result<Shown, (Reason, Problem)> {
+        if headers.contains_key(header::AUTHORIZATION) {
+            return bearer(headers)
                 .and_then(|text| key::read(&self.secret, text))
                 .map(Shown::Key)
                 .ok_or_else(|| (Reason::UnknownKey, Problem::unauthorized()));
         }
-        match session::cookie(&parts.headers, &self.sessions) {
+        match session::cookie(headers, &self.sessions) {
             Some(text) => session::read(&self.secret, text)
                 .map(Shown::Session)
                 .ok_or_else(|| (Reason::UnknownSession, Problem::unauthorized())),
@@ -163,7 +191,7 @@ impl Gate {
         permission: Permission,
         workspace: Option<WorkspaceId>,
     ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
-        match self.shown(parts).map_err(|(reason, problem)| (None, reason, problem))? {
+        match self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))? {
             Shown::Key(shown) => self.admit_key(shown, permission, workspace).await,
             Shown::Session(shown) => {
                 let reads = parts.method.is_safe();
@@ -196,9 +224,11 @@ impl Gate {
         }
         let row = sqlx::query!(
             r#"SELECT workspace_id AS "workspace: WorkspaceId", hash, instance, expires_at, revoked_at,
-                      (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS "stale!"
+                      (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS "stale!",
+                      ($2::uuid IS NULL OR EXISTS (SELECT FROM workspaces w WHERE w.workspace_id = $2)) AS "there!"
                  FROM api_keys WHERE key_id = $1"#,
-            shown.id.uuid()
+            shown.id.uuid(),
+            workspace.map(WorkspaceId::uuid)
         )
         .fetch_optional(&self.database.worker)
         .await
@@ -226,6 +256,9 @@ impl Gate {
                 }
                 None => {}
             }
+        }
+        if let (true, Some(asked)) = (!row.there, workspace) {
+            return Err((Some(caller), Reason::Nothing, no_workspace(asked)));
         }
         if row.stale {
             self.denials.used(shown.id);
@@ -307,10 +340,12 @@ where
     P: Needs,
     Gate: FromRef<S>,
 {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    // A problem, or what was answered to the same request before.
+    type Rejection = Response;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         let gate = Gate::from_ref(state);
-        let context = RequestContext::from_request_parts(parts, state).await?;
+        let context =
+            RequestContext::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
         let named: Option<String> =
             RawPathParams::from_request_parts(parts, state).await.ok().and_then(|params| {
                 params.iter().find(|(name, _)| *name == "workspace").map(|(_, value)| value.to_owned())
@@ -323,11 +358,27 @@ where
             None => None,
         };
         match gate.admit(parts, P::PERMISSION, asked).await {
-            Ok(caller) => match workspace {
-                Some(Err(e)) => Err(Problem::not_found(e.to_string())),
-                _ => Ok(Self { caller, context, permission: PhantomData }),
-            },
+            Ok(caller) => {
+                if let Some(Err(e)) = workspace {
+                    return Err(Problem::not_found(e.to_string()).into_response());
+                }
+                if let Some(passage) = parts.extensions.get::<Passage>() {
+                    let about = match &caller {
+                        Caller::Key { workspace, .. } => Some(*workspace),
+                        Caller::Session { .. } => asked,
+                    };
+                    // Set once: a handler has one door.
+                    let _ = passage.0.set((caller.actor(), about));
+                }
+                if let Some(once) = parts.extensions.get::<Once>() {
+                    once.claim(asked.unwrap_or(gate.instance), caller.actor()).await?;
+                }
+                Ok(Self { caller, context, permission: PhantomData })
+            }
             Err((caller, reason, problem)) => {
+                if parts.extensions.get::<Unnoted>().is_some() {
+                    return Err(problem.into_response());
+                }
                 let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
                 // Into the ledger of whom it concerns: a key's own workspace, a member's. A key that was refused by its
                 // scopes was not looked up; whoever writes the note does it.
@@ -344,7 +395,7 @@ where
                     reason,
                     context,
                 });
-                Err(problem)
+                Err(problem.into_response())
             }
         }
     }

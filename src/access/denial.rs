@@ -52,8 +52,14 @@ pub enum Reason {
     PasskeyRequired,
     /// Too many requests.
     RateLimited,
+    /// A key, where only somebody who is signed in will do.
+    NotAPerson,
+    /// Somebody who may do this, but not so much of it: give more than they have, change who has more.
+    Beyond,
     /// The database did not answer: not a refusal, and not recorded.
     Unanswered,
+    /// Who reaches every workspace asked for one that does not exist: not a refusal either.
+    Nothing,
 }
 
 impl Reason {
@@ -73,7 +79,10 @@ impl Reason {
             Self::Csrf => "csrf",
             Self::PasskeyRequired => "passkey_required",
             Self::RateLimited => "rate_limited",
+            Self::NotAPerson => "not_a_person",
+            Self::Beyond => "beyond",
             Self::Unanswered => "unanswered",
+            Self::Nothing => "nothing",
         }
     }
 }
@@ -125,10 +134,12 @@ impl Denials {
 
     /// Notes a refusal.
     pub fn note(&self, denial: Denial) {
+        if matches!(denial.reason, Reason::Unanswered | Reason::Nothing) {
+            return;
+        }
         metrics::counter!("statusledger_requests_denied_total", "reason" => denial.reason.name())
             .increment(1);
-        if denial.reason != Reason::Unanswered && self.notes.try_send(Note::Denied(Box::new(denial))).is_err()
-        {
+        if self.notes.try_send(Note::Denied(Box::new(denial))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -8,7 +8,8 @@ use super::{members, session};
 use crate::audit::{Act, Action, Actor};
 use crate::database::Database;
 use crate::http::App;
-use crate::http::extract::{Body, InPath};
+use crate::http::extract::{Body, InPath, InQuery};
+use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
 use crate::id::{InvitationId, KeyId, SessionId, UserId, WorkspaceId};
 use crate::ledger::Writer;
@@ -62,6 +63,9 @@ pub struct ApiKey {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ApiKeys {
     items: Vec<ApiKey>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// A key to be made.
@@ -124,6 +128,9 @@ pub struct Member {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Members {
     items: Vec<Member>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// A member's new role.
@@ -162,6 +169,9 @@ pub struct Invitation {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Invitations {
     items: Vec<Invitation>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// Whom to invite.
@@ -305,14 +315,21 @@ async fn keys_of(
     database: &Database,
     workspace: WorkspaceId,
     only: Option<KeyId>,
+    page: &Page<Made>,
 ) -> Result<Vec<ApiKey>, Problem> {
     let mut tx = database.workspace(workspace).await?;
     let rows = sqlx::query!(
         r#"SELECT key_id AS "id: KeyId", name, scopes, instance, created_by, replaces AS "replaces: KeyId", created_at,
                   last_used_at, expires_at, revoked_at
-             FROM api_keys WHERE workspace_id = $1 AND ($2::uuid IS NULL OR key_id = $2) ORDER BY created_at, key_id"#,
+             FROM api_keys
+            WHERE workspace_id = $1 AND ($2::uuid IS NULL OR key_id = $2)
+              AND ($3::timestamptz IS NULL OR (created_at, key_id) > ($3, $4::uuid))
+            ORDER BY created_at, key_id LIMIT $5"#,
         workspace.uuid(),
-        only.map(KeyId::uuid)
+        only.map(KeyId::uuid),
+        page.after_at(),
+        page.after_id(),
+        page.rows()
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -334,19 +351,26 @@ async fn keys_of(
 }
 
 async fn one_key(database: &Database, workspace: WorkspaceId, id: KeyId) -> Result<ApiKey, Problem> {
-    keys_of(database, workspace, Some(id)).await?.pop().ok_or_else(|| keys::Error::Missing(id).into())
+    keys_of(database, workspace, Some(id), &Page::one())
+        .await?
+        .pop()
+        .ok_or_else(|| keys::Error::Missing(id).into())
 }
 
 /// Lists the API keys, ended ones too.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/keys", tag = "keys", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id")),
+    params(("workspace" = String, Path, description = "The workspace's id"), PageQuery),
     responses((status = 200, body = ApiKeys), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list_keys(
     _: Access<needs::KeysRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<ApiKeys>, Problem> {
-    Ok(Json(ApiKeys { items: keys_of(&database, workspace, None).await? }))
+    let page = query.page()?;
+    let mut items = keys_of(&database, workspace, None, &page).await?;
+    let next = page.cut(&mut items, |key| made(key.created_at, key.id.uuid()));
+    Ok(Json(ApiKeys { items, next }))
 }
 
 /// Shows an API key, without its text.
@@ -455,20 +479,28 @@ async fn revoke_key(
 
 /// Lists the members.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/members", tag = "members", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id")),
+    params(("workspace" = String, Path, description = "The workspace's id"), PageQuery),
     responses((status = 200, body = Members), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list_members(
     _: Access<needs::MembersRead>,
     State(gate): State<Gate>,
     State(data_keys): State<DataKeys>,
     InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Members>, Problem> {
+    let page: Page<Made> = query.page()?;
     let data_key = data_keys.get(gate.instance).await?;
     let mut tx = gate.database.workspace(workspace).await?;
     let rows = sqlx::query!(
         r#"SELECT m.user_id AS "user: UserId", m.role, m.created_at, u.profile
-             FROM members m JOIN users u USING (user_id) WHERE m.workspace_id = $1 ORDER BY m.created_at, m.user_id"#,
-        workspace.uuid()
+             FROM members m JOIN users u USING (user_id)
+            WHERE m.workspace_id = $1
+              AND ($2::timestamptz IS NULL OR (m.created_at, m.user_id) > ($2, $3::uuid))
+            ORDER BY m.created_at, m.user_id LIMIT $4"#,
+        workspace.uuid(),
+        page.after_at(),
+        page.after_id(),
+        page.rows()
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -479,7 +511,8 @@ async fn list_members(
         let role = Role::from_name(&row.role).ok_or_else(|| Problem::internal("a member has no role"))?;
         items.push(Member { user: row.user, role, email, name, created_at: row.created_at });
     }
-    Ok(Json(Members { items }))
+    let next = page.cut(&mut items, |member| made(member.created_at, member.user.uuid()));
+    Ok(Json(Members { items, next }))
 }
 
 /// Gives a member another role.
@@ -517,20 +550,28 @@ async fn remove_member(
 
 /// Lists the invitations.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/invitations", tag = "members", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id")),
+    params(("workspace" = String, Path, description = "The workspace's id"), PageQuery),
     responses((status = 200, body = Invitations), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list_invitations(
     _: Access<needs::MembersRead>,
     State(gate): State<Gate>,
     State(data_keys): State<DataKeys>,
     InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Invitations>, Problem> {
+    let page: Page<Made> = query.page()?;
     let data_key = data_keys.get(workspace).await?;
     let mut tx = gate.database.workspace(workspace).await?;
     let rows = sqlx::query!(
         r#"SELECT invitation_id AS "id: InvitationId", role, profile, created_at, expires_at, accepted_at, revoked_at
-             FROM invitations WHERE workspace_id = $1 ORDER BY created_at, invitation_id"#,
-        workspace.uuid()
+             FROM invitations
+            WHERE workspace_id = $1
+              AND ($2::timestamptz IS NULL OR (created_at, invitation_id) > ($2, $3::uuid))
+            ORDER BY created_at, invitation_id LIMIT $4"#,
+        workspace.uuid(),
+        page.after_at(),
+        page.after_id(),
+        page.rows()
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -549,7 +590,8 @@ async fn list_invitations(
             revoked_at: row.revoked_at,
         });
     }
-    Ok(Json(Invitations { items }))
+    let next = page.cut(&mut items, |invitation| made(invitation.created_at, invitation.id.uuid()));
+    Ok(Json(Invitations { items, next }))
 }
 
 /// Invites somebody. The answer's `token` is shown this once: hand it to them.

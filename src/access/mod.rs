@@ -3,8 +3,9 @@
 //! * [`scope`]: permissions, scopes, roles · [`key`]: the text of an API key · [`keys`]: API keys made and ended
 //! * [`secret`]: what keys and sessions are authenticated with · [`session`]: cookies, CSRF
 //! * [`caller`]: the door before every handler of `/v1` · [`context`]: where a request comes from
-//! * [`denial`]: refusals, on the record · [`people`]: who somebody is · [`members`]: members, invitations
+//! * [`denial`], [`beyond`]: refusals, on the record · [`people`]: who somebody is · [`members`]: members, invitations
 
+pub mod beyond;
 pub mod caller;
 pub mod context;
 pub mod denial;

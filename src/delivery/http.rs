@@ -11,6 +11,7 @@ use crate::audit::Action;
 use crate::database::Database;
 use crate::http::App;
 use crate::http::extract::{Body, InPath, InQuery};
+use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
 use crate::id::{DestinationId, ReceiptId, WorkspaceId};
 use crate::ledger::Writer;
@@ -64,6 +65,9 @@ pub struct Destination {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Destinations {
     items: Vec<Destination>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// A destination to be made.
@@ -254,6 +258,7 @@ async fn all(
     database: &Database,
     workspace: WorkspaceId,
     only: Option<DestinationId>,
+    page: &Page<Made>,
 ) -> Result<Vec<Destination>, Problem> {
     let mut tx = database.workspace(workspace).await?;
     if crate::instance::ledger_of(&mut tx).await?.is_none() {
@@ -266,28 +271,36 @@ async fn all(
                   d.disabled_reason, l.last_number, d.created_at
              FROM destinations d JOIN lanes l USING (workspace_id, destination_id)
             WHERE d.workspace_id = $1 AND d.deleted_at IS NULL AND ($2::uuid IS NULL OR d.destination_id = $2)
-            ORDER BY d.created_at, d.destination_id"#,
+              AND ($3::timestamptz IS NULL OR (d.created_at, d.destination_id) > ($3, $4::uuid))
+            ORDER BY d.created_at, d.destination_id LIMIT $5"#,
         workspace.uuid(),
-        only.map(DestinationId::uuid)
+        only.map(DestinationId::uuid),
+        page.after_at(),
+        page.after_id(),
+        page.rows()
     )
     .fetch_all(&mut *tx)
     .await?)
 }
 
 async fn one(database: &Database, workspace: WorkspaceId, id: DestinationId) -> Result<Destination, Problem> {
-    all(database, workspace, Some(id)).await?.pop().ok_or_else(|| Error::Missing(id).into())
+    all(database, workspace, Some(id), &Page::one()).await?.pop().ok_or_else(|| Error::Missing(id).into())
 }
 
 /// Lists the destinations.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id")),
+    params(("workspace" = String, Path, description = "The workspace's id"), PageQuery),
     responses((status = 200, body = Destinations), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list(
     _: Access<needs::DestinationsRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Destinations>, Problem> {
-    Ok(Json(Destinations { items: all(&database, workspace, None).await? }))
+    let page = query.page()?;
+    let mut items = all(&database, workspace, None, &page).await?;
+    let next = page.cut(&mut items, |d| made(d.created_at, d.id.uuid()));
+    Ok(Json(Destinations { items, next }))
 }
 
 /// Makes a destination; its secret is shown this once.

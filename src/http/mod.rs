@@ -1,10 +1,16 @@
 //! HTTP: the domains' routers under one roof, and what is the instance's own.
 
+pub mod document;
+pub mod etag;
 pub mod extract;
+pub mod limit;
+pub mod once;
+pub mod page;
+pub mod pages;
 pub mod problem;
 
-use crate::access::Gate;
 use crate::access::context::{RequestContext, TrustedProxies};
+use crate::access::{Gate, beyond};
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::delivery::dispatcher::Shared;
@@ -18,10 +24,14 @@ use crate::source::inbound::SourceTokens;
 use crate::source::webhook::WebhookSecrets;
 use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Json, Router};
+use etag::Conditions;
+use limit::RateLimits;
 use metrics_exporter_prometheus::PrometheusHandle;
+use once::Keeper;
 use problem::Problem;
 use std::sync::Arc;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
@@ -53,6 +63,8 @@ pub struct App {
     pub polling: PollingSettings,
     /// The door.
     pub gate: Gate,
+    /// How often who may ask.
+    pub limits: RateLimits,
     /// Which peers are believed about whom they ask for.
     pub proxies: TrustedProxies,
     /// Sources' tokens seen lately.
@@ -107,41 +119,69 @@ fn routes() -> OpenApiRouter<App> {
 
 /// The OpenAPI document, written from the code.
 #[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().split_for_parts().1
+pub fn openapi() -> serde_json::Value {
+    document::complete(routes().split_for_parts().1)
 }
 
 /// Everything that this node answers.
 pub fn router(app: App) -> Router {
-    let (router, document) = routes().split_for_parts();
-    router
-        .route("/openapi.json", axum::routing::get(move || async move { Json(document) }))
+    let (routes, document) = routes().split_for_parts();
+    let document = document::complete(document);
+    let docs: Arc<str> = pages::docs(&document).into();
+    let public_url: Arc<str> = app.gate.sessions.public_url.clone().unwrap_or_default().into();
+    let conditions = Conditions::new(app.gate.clone(), &document);
+    conditions.over(routes.clone().method_not_allowed_fallback(method_not_allowed).with_state(app.clone()));
+    let keeper = Keeper {
+        database: app.database.clone(),
+        data_keys: app.data_keys.clone(),
+        gate: app.gate.clone(),
+        public_url: Arc::clone(&public_url),
+    };
+    // What comes last stands outermost.
+    routes
+        .route("/openapi.json", get(move || async move { Json(document) }))
+        .route("/docs", get(move || pages::show_docs(docs)))
+        .route("/docs/style.css", get(pages::style))
+        .route("/problems/", get(pages::problems))
+        .route("/problems/{kind}", get(pages::problem))
         .fallback(|| async { Problem::not_found("No route has this path; see /openapi.json.") })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(etag::tag))
+        .layer(from_fn_with_state(app.gate.clone(), beyond::note))
+        .layer(from_fn_with_state(conditions, etag::if_match))
+        .layer(from_fn_with_state(keeper, once::once))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(axum::middleware::from_fn_with_state((app.readiness.clone(), app.proxies.clone()), guard))
+        .layer(from_fn_with_state((app.limits.clone(), app.gate.clone()), limit::limit))
+        .layer(from_fn_with_state((app.readiness.clone(), app.proxies.clone(), public_url), guard))
         .with_state(app)
 }
 
-/// Gives each request an id, says nothing may be cached or sniffed, and lets nothing but the instance's own pages
-/// through while the history is unverified.
+async fn method_not_allowed() -> Problem {
+    Problem::method_not_allowed()
+}
+
+/// Gives each request an id, which its answer says, says that nothing may be cached or sniffed, and lets nothing but the
+/// instance's own pages through while the history is unverified.
 async fn guard(
-    State((readiness, proxies)): State<(Readiness, TrustedProxies)>,
+    State((readiness, proxies, public_url)): State<(Readiness, TrustedProxies, Arc<str>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let context = RequestContext::of(&request, &proxies);
-    let id = context.id.to_string();
+    let id = context.id;
     request.extensions_mut().insert(context);
     let path = request.uri().path();
-    let always = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/statusledger-keys.json"];
-    let mut response = if always.contains(&path) || readiness.is_ready() {
+    let always =
+        ["/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/statusledger-keys.json", "/docs"];
+    let own = always.contains(&path) || path.starts_with("/docs/") || path.starts_with(problem::PATH);
+    let response = if own || readiness.is_ready() {
         next.run(request).await
     } else {
         Problem::unavailable(readiness.words()).into_response()
     };
+    let mut response = problem::finish(response, &public_url, id);
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(HeaderName::from_static("x-request-id"), id);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -9,7 +9,8 @@ use crate::access::{Access, needs};
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::http::App;
-use crate::http::extract::{Body, InPath};
+use crate::http::extract::{Body, InPath, InQuery};
+use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::Writer;
@@ -53,6 +54,9 @@ pub struct Source {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sources {
     items: Vec<Source>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// A source to be made.
@@ -137,6 +141,9 @@ pub struct Subject {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Subjects {
     items: Vec<Subject>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 impl From<Error> for Problem {
@@ -175,6 +182,7 @@ async fn all(
     database: &Database,
     workspace: WorkspaceId,
     only: Option<SourceId>,
+    page: &Page<Made>,
 ) -> Result<Vec<Source>, Problem> {
     let mut tx = database.workspace(workspace).await?;
     if crate::instance::ledger_of(&mut tx).await?.is_none() {
@@ -186,28 +194,36 @@ async fn all(
                   created_at
              FROM sources
             WHERE workspace_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR source_id = $2)
-            ORDER BY created_at, source_id"#,
+              AND ($3::timestamptz IS NULL OR (created_at, source_id) > ($3, $4::uuid))
+            ORDER BY created_at, source_id LIMIT $5"#,
         workspace.uuid(),
-        only.map(SourceId::uuid)
+        only.map(SourceId::uuid),
+        page.after_at(),
+        page.after_id(),
+        page.rows()
     )
     .fetch_all(&mut *tx)
     .await?)
 }
 
 async fn one(database: &Database, workspace: WorkspaceId, id: SourceId) -> Result<Source, Problem> {
-    all(database, workspace, Some(id)).await?.pop().ok_or_else(|| Error::Missing(id).into())
+    all(database, workspace, Some(id), &Page::one()).await?.pop().ok_or_else(|| Error::Missing(id).into())
 }
 
 /// Lists the sources.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources", tag = "sources", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id")),
+    params(("workspace" = String, Path, description = "The workspace's id"), PageQuery),
     responses((status = 200, body = Sources), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list(
     _: Access<needs::SourcesRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Sources>, Problem> {
-    Ok(Json(Sources { items: all(&database, workspace, None).await? }))
+    let page = query.page()?;
+    let mut items = all(&database, workspace, None, &page).await?;
+    let next = page.cut(&mut items, |source| made(source.created_at, source.id.uuid()));
+    Ok(Json(Sources { items, next }))
 }
 
 /// Makes a source. Keys are kept encrypted and never shown; an inbound source's token is shown this once.
@@ -389,25 +405,40 @@ async fn remove(
 
 /// Lists what has a status, and which.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/subjects", tag = "sources", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id")),
+    params(("workspace" = String, Path, description = "The workspace's id"), PageQuery),
     responses((status = 200, body = Subjects), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn subjects(
     _: Access<needs::SourcesRead>,
     State(database): State<Database>,
     InPath(workspace): InPath<WorkspaceId>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Subjects>, Problem> {
+    let page: Page<(String, String, String, uuid::Uuid)> = query.page()?;
+    let (app, kind, key, source) = match page.after.clone() {
+        Some((app, kind, key, source)) => (Some(app), Some(kind), Some(key), Some(source)),
+        None => Default::default(),
+    };
     let mut tx = database.workspace(workspace).await?;
     if crate::instance::ledger_of(&mut tx).await?.is_none() {
         return Err(Problem::not_found(format!("The workspace {workspace} does not exist.")));
     }
-    let items = sqlx::query_as!(
+    let mut items = sqlx::query_as!(
         Subject,
         r#"SELECT source_id AS "source: SourceId", kind, subject_key AS key, app, description, state, state_since,
                   last_seen_at, seq
-             FROM subjects WHERE workspace_id = $1 ORDER BY app, kind, subject_key LIMIT 10000"#,
-        workspace.uuid()
+             FROM subjects
+            WHERE workspace_id = $1
+              AND ($2::text IS NULL OR (app, kind, subject_key, source_id) > ($2, $3::text, $4::text, $5::uuid))
+            ORDER BY app, kind, subject_key, source_id LIMIT $6"#,
+        workspace.uuid(),
+        app,
+        kind,
+        key,
+        source,
+        page.rows()
     )
     .fetch_all(&mut *tx)
     .await?;
-    Ok(Json(Subjects { items }))
+    let next = page.cut(&mut items, |s| (s.app.clone(), s.kind.clone(), s.key.clone(), s.source.uuid()));
+    Ok(Json(Subjects { items, next }))
 }

@@ -4,7 +4,8 @@ use super::{Error, end};
 use crate::access::{Access, Caller, Gate, needs};
 use crate::database::Database;
 use crate::http::App;
-use crate::http::extract::{Body, InPath};
+use crate::http::extract::{Body, InPath, InQuery};
+use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
 use crate::id::{LedgerId, UserId, WorkspaceId};
 use crate::ledger::Writer;
@@ -67,6 +68,9 @@ pub struct NewWorkspace {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Workspaces {
     items: Vec<Workspace>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 impl From<Error> for Problem {
@@ -93,31 +97,39 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Lists the workspaces that whoever asks has a part in.
 #[utoipa::path(get, path = "/v1/workspaces", tag = "workspaces", security(("token" = []), ("session" = [])),
+    params(PageQuery),
     responses((status = 200, body = Workspaces), (status = 401, body = Problem, content_type = "application/problem+json")))]
 async fn list(
     access: Access<needs::OneSelf>,
     State(database): State<Database>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Workspaces>, Problem> {
+    let page: Page<Made> = query.page()?;
     let (everywhere, only, member) = match access.caller {
         Caller::Key { instance, workspace, .. } => (instance, Some(workspace), None),
         Caller::Session { user, .. } => (false, None, Some(user)),
     };
-    let items = sqlx::query_as!(
+    let mut items = sqlx::query_as!(
         Workspace,
         r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
                   passkey_required, delete_after, deleted_at,
                   workspace_id IN (SELECT workspace_id FROM instance) AS "own!"
              FROM workspaces
-            WHERE $1 OR workspace_id = $2
-               OR workspace_id IN (SELECT workspace_id FROM members WHERE user_id = $3) AND deleted_at IS NULL
-            ORDER BY created_at, workspace_id"#,
+            WHERE ($1 OR workspace_id = $2
+               OR workspace_id IN (SELECT workspace_id FROM members WHERE user_id = $3) AND deleted_at IS NULL)
+              AND ($4::timestamptz IS NULL OR (created_at, workspace_id) > ($4, $5::uuid))
+            ORDER BY created_at, workspace_id LIMIT $6"#,
         everywhere,
         only.map(WorkspaceId::uuid),
-        member.map(UserId::uuid)
+        member.map(UserId::uuid),
+        page.after_at(),
+        page.after_id(),
+        page.rows()
     )
     .fetch_all(&database.worker)
     .await?;
-    Ok(Json(Workspaces { items }))
+    let next = page.cut(&mut items, |workspace| made(workspace.created_at, workspace.id.uuid()));
+    Ok(Json(Workspaces { items, next }))
 }
 
 /// Makes a workspace.

@@ -44,8 +44,14 @@ impl Answer {
         assert_eq!(problem["status"], status);
         assert!(!problem["title"].as_str().unwrap().is_empty());
         assert!(!problem["detail"].as_str().unwrap().is_empty());
-        let kind = problem["type"].as_str().unwrap();
-        kind.strip_prefix("urn:statusledger:problem:").unwrap().to_owned()
+        let request = self.headers["x-request-id"].to_str().unwrap();
+        let instance = problem["instance"].as_str().unwrap();
+        assert!(
+            instance == format!("urn:uuid:{request}") || self.headers.contains_key("idempotency-replayed")
+        );
+        let (page, kind) = problem["type"].as_str().unwrap().rsplit_once('/').unwrap();
+        assert!(page.ends_with("/problems"), "{page}");
+        kind.to_owned()
     }
 }
 

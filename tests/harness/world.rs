@@ -22,6 +22,9 @@ pub fn quick(directory: &Path) -> Settings {
     settings.delivery.schedule_s = std::iter::once(0.0).chain([0.05; 9]).collect();
     settings.delivery.jitter = 0.0;
     settings.delivery.breaker_failures = 1000;
+    // Tests ask as fast as they can; tests/api.rs has the limits.
+    settings.api.requests_per_minute = 1_000_000;
+    settings.api.burst = 100_000;
     settings.polling.interval_s = 0.1;
     settings.polling.settled_s = 0.1;
     settings.polling.allow_other_hosts = true;

@@ -1,0 +1,42 @@
+//! People with sessions, made through the library: no way to sign in is needed.
+
+use super::world::World;
+use statusledger::access::members;
+use statusledger::access::people::{self, Profile};
+use statusledger::access::scope::Role;
+use statusledger::access::session::{self, Method};
+use statusledger::audit::Act;
+use statusledger::id::{SessionId, UserId, WorkspaceId};
+
+/// Somebody who is signed in.
+pub struct Person {
+    pub id: UserId,
+    pub session: SessionId,
+    /// `Cookie`.
+    pub cookie: String,
+    /// `X-CSRF-Token`.
+    pub csrf: String,
+}
+
+impl World {
+    /// Makes a person who has these roles, and signs them in.
+    pub async fn person(&self, email: &str, roles: &[(WorkspaceId, Role)]) -> Person {
+        let node = self.node();
+        let (gate, data_keys) = (&node.gate, node.writer.data_keys());
+        let id = UserId::new();
+        let profile = Profile { email: Some(email.to_owned()), name: None };
+        let mut tx = session::person(&gate.database, id).await.unwrap();
+        people::insert(&mut tx, &gate.secret, data_keys, gate.instance, id, &profile).await.unwrap();
+        let (session, value) =
+            session::begin(&mut tx, gate, data_keys, id, Method::Link, &Act::operator()).await.unwrap();
+        tx.commit().await.unwrap();
+        for (workspace, role) in roles {
+            let mut tx = gate.database.workspace(*workspace).await.unwrap();
+            assert!(members::join(&mut tx, id, *role).await.unwrap());
+            tx.commit().await.unwrap();
+        }
+        let shown = session::read(&gate.secret, &value).unwrap();
+        let csrf = session::csrf_token(&gate.secret, &shown);
+        Person { id, session, cookie: format!("{}={}", gate.sessions.cookie_name(), value.as_str()), csrf }
+    }
+}

@@ -1,0 +1,185 @@
+//! What the database is asked before a request is answered: nothing, where the key itself says that it may not.
+//!
+//! A proxy of Postgres's protocol stands between a node and its database and notes every statement that passes, by its
+//! text. What a node asks by itself (is it the same server? is there work?) is learned first and left out.
+
+use crate::harness::{Answer, Api, TestDatabase, World, eventually, quick, send, temporary};
+use serde_json::{Value, json};
+use statusledger::database::{Database, roles};
+use statusledger::node::Node;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+/// The statements that passed, in their order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn note(&self, statement: &str) {
+        self.0.lock().unwrap().push(statement.to_owned());
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+async fn message(from: &mut (impl AsyncRead + Unpin), typed: bool) -> std::io::Result<(Option<u8>, Vec<u8>)> {
+    let kind = if typed { Some(from.read_u8().await?) } else { None };
+    let length = from.read_u32().await?;
+    let mut body = vec![0; length as usize - 4];
+    from.read_exact(&mut body).await?;
+    Ok((kind, body))
+}
+
+/// The text up to the next zero, and what comes after it.
+fn text(bytes: &[u8]) -> (String, &[u8]) {
+    let end = bytes.iter().position(|b| *b == 0).unwrap();
+    (String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..])
+}
+
+/// Passes one connection on, noting what is executed (protocol 3: simple queries, and portals bound to what was
+/// prepared).
+async fn pass_on(mut client: UnixStream, socket: PathBuf, log: Log) -> std::io::Result<()> {
+    let server = UnixStream::connect(socket).await?;
+    let (mut client_read, mut client_write) = client.split();
+    let (mut server_read, mut server_write) = server.into_split();
+    let answers = tokio::io::copy(&mut server_read, &mut client_write);
+    let requests = async {
+        let (mut prepared, mut typed) = (HashMap::new(), false);
+        loop {
+            let (kind, body) = message(&mut client_read, typed).await?;
+            typed = true;
+            match kind {
+                Some(b'Q') => log.note(&text(&body).0),
+                Some(b'P') => {
+                    let (name, rest) = text(&body);
+                    prepared.insert(name, text(rest).0);
+                }
+                Some(b'B') => {
+                    let (_, rest) = text(&body);
+                    log.note(&prepared[&text(rest).0]);
+                }
+                _ => {}
+            }
+            if let Some(kind) = kind {
+                server_write.write_u8(kind).await?;
+            }
+            server_write.write_u32(body.len() as u32 + 4).await?;
+            server_write.write_all(&body).await?;
+        }
+    };
+    tokio::select! {
+        ended = answers => ended.map(drop),
+        ended = requests => ended,
+    }
+}
+
+/// A proxy before the database's socket; the directory of its own.
+async fn proxy(database: &TestDatabase, log: Log) -> PathBuf {
+    let options = database.options(roles::SERVICE);
+    let name = format!(".s.PGSQL.{}", options.get_port());
+    let behind = options.get_socket().unwrap().join(&name);
+    let directory = temporary("proxy");
+    let listener = UnixListener::bind(directory.join(name)).unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(pass_on(client, behind.clone(), log.clone()));
+        }
+    });
+    directory
+}
+
+async fn open(database: &TestDatabase, socket: &Path) -> Database {
+    let through = |role| database.options(role).socket(socket);
+    Database::open(through(roles::SERVICE), through(roles::WORKER), 6).await.unwrap()
+}
+
+/// Refusals of the instance's ledger, as its ledger has them.
+async fn refusals(api: &Api, workspace: &str) -> usize {
+    let path = format!("{workspace}/entries?limit=1000&type=audit.access.denied");
+    api.get(&path).await.expect(200).json()["items"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn a_request_that_a_keys_scope_refuses_asks_the_database_nothing() {
+    // The workspace, and whoever looks after the record, go another way than through the proxy.
+    let world = World::new().await;
+    let workspace = world.workspace("counted").await;
+    let instance = format!("/v1/workspaces/{}", world.node().gate.instance);
+    let body = json!({ "name": "reader", "scopes": ["ledger:read"] });
+    let made = world.api.post(&workspace.at("/keys"), body).await.expect(201).json();
+    let token = made["token"].as_str().unwrap();
+    let log = Log::default();
+    let socket = proxy(&world.database, log.clone()).await;
+    let mut settings = quick(&temporary("node"));
+    settings.key_encryption_key_file = Some(world.settings.key_encryption_key_path());
+    let node = Node::start(&settings, Some(&settings.instance), open(&world.database, &socket).await).await;
+    let node = node.unwrap();
+    let api = Api::new(node.address, token);
+
+    // Learned: how a node starts, watches over its database, and puts a refusal on the record.
+    send(api.bare("GET", "/v1/workspaces")).await.problem(401);
+    eventually("a refusal without a key is on the record", || async {
+        (refusals(&world.api, &instance).await > 0).then_some(())
+    })
+    .await;
+    let watches = |log: &Log| log.all().iter().filter(|s| s.contains("pg_postmaster_start_time")).count();
+    let begun = watches(&log);
+    eventually("the node has looked after its database", || async {
+        (watches(&log) > begun + 1).then_some(())
+    })
+    .await;
+    let known: BTreeSet<String> = log.all().into_iter().collect();
+    assert!(known.len() > 10, "the proxy hears the node");
+    let asked = |from: usize| -> Vec<String> {
+        log.all().split_off(from).into_iter().filter(|statement| !known.contains(statement)).collect()
+    };
+
+    let counted = |request: reqwest::RequestBuilder| {
+        let log = log.clone();
+        async move {
+            let from = log.len();
+            let answer: Answer = send(request).await;
+            (answer, from)
+        }
+    };
+    let refused: [(&str, String, Value); 5] = [
+        ("GET", workspace.at("/sources"), Value::Null),
+        ("POST", workspace.at("/sources"), json!({ "kind": "inbound", "name": "never" })),
+        ("DELETE", workspace.at("/keys/key_0199b1c4-0000-7000-8000-000000000001"), Value::Null),
+        ("POST", "/v1/workspaces".to_owned(), json!({ "name": "never" })),
+        ("GET", workspace.at("/export"), Value::Null),
+    ];
+    for (number, (method, path, body)) in refused.iter().enumerate() {
+        let mut request = api.request(method, path).header("idempotency-key", "a key");
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let (answer, from) = counted(request).await;
+        assert_eq!(asked(from), Vec::<String>::new(), "{method} {path}");
+        assert_eq!(answer.problem(403), "scope");
+        // It is put on the record afterwards; the next is asked when that has been done.
+        eventually("the refusal is on the record", || async {
+            (refusals(&world.api, &workspace.path).await > number).then_some(())
+        })
+        .await;
+    }
+    // The same means count what a request asks that is let in, and one whose key has to be looked up.
+    let (answer, from) = counted(api.request("GET", &workspace.at("/entries/0"))).await;
+    answer.expect(200);
+    let allowed = asked(from);
+    assert!(allowed.iter().any(|s| s.contains("FROM api_keys")), "{allowed:?}");
+    assert!(allowed.iter().any(|s| s.contains("FROM entries")), "{allowed:?}");
+    let (answer, from) = counted(api.request("GET", &format!("{instance}/entries/0"))).await;
+    assert_eq!(answer.problem(404), "not-found");
+    assert!(!asked(from).is_empty());
+    node.stop().await;
+}
