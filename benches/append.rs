@@ -146,7 +146,7 @@ const SOME: &str = "append, 64 callers";
 async fn measure(ground: &Ground, arguments: &Arguments) -> Result<()> {
     let cluster = ground.attached.cluster.as_ref().context("the bench runs its own cluster")?;
     let mut rivals = Rivals::prepare(cluster, &ground.opened.writer).await?;
-    let (workspace, _) = workspace::create(&ground.opened.writer, &Act::operator(), "bench").await?;
+    let (workspace, _) = workspace::create(&ground.opened.writer, &Act::operator(), "bench", None).await?;
     let (rounds, share) = (arguments.rounds.max(1), arguments.entries / arguments.rounds.max(1));
     // Connections, statements and pages that every contender uses are warm before the first round.
     append_all(&ground.opened.writer, workspace, drafts(10_000)?, 1000).await?;
@@ -247,7 +247,7 @@ async fn many_workspaces(ground: &Ground, rivals: &mut Rivals, workspaces: usize
         making.spawn(async move {
             let mut made = Vec::new();
             for n in (first..workspaces).step_by(16) {
-                made.push(workspace::create(&writer, &Act::operator(), &format!("many {n}")).await?.0);
+                made.push(workspace::create(&writer, &Act::operator(), &format!("many {n}"), None).await?.0);
             }
             Ok::<_, workspace::Error>(made)
         });

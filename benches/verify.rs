@@ -129,7 +129,8 @@ fn draft(n: u64) -> Result<Draft> {
 async fn fill(ground: &Ground, directory: &Path, entries: u64) -> Result<()> {
     const CALLERS: u64 = 2000;
     let (writer, database) = (&ground.opened.writer, &ground.attached.database);
-    let (id, ledger) = workspace::create(writer, &statusledger::audit::Act::operator(), "bench").await?;
+    let (id, ledger) =
+        workspace::create(writer, &statusledger::audit::Act::operator(), "bench", None).await?;
     // The workspace's own first entry is one of them.
     let mut tasks = tokio::task::JoinSet::new();
     for caller in 0..CALLERS.min(entries) {

@@ -17,6 +17,13 @@ CREATE TABLE instance_secrets (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- What a node found at its last start: the schema's version, its own settings (without addresses of databases), so
+-- that a change of either is put on the record.
+CREATE TABLE instance_facts (
+    name  text PRIMARY KEY,
+    value text NOT NULL
+);
+
 -- ── Workspaces ──────────────────────────────────────────────────────────────────────────────────────────────
 
 ALTER TABLE workspaces
@@ -205,8 +212,11 @@ CREATE POLICY members_of_the_workspace ON users FOR SELECT TO statusledger_servi
     USING (user_id IN (SELECT user_id FROM members));
 
 GRANT SELECT, INSERT ON instance_secrets TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON instance_facts TO statusledger_service;
 GRANT UPDATE (name, passkey_required, delete_after, deleted_at) ON workspaces TO statusledger_service;
 GRANT DELETE ON data_keys TO statusledger_service;
+-- What receivers answered can hold anything.
+GRANT UPDATE (answer) ON attempts TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON members, invitations TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON api_keys TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON request_keys TO statusledger_service;

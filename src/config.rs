@@ -32,6 +32,10 @@ pub struct Settings {
     pub database_connections: u32,
     /// The file of the key-encryption key; made at the first start. Default `<data_dir>/key-encryption-key`.
     pub key_encryption_key_file: Option<PathBuf>,
+    /// Files of further key-encryption keys that the node holds while the key is being replaced. Default none.
+    pub key_encryption_key_other_files: Vec<PathBuf>,
+    /// AWS KMS, where it keeps the key-encryption key.
+    pub kms: KmsSettings,
     /// Where Postgres's programs are, if not where they are looked for.
     pub postgres_bin: Option<PathBuf>,
     /// The address under which people reach the instance (`https://status.example.com`): cookies and the addresses that
@@ -64,6 +68,22 @@ impl Default for AccessSettings {
     fn default() -> Self {
         Self { session_idle_h: 24.0, session_longest_h: 168.0, deletion_waits_h: 168.0 }
     }
+}
+
+/// AWS KMS as the keeper of the key-encryption key. Credentials come by AWS's own ways: the environment, the shared
+/// configuration, a web identity token, the container's or the machine's role.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KmsSettings {
+    /// The KMS key that wraps and unwraps: ARN, id or alias. None means that KMS is not used.
+    pub key: Option<String>,
+    /// Further KMS keys that may unwrap what they wrapped before, while one replaces another. Default none.
+    pub other_keys: Vec<String>,
+    /// The region. Default: that of the key's ARN, else AWS's own ways (`AWS_REGION`, the shared configuration, the
+    /// machine's).
+    pub region: Option<String>,
+    /// Another endpoint than the region's own (a VPC endpoint): `https`, or `http` on a loopback address.
+    pub endpoint: Option<String>,
 }
 
 /// How deliveries are made.
@@ -119,6 +139,8 @@ impl Default for Settings {
             owner_database_url: None,
             database_connections: 16,
             key_encryption_key_file: None,
+            key_encryption_key_other_files: Vec::new(),
+            kms: KmsSettings::default(),
             postgres_bin: None,
             public_url: None,
             trusted_proxies: Vec::new(),
@@ -251,6 +273,7 @@ impl Settings {
         if !(0.0..=8760.0).contains(&a.deletion_waits_h) {
             return invalid("access.deletion_waits_h", "0 to 8760 hours");
         }
+        self.kms.check()?;
         let d = &self.delivery;
         if d.schedule_s.is_empty()
             || d.schedule_s.len() > 100
@@ -293,6 +316,50 @@ impl Settings {
     }
 }
 
+impl KmsSettings {
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |name, why: &str| Err(Error::Invalid { name, why: why.into() });
+        let key_ok = |key: &str| (1..=2048).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+        match &self.key {
+            None if self.region.is_some() || self.endpoint.is_some() || !self.other_keys.is_empty() => {
+                return invalid("kms.key", "the other settings of kms need it");
+            }
+            Some(key) if !key_ok(key) => return invalid("kms.key", "the ARN, id or alias of a KMS key"),
+            _ => {}
+        }
+        if !self.other_keys.iter().all(|key| key_ok(key)) {
+            return invalid("kms.other_keys", "ARNs, ids or aliases of KMS keys");
+        }
+        if let (Some(of_key), Some(region)) = (self.key.as_deref().and_then(arn_region), &self.region)
+            && of_key != region
+        {
+            return invalid("kms.region", "the key's ARN names another region");
+        }
+        // An answer holds the key itself.
+        let endpoint_ok = self.endpoint.as_deref().is_none_or(|endpoint| {
+            url::Url::parse(endpoint).is_ok_and(|url| match (url.scheme(), url.host()) {
+                ("https", Some(_)) => true,
+                ("http", Some(url::Host::Ipv4(ip))) => ip.is_loopback(),
+                ("http", Some(url::Host::Ipv6(ip))) => ip.is_loopback(),
+                _ => false,
+            })
+        });
+        if !endpoint_ok {
+            return invalid("kms.endpoint", "an https address, or http on a loopback address (127.0.0.1)");
+        }
+        Ok(())
+    }
+}
+
+/// The region of a KMS key's ARN: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
+#[must_use]
+pub fn arn_region(key: &str) -> Option<&str> {
+    let mut parts = key.split(':');
+    (parts.next() == Some("arn")).then_some(())?;
+    let region = parts.nth(2)?;
+    (!region.is_empty()).then_some(region)
+}
+
 impl DeliverySettings {
     /// The wait before attempt `attempt` (the first is 1) of a delivery, without jitter; none when it is given up.
     #[must_use]
@@ -303,8 +370,47 @@ impl DeliverySettings {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_arn_says_its_region_and_nothing_else_does() {
+        assert_eq!(arn_region("arn:aws:kms:eu-central-1:123456789012:key/1234abcd"), Some("eu-central-1"));
+        for other in ["alias/statusledger", "1234abcd-12ab", "arn:aws:kms::123456789012:key/x", "arn:"] {
+            assert_eq!(arn_region(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn kms_is_asked_over_https_or_on_this_machine_and_in_its_keys_region() {
+        let check = |change: &dyn Fn(&mut KmsSettings)| {
+            let mut settings = Settings::default();
+            settings.kms.key = Some("arn:aws:kms:eu-central-1:123456789012:key/1234abcd".into());
+            change(&mut settings.kms);
+            settings.check().map_err(|e| e.to_string())
+        };
+        assert_eq!(check(&|_| {}), Ok(()));
+        assert_eq!(check(&|kms| kms.region = Some("eu-central-1".into())), Ok(()));
+        assert!(check(&|kms| kms.region = Some("us-east-1".into())).unwrap_err().contains("another region"));
+        for endpoint in
+            ["https://vpce-1.kms.eu-central-1.vpce.amazonaws.com", "http://127.0.0.1:5000", "http://[::1]:1"]
+        {
+            assert_eq!(check(&|kms| kms.endpoint = Some(endpoint.into())), Ok(()));
+        }
+        for endpoint in [
+            "http://kms.example.com",
+            "http://10.0.0.1",
+            "http://localhost.example.com",
+            "ftp://127.0.0.1",
+            "kms",
+        ] {
+            assert!(check(&|kms| kms.endpoint = Some(endpoint.into())).is_err(), "{endpoint}");
+        }
+        assert!(check(&|kms| kms.key = Some(String::new())).is_err());
+        assert!(check(&|kms| (kms.key, kms.region) = (None, Some("eu-central-1".into()))).is_err());
+        assert!(check(&|kms| kms.other_keys = vec!["two words".into()]).is_err());
+    }
 
     #[test]
     fn a_clock_that_runs_faster_is_for_simulators_alone() {

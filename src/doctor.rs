@@ -111,6 +111,22 @@ pub async fn examine(
     Ok(examined)
 }
 
+/// Action, actor, outcome and targets of an audit entry.
+type AuditFacts = (String, String, String, Vec<String>);
+
+/// What an audit entry's text says of itself.
+fn audit_facts(kind: &str, entry: &Value) -> AuditFacts {
+    let data = entry.as_object().and_then(|e| e.get("data")).and_then(Value::as_object);
+    let text = |v: Option<&Value>| v.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let id = |v: Option<&Value>| text(v.and_then(Value::as_object).and_then(|o| o.get("id")));
+    let targets = match data.and_then(|d| d.get("targets")) {
+        Some(Value::Array(items)) => items.iter().map(|target| id(Some(target))).collect(),
+        _ => Vec::new(),
+    };
+    let action = kind.trim_start_matches("audit.").to_owned();
+    (action, id(data.and_then(|d| d.get("actor"))), text(data.and_then(|d| d.get("outcome"))), targets)
+}
+
 /// The sealed hashes of an entry, by name.
 type Sealed = HashMap<u64, HashMap<String, String>>;
 
@@ -178,7 +194,8 @@ impl Ward<'_> {
             )
             .fetch_all(&mut *tx)
             .await?;
-            let Some(last) = rows.last() else { break };
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { break };
+            let mut indexed = self.indexed(&mut tx, first.seq, last.seq).await?;
             at = last.seq;
             for row in rows {
                 let seq = row.seq as u64;
@@ -201,6 +218,11 @@ impl Ward<'_> {
                             previous: &previous,
                             previous_time: &previous_time,
                         };
+                        if row.r#type.starts_with("audit.")
+                            && indexed.remove(&seq) != Some(audit_facts(&row.r#type, &value))
+                        {
+                            self.find(Some(seq), "the index of audit entries does not have it as it is");
+                        }
                         if let Some(time) = self.entry(&value, &row.entry, &checked, &mut sealed) {
                             previous_time = time;
                         }
@@ -228,6 +250,13 @@ impl Ward<'_> {
                     progress(frontier.size());
                 }
             }
+            for seq in indexed.into_keys() {
+                self.find(Some(seq), "the index of audit entries has it, but it is none");
+            }
+        }
+        let (from, to) = (i64::try_from(frontier.size()).unwrap_or(i64::MAX), i64::MAX);
+        for seq in self.indexed(&mut tx, from, to).await?.into_keys() {
+            self.find(Some(seq), "the index of audit entries has it, but there is no such entry");
         }
         let head = sqlx::query!(
             "SELECT leaf, frontier FROM heads WHERE workspace_id = $1 AND ledger_id = $2",
@@ -260,6 +289,26 @@ impl Ward<'_> {
         }
         progress(frontier.size());
         Ok(sealed)
+    }
+
+    /// What the index of audit entries says of the entries from `first` to `last`.
+    async fn indexed(
+        &mut self,
+        tx: &mut sqlx::PgConnection,
+        first: i64,
+        last: i64,
+    ) -> Result<BTreeMap<u64, AuditFacts>, Error> {
+        let rows = sqlx::query!(
+            "SELECT seq, action, actor, outcome, targets FROM audit_index
+              WHERE workspace_id = $1 AND ledger_id = $2 AND seq BETWEEN $3 AND $4",
+            self.workspace.uuid(),
+            self.ledger.uuid(),
+            first,
+            last
+        )
+        .fetch_all(tx)
+        .await?;
+        Ok(rows.into_iter().map(|r| (r.seq as u64, (r.action, r.actor, r.outcome, r.targets))).collect())
     }
 
     /// Checks an entry's members against its place; returns its time.

@@ -1,18 +1,21 @@
 //! The instance: its name, its own workspace and ledger, and how both come to be at the first start.
 
+use crate::audit::{Act, Action};
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::Outbox;
 use crate::id::{LedgerId, NodeId, WorkspaceId};
+use crate::key_encryption::{self, KeyEncryption};
 use crate::keyring::{self, Keyring};
 use crate::ledger::append::{self, Locked};
 use crate::ledger::{Draft, Writer};
 use crate::sealing::{self, DataKeys};
 use crate::workspace;
-use statusledger_keys::key_encryption::KeyEncryptionKey;
 use statusledger_keys::ring::Ring;
 use statusledger_verify::json::{Object, Value};
 use statusledger_verify::time::Timestamp;
-use std::sync::Arc;
+
+/// What an instance is called where nobody gave it a name.
+pub const DEFAULT_NAME: &str = "localhost";
 
 /// What an instance is, for good.
 #[derive(Clone, Debug)]
@@ -31,6 +34,9 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+    /// Its key-encryption key.
+    #[error(transparent)]
+    KeyEncryption(#[from] key_encryption::Error),
     /// Its key ring.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
@@ -87,29 +93,35 @@ impl Instance {
     /// If the database has an instance of another name, or its keys do not open.
     pub async fn open(
         database: &Database,
-        key_encryption_key: KeyEncryptionKey,
+        key_encryption: KeyEncryption,
         name: Option<&str>,
         node: Option<NodeId>,
         outbox: Outbox,
     ) -> Result<Opened, Error> {
-        let key_encryption_key = Arc::new(key_encryption_key);
-        let data_keys = DataKeys::new(database.clone(), Arc::clone(&key_encryption_key));
+        let data_keys = DataKeys::new(database.clone(), key_encryption.clone());
         if Self::read(database).await?.is_none() {
-            Self::make(database, &key_encryption_key, &data_keys, name.unwrap_or("localhost"), node, &outbox)
+            Self::make(database, &key_encryption, &data_keys, name.unwrap_or(DEFAULT_NAME), node, &outbox)
                 .await?;
+            // Where another node was quicker, its key is the instance's, and KMS may have it.
+            for (key, error) in key_encryption.learn(database, name.unwrap_or(DEFAULT_NAME)).await? {
+                tracing::warn!(%key, %error, "a wrapped key-encryption key cannot be unwrapped");
+            }
         }
         let instance = Self::read(database).await?.ok_or(keyring::Error::Empty)?;
         if let Some(asked) = name.filter(|asked| *asked != instance.name) {
             return Err(Error::Name { is: instance.name, asked: asked.into() });
         }
-        let keyring = Keyring::load(database.clone(), key_encryption_key).await?;
+        let mut connection = database.service.acquire().await?;
+        key_encryption.check(&mut connection).await?;
+        drop(connection);
+        let keyring = Keyring::load(database.clone(), key_encryption).await?;
         let writer = Writer::new(database.clone(), keyring.clone(), data_keys, node, outbox);
         Ok(Opened { instance, keyring, writer })
     }
 
     async fn make(
         database: &Database,
-        key_encryption_key: &Arc<KeyEncryptionKey>,
+        key_encryption: &KeyEncryption,
         data_keys: &DataKeys,
         name: &str,
         node: Option<NodeId>,
@@ -126,17 +138,20 @@ impl Instance {
             return Ok(());
         }
         let ledger = workspace::insert(&mut tx, data_keys, name).await?;
+        let key = key_encryption.store_first(&mut tx).await?;
         sqlx::query!(
-            "INSERT INTO instance (name, workspace_id, ledger_id) VALUES ($1, $2, $3)",
+            "INSERT INTO instance (name, workspace_id, ledger_id, key_encryption_key) VALUES ($1, $2, $3, $4)",
             name,
             workspace.uuid(),
-            ledger.uuid()
+            ledger.uuid(),
+            &key.as_bytes()[..]
         )
         .execute(&mut *tx)
         .await?;
         let change =
             Ring::create(name, &ledger.to_string(), Timestamp::now()).map_err(keyring::Error::from)?;
-        let stored = change.to_stored(key_encryption_key).map_err(keyring::Error::from)?;
+        let stored =
+            change.to_stored(&*key_encryption.sealing_key(&mut tx).await?).map_err(keyring::Error::from)?;
         keyring::store(&mut tx, &stored).await?;
         let mut data = Object::default();
         data.insert("instance".into(), Value::String(name.into()));
@@ -145,7 +160,13 @@ impl Instance {
         for event in &change.events {
             drafts.push(Draft::new(event.event_type.as_str(), event.data.clone())?);
         }
-        let keyring = Keyring::with(database.clone(), Arc::clone(key_encryption_key), change.ring)?;
+        let act = Act::system();
+        let record = act.of(Action::KeyRingChanged).detail(
+            "change",
+            Value::Array(change.events.iter().map(|e| Value::String(e.event_type.as_str().into())).collect()),
+        );
+        drafts.push(record.draft()?);
+        let keyring = Keyring::with(database.clone(), key_encryption.clone(), change.ring)?;
         let writer = Writer::new(database.clone(), keyring, data_keys.clone(), node, outbox.clone());
         let data_key = data_keys.within(&mut tx).await?;
         let mut locked = Locked::adopt(writer, tx, workspace, data_key).await?;

@@ -4,18 +4,21 @@
 //! memory for signing, and changed: under a lock that every append with deliveries shares, so that no receipt is
 //! fixed under a key that has just been retired, and together with its events in the instance's ledger.
 
+use crate::audit::{Act, Action};
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{LedgerId, WorkspaceId};
+use crate::key_encryption::{self, KeyEncryption};
 use crate::ledger::append::{RING_LOCK, unix_micros};
 use crate::ledger::{self, Draft, Writer, hex};
 use sqlx::PgConnection;
-use statusledger_keys::key_encryption::KeyEncryptionKey;
+use statusledger_keys::held_keys::HeldKeys;
 use statusledger_keys::key_id::KeyId;
 use statusledger_keys::ring::{Change, Ring, RingError, StoredChange, StoredKey, StoredManifest, StoredRing};
 use statusledger_keys::sealing::SealError;
 use statusledger_keys::signing::{KeyPurpose, OwnCheck, SignError, parse_purpose};
 use statusledger_verify::Hash;
 use statusledger_verify::checkpoint::Checkpoint;
+use statusledger_verify::json::Value;
 use statusledger_verify::manifest::{KeyManifest, Pin, TrustedKeys};
 use statusledger_verify::time::Timestamp;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -32,6 +35,9 @@ pub enum Error {
     /// The ring refuses.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// There is no key-encryption key to seal it under.
+    #[error(transparent)]
+    KeyEncryption(#[from] key_encryption::Error),
     /// A stored private key does not open.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -180,7 +186,7 @@ impl Snapshot {
 #[derive(Clone)]
 pub struct Keyring {
     database: Database,
-    key_encryption_key: Arc<KeyEncryptionKey>,
+    key_encryption: KeyEncryption,
     /// Replaced as a whole by whoever has read a newer one; locked for that alone.
     current: Arc<RwLock<Arc<Snapshot>>>,
 }
@@ -195,28 +201,24 @@ impl Keyring {
     /// Reads the ring from the database.
     ///
     /// # Errors
-    /// If there is none, or it does not open with this key-encryption key.
-    pub async fn load(database: Database, key_encryption_key: Arc<KeyEncryptionKey>) -> Result<Self, Error> {
+    /// If there is none, or it does not open with these key-encryption keys.
+    pub async fn load(database: Database, key_encryption: KeyEncryption) -> Result<Self, Error> {
         let mut connection = database.service.acquire().await?;
-        let snapshot = read(&mut connection, &key_encryption_key).await?.ok_or(Error::Empty)?;
+        let snapshot = read(&mut connection, &key_encryption.held()).await?.ok_or(Error::Empty)?;
         drop(connection);
-        Ok(Self::holding(database, key_encryption_key, snapshot))
+        Ok(Self::holding(database, key_encryption, snapshot))
     }
 
     /// A ring that was just made and is not in the database yet.
     ///
     /// # Errors
     /// If its manifest does not verify.
-    pub fn with(
-        database: Database,
-        key_encryption_key: Arc<KeyEncryptionKey>,
-        ring: Ring,
-    ) -> Result<Self, Error> {
-        Ok(Self::holding(database, key_encryption_key, Snapshot::new(ring)?))
+    pub fn with(database: Database, key_encryption: KeyEncryption, ring: Ring) -> Result<Self, Error> {
+        Ok(Self::holding(database, key_encryption, Snapshot::new(ring)?))
     }
 
-    fn holding(database: Database, key_encryption_key: Arc<KeyEncryptionKey>, snapshot: Snapshot) -> Self {
-        Self { database, key_encryption_key, current: Arc::new(RwLock::new(Arc::new(snapshot))) }
+    fn holding(database: Database, key_encryption: KeyEncryption, snapshot: Snapshot) -> Self {
+        Self { database, key_encryption, current: Arc::new(RwLock::new(Arc::new(snapshot))) }
     }
 
     /// The ring now.
@@ -232,7 +234,7 @@ impl Keyring {
     pub async fn reload(&self) -> Result<(), Error> {
         let used = self.current().serial;
         let mut connection = self.database.service.acquire().await?;
-        let snapshot = read(&mut connection, &self.key_encryption_key).await?.ok_or(Error::Empty)?;
+        let snapshot = read(&mut connection, &self.key_encryption.held()).await?.ok_or(Error::Empty)?;
         self.replace(snapshot, used)
     }
 
@@ -261,12 +263,13 @@ impl Keyring {
     pub async fn change<T>(
         &self,
         writer: &Writer,
+        act: &Act,
         instance_workspace: WorkspaceId,
         operation: impl FnOnce(&Ring, Timestamp) -> Result<(Change, T), Error>,
     ) -> Result<T, Error> {
         let mut locked = writer.lock_for_rotation(instance_workspace).await?;
         let used = self.current().serial;
-        let ring = read(&mut locked, &self.key_encryption_key).await?.ok_or(Error::Empty)?;
+        let ring = read(&mut locked, &self.key_encryption.held()).await?.ok_or(Error::Empty)?;
         self.replace(ring, used)?;
         let snapshot = self.current();
         // The events are recorded under the ring that is being left, at the very time of the change: the retired
@@ -274,14 +277,18 @@ impl Keyring {
         let micros = unix_micros().max(locked.recorded_at());
         let now = Timestamp::from_unix_micros(micros).unwrap_or_else(Timestamp::now);
         let (change, value) = operation(snapshot.ring(), now)?;
-        let drafts: Vec<Draft> = change
+        let mut drafts: Vec<Draft> = change
             .events
             .iter()
             .map(|e| Draft::new(e.event_type.as_str(), e.data.clone()))
             .collect::<Result<_, _>>()
             .map_err(|e| Error::Manifest(e.to_string()))?;
+        let what = change.events.iter().map(|e| Value::String(e.event_type.as_str().into())).collect();
+        let record = act.of(Action::KeyRingChanged).detail("change", Value::Array(what));
+        drafts.push(record.draft().map_err(|e| Error::Manifest(e.to_string()))?);
         locked.append_at(&drafts, micros).await?;
-        store(&mut locked, &change.to_stored(&self.key_encryption_key)?).await?;
+        let key_encryption_key = self.key_encryption.sealing_key(&mut locked).await?;
+        store(&mut locked, &change.to_stored(&key_encryption_key)?).await?;
         locked.commit().await?;
         self.reload().await?;
         // Other nodes hear of it at once; who does not hear finds out within a minute, or by being refused.
@@ -295,7 +302,7 @@ impl Keyring {
 }
 
 /// Reads the newest ring.
-async fn read(connection: &mut PgConnection, key: &KeyEncryptionKey) -> Result<Option<Snapshot>, Error> {
+async fn read(connection: &mut PgConnection, held: &HeldKeys) -> Result<Option<Snapshot>, Error> {
     // One statement, so that manifest and keys are those of one moment: a rotation may commit between two.
     let rows = sqlx::query!(
         "SELECT m.serial, m.document, k.key_id, k.purpose, k.private_key
@@ -317,7 +324,7 @@ async fn read(connection: &mut PgConnection, key: &KeyEncryptionKey) -> Result<O
     }
     let serial = u64::try_from(manifest.0).map_err(|e| Error::Manifest(e.to_string()))?;
     let stored = StoredRing { manifest: StoredManifest { serial, document: manifest.1 }, keys };
-    Ok(Some(Snapshot::new(Ring::from_stored(&stored, key)?)?))
+    Ok(Some(Snapshot::new(Ring::from_stored(&stored, held)?)?))
 }
 
 /// Writes a change of the ring. The manifest's serial is its primary key: of two changes made from one ring, the

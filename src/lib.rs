@@ -6,7 +6,8 @@
 //! * [`source`]: where observations come from · [`observation`]: what was said, and whether it is news
 //! * [`ledger`]: the append-only log, its tree, its checkpoints, its export · [`receipt`]: entry, proof, signature
 //! * [`delivery`]: destinations, lanes, sending
-//! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`access`]: who may ask · [`audit`]: who did what
+//! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`key_encryption`]: what both lie under
+//! * [`access`]: who may ask · [`audit`]: who did what
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
 //! * [`doctor`]: everything stored, verified again
@@ -21,6 +22,7 @@ pub mod doctor;
 pub mod http;
 pub mod id;
 pub mod instance;
+pub mod key_encryption;
 pub mod keyring;
 pub mod ledger;
 pub mod node;

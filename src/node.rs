@@ -10,6 +10,7 @@ use crate::access::denial::{Denials, write_denials};
 use crate::access::secret::AccessSecret;
 use crate::access::session::SessionSettings;
 use crate::access::{Gate, keys};
+use crate::audit::{self, Act};
 use crate::config::Settings;
 use crate::database::{self, Database};
 use crate::delivery::channels::webhook;
@@ -18,17 +19,18 @@ use crate::delivery::guard::Policy;
 use crate::delivery::{Outbox, queue, results};
 use crate::http::{self, App};
 use crate::id::NodeId;
-use crate::instance::Instance;
+use crate::instance::{self, Instance};
+use crate::key_encryption::{KeyEncryption, holders};
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::source::inbound::SourceTokens;
 use crate::source::poller::Poller;
 use crate::source::webhook::WebhookSecrets;
+use crate::workspace;
 use anyhow::{Context, Result, anyhow, bail};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use nix::fcntl::{Flock, FlockArg};
-use statusledger_keys::key_encryption::{KeyEncryptionKey, KeyEncryptionSource};
 use statusledger_keys::ring::{DueWork, Rotation};
 use statusledger_keys::signing::KeyPurpose;
 use statusledger_verify::time::Timestamp;
@@ -137,27 +139,6 @@ fn take_lock(mut file: File) -> Option<Flock<File>> {
     None
 }
 
-/// Reads the node's key-encryption key: from the environment (`STATUSLEDGER_KEY_ENCRYPTION_KEY`, base64), or from
-/// its file, which is made at the first start.
-///
-/// # Errors
-/// If it is not usable; the message names where it was looked for.
-pub async fn key_encryption_key(settings: &Settings, database: &Database) -> Result<KeyEncryptionKey> {
-    let path = settings.key_encryption_key_path();
-    let mut place = path.display().to_string();
-    let source = match std::env::var("STATUSLEDGER_KEY_ENCRYPTION_KEY") {
-        Ok(value) => {
-            place = "STATUSLEDGER_KEY_ENCRYPTION_KEY".into();
-            KeyEncryptionSource::Value(Zeroizing::new(value))
-        }
-        // Beside an instance a missing file is a mount that failed or a wrong directory, not a first run: a new key
-        // would open nothing.
-        Err(_) if Instance::read(database).await?.is_some() => KeyEncryptionSource::File(path),
-        Err(_) => KeyEncryptionSource::CreatedFile(path),
-    };
-    source.load().with_context(|| format!("the key-encryption key ({place}) cannot be used"))
-}
-
 /// Where requests may go besides public https, under these settings.
 ///
 /// # Errors
@@ -223,6 +204,7 @@ pub struct Node {
     denied: JoinHandle<()>,
     results: JoinHandle<()>,
     watcher: JoinHandle<Result<()>>,
+    holding: JoinHandle<()>,
     _directory: NodeDirectory,
 }
 
@@ -236,14 +218,11 @@ impl Node {
         let metrics = metrics_handle()?;
         let policy = policy(settings)?;
         let (outbox, handoffs) = Outbox::new();
-        let opened = Instance::open(
-            &database,
-            key_encryption_key(settings, &database).await?,
-            name,
-            Some(directory.node),
-            outbox.clone(),
-        )
-        .await?;
+        let keys = KeyEncryption::load(settings, name.unwrap_or(instance::DEFAULT_NAME), &database).await?;
+        // Before it is read which key is in use: see `holders`.
+        holders::tell(&database, directory.node, &keys).await?;
+        let opened =
+            Instance::open(&database, keys.clone(), name, Some(directory.node), outbox.clone()).await?;
         let (instance, keyring, writer) = (opened.instance, opened.keyring, opened.writer);
         let seen_heads = SeenHeads::open(&settings.data_dir.join("heads"))?;
         remember_manifest(&settings.data_dir, &keyring)?;
@@ -252,6 +231,9 @@ impl Node {
             .await
             .context("the database does not hold the history that was signed; run `statusledger doctor`")?;
         tracing::info!(ledgers = checked, "the heads agree with what was signed");
+        audit::startup::record(&writer, instance.workspace, directory.node, settings)
+            .await
+            .context("what changed since the last start cannot be put on the record")?;
         queue::forget_past(&database, directory.node).await?;
 
         let (stop, stopping) = watch::channel(false);
@@ -294,6 +276,7 @@ impl Node {
                 idle: hours(settings.access.session_idle_h),
                 longest: hours(settings.access.session_longest_h),
             },
+            deletion_waits: time::Duration::seconds_f64(settings.access.deletion_waits_h * 3600.0),
         });
         let proxies = trusted_proxies(settings)?;
         let denied = tokio::spawn(write_denials(writer.clone(), instance.workspace, noted, stopping.clone()));
@@ -338,8 +321,15 @@ impl Node {
             seen_heads: seen_heads.clone(),
             instance: instance.clone(),
             readiness,
-            stop: stopping,
+            stop: stopping.clone(),
         }));
+        let holding = tokio::spawn(holders::keep(
+            database.clone(),
+            directory.node,
+            instance.name.clone(),
+            keys,
+            stopping,
+        ));
         Ok(Self {
             instance,
             keyring,
@@ -355,6 +345,7 @@ impl Node {
             results,
             watcher,
             gate,
+            holding,
             _directory: directory,
         })
     }
@@ -389,6 +380,7 @@ impl Node {
             let _ = self.dispatcher.await;
             drop(self.gate);
             let _ = self.denied.await;
+            let _ = self.holding.await;
         };
         if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
             tracing::warn!("some work did not end in time; it will be taken up again at the next start");
@@ -512,6 +504,9 @@ async fn housekeeping(watched: &Watched) {
     if let Err(e) = old {
         tracing::debug!(error = %e, "old events of the stores stay for now");
     }
+    if let Err(e) = workspace::end::end_due(&watched.writer).await {
+        tracing::error!(error = %e, "a workspace whose time has come is not ended yet");
+    }
     if let Err(e) = watched.keyring.reload().await {
         tracing::warn!(error = %e, "the key ring cannot be read again");
         return;
@@ -527,7 +522,7 @@ async fn housekeeping(watched: &Watched) {
         }
         let done = watched
             .keyring
-            .change(&watched.writer, watched.instance.workspace, |ring, now| {
+            .change(&watched.writer, &Act::system(), watched.instance.workspace, |ring, now| {
                 // Another node may have done it meanwhile.
                 let still = ring.due(now).iter().any(|d| d.work == due.work && d.now);
                 let change = match due.work {

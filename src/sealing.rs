@@ -5,8 +5,8 @@
 
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{DestinationId, LedgerId, SourceId, WorkspaceId};
+use crate::key_encryption::{self, KeyEncryption};
 use statusledger_keys::envelope::{Cell, DataKey};
-use statusledger_keys::key_encryption::KeyEncryptionKey;
 use statusledger_keys::sealing::SealError;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,9 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+    /// There is no key-encryption key to seal it under.
+    #[error(transparent)]
+    KeyEncryption(key_encryption::Error),
     /// The key does not unwrap, or a value does not open.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -26,12 +29,21 @@ pub enum Error {
     Missing(WorkspaceId),
 }
 
+impl From<key_encryption::Error> for Error {
+    fn from(e: key_encryption::Error) -> Self {
+        match e {
+            key_encryption::Error::Sql(e) => Self::Sql(e),
+            e => Self::KeyEncryption(e),
+        }
+    }
+}
+
 /// The data keys of the workspaces that this node has worked for, unwrapped. Shared by all tasks; the map is locked
 /// for look-ups only.
 #[derive(Clone)]
 pub struct DataKeys {
     database: Database,
-    key_encryption_key: Arc<KeyEncryptionKey>,
+    key_encryption: KeyEncryption,
     known: Arc<Mutex<HashMap<WorkspaceId, Arc<DataKey>>>>,
 }
 
@@ -42,10 +54,10 @@ impl std::fmt::Debug for DataKeys {
 }
 
 impl DataKeys {
-    /// Over `database`, with the node's key-encryption key.
+    /// Over `database`, with the node's key-encryption keys.
     #[must_use]
-    pub fn new(database: Database, key_encryption_key: Arc<KeyEncryptionKey>) -> Self {
-        Self { database, key_encryption_key, known: Arc::default() }
+    pub fn new(database: Database, key_encryption: KeyEncryption) -> Self {
+        Self { database, key_encryption, known: Arc::default() }
     }
 
     /// The workspace's data key.
@@ -75,7 +87,18 @@ impl DataKeys {
         .fetch_optional(&mut **tx)
         .await?
         .ok_or(Error::Missing(workspace))?;
-        Ok(Arc::new(DataKey::unwrap(&self.key_encryption_key, *workspace.uuid().as_bytes(), &wrapped)?))
+        Ok(Arc::new(DataKey::unwrap(&self.key_encryption.held(), *workspace.uuid().as_bytes(), &wrapped)?))
+    }
+
+    /// Forgets the key of a workspace whose key was destroyed.
+    pub fn forget(&self, workspace: WorkspaceId) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+    }
+
+    /// The workspaces whose keys are in memory.
+    #[must_use]
+    pub fn known(&self) -> Vec<WorkspaceId> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
     /// Makes the workspace's data key, in the transaction that makes the workspace.
@@ -85,7 +108,7 @@ impl DataKeys {
     pub async fn create(&self, tx: &mut WorkspaceTx) -> Result<(), Error> {
         let workspace = tx.workspace;
         let key = DataKey::generate(*workspace.uuid().as_bytes())?;
-        let wrapped = key.wrap(&self.key_encryption_key)?;
+        let wrapped = key.wrap(&*self.key_encryption.sealing_key(tx).await?)?;
         sqlx::query!(
             "INSERT INTO data_keys (workspace_id, wrapped_key) VALUES ($1, $2)",
             workspace.uuid(),

@@ -45,6 +45,11 @@ async fn the_document_lists_every_route_and_nothing_else() {
         GET /v1/workspaces
         POST /v1/workspaces
         GET /v1/workspaces/{workspace}
+        PATCH /v1/workspaces/{workspace}
+        DELETE /v1/workspaces/{workspace}
+        POST /v1/workspaces/{workspace}/restore
+        GET /v1/workspaces/{workspace}/audit
+        GET /v1/workspaces/{workspace}/audit/export
         GET /v1/workspaces/{workspace}/keys
         POST /v1/workspaces/{workspace}/keys
         GET /v1/workspaces/{workspace}/keys/{key}

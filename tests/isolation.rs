@@ -6,9 +6,10 @@ use statusledger::database::{Database, roles};
 use std::collections::BTreeMap;
 
 /// Tables that belong to no workspace, each with the reason.
-const OF_NO_WORKSPACE: [(&str, &str); 11] = [
+const OF_NO_WORKSPACE: [(&str, &str); 15] = [
     ("_sqlx_migrations", "the schema's version"),
     ("identities", "people, filtered by person"),
+    ("instance_facts", "the schema's version, the nodes' settings"),
     ("instance_secrets", "sealed; the instance's"),
     ("passkeys", "people, filtered by person"),
     ("sessions", "people, filtered by person"),
@@ -16,6 +17,9 @@ const OF_NO_WORKSPACE: [(&str, &str); 11] = [
     ("sign_ins", "sealed; whoever signs in is not known yet"),
     ("users", "people, filtered by person, or as members of the workspace"),
     ("instance", "names the workspace of its own events"),
+    ("key_encryption_holders", "which node holds which key-encryption keys"),
+    ("key_encryption_keys", "what KMS wrapped"),
+    ("key_encryption_rewraps", "the replacing of key-encryption keys"),
     ("key_manifests", "the instance's keys"),
     ("signing_keys", "the instance's keys"),
 ];

@@ -15,7 +15,9 @@ use std::process::Command;
 async fn change(world: &World, make: impl FnOnce(&Ring, Timestamp) -> Result<Change, RingError>) {
     let node = world.node();
     node.keyring
-        .change(&node.writer, node.instance.workspace, |ring, now| Ok((make(ring, now)?, ())))
+        .change(&node.writer, &statusledger::audit::Act::operator(), node.instance.workspace, |ring, now| {
+            Ok((make(ring, now)?, ()))
+        })
         .await
         .unwrap();
 }
@@ -259,7 +261,9 @@ async fn two_rotations_at_once_leave_one_ring_that_verifies() {
         tokio::spawn(async move {
             for _ in 0..3 {
                 keyring
-                    .change(&writer, workspace, |ring, now| Ok((ring.rotate(Rotation::Both, now)?, ())))
+                    .change(&writer, &statusledger::audit::Act::operator(), workspace, |ring, now| {
+                        Ok((ring.rotate(Rotation::Both, now)?, ()))
+                    })
                     .await
                     .unwrap();
             }

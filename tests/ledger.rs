@@ -140,9 +140,12 @@ async fn appends_never_deadlock_with_mutations_or_rotations() {
     let node = world.node();
     for _ in 0..3 {
         node.keyring
-            .change(&node.writer, node.instance.workspace, |ring, now| {
-                Ok((ring.rotate(statusledger_keys::ring::Rotation::Both, now)?, ()))
-            })
+            .change(
+                &node.writer,
+                &statusledger::audit::Act::operator(),
+                node.instance.workspace,
+                |ring, now| Ok((ring.rotate(statusledger_keys::ring::Rotation::Both, now)?, ())),
+            )
             .await
             .unwrap();
     }

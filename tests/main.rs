@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod audit;
 mod cli;
 mod crash;
 mod delivery;
@@ -13,6 +14,7 @@ mod histories;
 mod http;
 mod isolation;
 mod keys;
+mod kms;
 mod ledger;
 mod manage;
 mod proofs;
@@ -23,3 +25,4 @@ mod stores;
 mod tamper;
 mod truth;
 mod webhook;
+mod workspaces;

@@ -51,7 +51,7 @@ impl Rivals {
         }
         let superuser = cluster.connect_options(cluster.superuser(), "statusledger").connect().await?;
         let (workspace, ledger) =
-            workspace::create(writer, &statusledger::audit::Act::operator(), "rows").await?;
+            workspace::create(writer, &statusledger::audit::Act::operator(), "rows", None).await?;
         let rows = rows(writer, workspace, ledger).await?;
         Ok(Self {
             owner,

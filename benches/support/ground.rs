@@ -6,7 +6,7 @@ use statusledger::config::Settings;
 use statusledger::database::attach::{self, Attached};
 use statusledger::delivery::{Handoff, Outbox};
 use statusledger::instance::{Instance, Opened};
-use statusledger::node::key_encryption_key;
+use statusledger::key_encryption::KeyEncryption;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -26,8 +26,8 @@ impl Ground {
         let settings = Settings { data_dir: directory.path().to_owned(), ..Settings::default() };
         let attached = attach::start(&settings).await?;
         let (outbox, handoffs) = Outbox::new();
-        let key = key_encryption_key(&settings, &attached.database).await?;
-        let opened = Instance::open(&attached.database, key, Some("bench.localhost"), None, outbox).await?;
+        let keys = KeyEncryption::load(&settings, "bench.localhost", &attached.database).await?;
+        let opened = Instance::open(&attached.database, keys, Some("bench.localhost"), None, outbox).await?;
         Ok(Self { attached, opened, _directory: directory, _handoffs: handoffs })
     }
 

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use crate::held_keys::KeyHolder;
 use crate::key_encryption::KeyEncryptionKey;
 use crate::sealing::{SealError, SealPurpose, SealingKey, SealingKeyId};
 
@@ -56,13 +57,14 @@ impl DataKey {
     /// Reads a stored key.
     ///
     /// # Errors
-    /// [`SealError::WrongKey`] names the key-encryption key that it needs; [`SealError::NotAuthentic`] where
-    /// it was altered or belongs to another workspace.
+    /// [`SealError::WrongKey`] or [`SealError::NotHeld`] names the key-encryption key that it needs;
+    /// [`SealError::NotAuthentic`] where it was altered or belongs to another workspace.
     pub fn unwrap(
-        key_encryption_key: &KeyEncryptionKey,
+        holder: &impl KeyHolder,
         workspace: WorkspaceId,
         wrapped: &[u8],
     ) -> Result<Self, SealError> {
+        let key_encryption_key = holder.key_for(SealingKeyId::of_ciphertext(wrapped)?)?;
         let plaintext = key_encryption_key.sealing().open(SealPurpose::DataKey, &[&workspace], wrapped)?;
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
         if plaintext.len() != bytes.len() {
@@ -78,7 +80,7 @@ impl DataKey {
     /// # Errors
     /// As [`DataKey::unwrap`] under `from`, and [`SealError::Random`].
     pub fn rewrap(
-        from: &KeyEncryptionKey,
+        from: &impl KeyHolder,
         to: &KeyEncryptionKey,
         workspace: WorkspaceId,
         wrapped: &[u8],

@@ -42,16 +42,22 @@ pub enum KeyEncryptionError {
     /// The value given directly is not a key.
     #[error("the value is not a key-encryption key: the base64 of 32 bytes (openssl rand -base64 32)")]
     Value,
+    /// What a key management service unwrapped is not a key.
+    #[error("{length} bytes were unwrapped, and a key-encryption key has 32")]
+    Unwrapped {
+        /// How many bytes it gave.
+        length: usize,
+    },
     /// The operating system gave no random bytes for a new key.
     #[error(transparent)]
     Random(SealError),
 }
 
-/// Where the key-encryption key comes from.
+/// Where a key-encryption key comes from that the node has to itself.
 ///
-/// A key kept by AWS KMS becomes a variant here: KMS then decrypts 32 bytes that lie wrapped in the
-/// installation, once at start, and everything after that is as with a file. So sealing needs no network and
-/// no second implementation.
+/// One kept by AWS KMS is not read from here: KMS decrypts 32 bytes that lie wrapped in the database, once at
+/// start ([`KeyEncryptionKey::from_unwrapped`]), and everything after that is as with a file. So sealing needs
+/// no network and no second implementation.
 #[non_exhaustive]
 pub enum KeyEncryptionSource {
     /// A file that is created at first run, for an installation that looks after itself.
@@ -113,6 +119,21 @@ impl KeyEncryptionKey {
         if written != bytes.len() {
             return Err(KeyEncryptionError::Value);
         }
+        Ok(Self(SealingKey::new(bytes, ID_LABEL)))
+    }
+
+    /// The key that a key management service unwrapped. The bytes are wiped here; what the service's client
+    /// keeps of its answer is beyond this.
+    ///
+    /// # Errors
+    /// [`KeyEncryptionError::Unwrapped`]: not 32 bytes.
+    pub fn from_unwrapped(plaintext: Vec<u8>) -> Result<Self, KeyEncryptionError> {
+        let plaintext = Zeroizing::new(plaintext);
+        let mut bytes = Box::new(Zeroizing::new([0; 32]));
+        if plaintext.len() != bytes.len() {
+            return Err(KeyEncryptionError::Unwrapped { length: plaintext.len() });
+        }
+        bytes.copy_from_slice(&plaintext);
         Ok(Self(SealingKey::new(bytes, ID_LABEL)))
     }
 
@@ -277,5 +298,11 @@ mod tests {
             assert!(matches!(KeyEncryptionKey::from_base64(wrong), Err(KeyEncryptionError::Value)));
         }
         assert_ne!(KeyEncryptionKey::from_base64(&STANDARD.encode([8; 32])).unwrap().id(), id);
+        // However it came, it is the same key.
+        assert_eq!(KeyEncryptionKey::from_unwrapped(vec![7; 32]).unwrap().id(), id);
+        for length in [0, 16, 31, 33, 64] {
+            let error = KeyEncryptionKey::from_unwrapped(vec![7; length]).unwrap_err();
+            assert!(matches!(error, KeyEncryptionError::Unwrapped { length: found } if found == length));
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Takes states and gives new states plus what to store: no database, no network, no clock of its own.
 //!
 //! - [`key_encryption`]: the one secret a node holds outside the database, and where it comes from
+//! - [`held_keys`]: several of them at once, while one replaces another
 //! - [`sealing`]: the ciphertext format
 //! - [`envelope`]: data keys, and values sealed for the place they stand in
 //! - [`signing`]: Ed25519 keys that sign only what their purpose allows
@@ -13,6 +14,7 @@
 //! computes is beyond that. No `Debug`, `Display` or error of this crate shows a secret.
 
 pub mod envelope;
+pub mod held_keys;
 pub mod key_encryption;
 pub mod key_id;
 pub mod ring;

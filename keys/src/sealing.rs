@@ -50,6 +50,11 @@ impl SealingKeyId {
         Ok(Parts::split(ciphertext)?.id)
     }
 
+    /// The id of those bytes, as they were stored beside a ciphertext.
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes that stand in a ciphertext.
     pub fn as_bytes(&self) -> &[u8; 8] {
         &self.0
@@ -95,9 +100,24 @@ pub enum SealError {
         /// The key that was to open it.
         given: SealingKeyId,
     },
+    /// Sealed under a key-encryption key that is not among those held.
+    #[error("sealed under key {sealed_under}, and held is {}", list(held))]
+    NotHeld {
+        /// The key named in the ciphertext.
+        sealed_under: SealingKeyId,
+        /// The keys that there are.
+        held: Vec<SealingKeyId>,
+    },
     /// The right key, but not what was sealed here: altered, or moved from another place.
     #[error("the ciphertext does not authenticate: it was altered, or sealed for another place")]
     NotAuthentic,
+}
+
+fn list(ids: &[SealingKeyId]) -> String {
+    if ids.is_empty() {
+        return "none".into();
+    }
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What a ciphertext is for; the first thing in its additional data.

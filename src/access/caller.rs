@@ -38,6 +38,8 @@ pub struct GateParts {
     pub denials: Denials,
     /// How sessions are kept.
     pub sessions: SessionSettings,
+    /// How long a workspace's deletion waits.
+    pub deletion_waits: time::Duration,
 }
 
 impl Gate {

@@ -37,7 +37,29 @@ const FIELDS: &[(&str, &[(&str, Shown)])] = &[
     ),
     ("api_key", &[("name", Sealed), ("scopes", Clear), ("instance", Clear), ("expires_at", Clear)]),
     ("member", &[("role", Clear), ("email", Sealed)]),
-    ("settings", &[("digest", Clear), ("version", Clear)]),
+    (
+        "settings",
+        &[
+            ("listen", Clear),
+            ("port", Clear),
+            ("database_connections", Clear),
+            ("public_url", Clear),
+            ("trusted_proxies", Clear),
+            ("access.session_idle_h", Clear),
+            ("access.session_longest_h", Clear),
+            ("access.deletion_waits_h", Clear),
+            ("delivery.schedule_s", Clear),
+            ("delivery.deadline_s", Clear),
+            ("delivery.disable_after_s", Clear),
+            ("delivery.allow_http", Clear),
+            ("delivery.allow_networks", Clear),
+            ("delivery.extra_roots", Clear),
+            ("polling.interval_s", Clear),
+            ("polling.settled_s", Clear),
+            ("polling.allow_other_hosts", Clear),
+            ("polling.time_scale", Clear),
+        ],
+    ),
 ];
 
 /// A JSON value as entries can carry it: numbers that are no integers become text.

@@ -5,6 +5,9 @@
 //! Of what changed, only fields that are listed here are recorded: a new one is not, until somebody lists it.
 
 pub mod fields;
+pub mod format;
+pub mod http;
+pub mod startup;
 
 use crate::access::context::{RequestContext, Surface};
 use crate::id::{KeyId, SessionId, SourceId, UserId};
@@ -307,6 +310,12 @@ impl Record<'_> {
         self.changes = changes;
         self.sealed.extend(sealed);
         self
+    }
+
+    /// Whether it shows a change.
+    #[must_use]
+    pub fn says_changes(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// The entry.

@@ -5,12 +5,11 @@ use crate::config::Settings;
 use crate::database::attach;
 use crate::doctor;
 use crate::instance::Instance;
+use crate::key_encryption::KeyEncryption;
 use crate::ledger::checkpoint::SeenHeads;
-use crate::node;
 use crate::sealing::DataKeys;
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::sync::Arc;
 
 /// Verifies everything stored.
 ///
@@ -22,8 +21,8 @@ pub async fn run(settings: &Settings) -> Result<u8> {
         if Instance::read(&attached.database).await?.is_none() {
             bail!("the database holds no instance yet; `up` or `serve` makes one");
         }
-        let key = Arc::new(node::key_encryption_key(settings, &attached.database).await?);
-        let data_keys = DataKeys::new(attached.database.clone(), key);
+        let keys = KeyEncryption::load(settings, &settings.instance, &attached.database).await?;
+        let data_keys = DataKeys::new(attached.database.clone(), keys);
         let seen = SeenHeads::join(&settings.data_dir.join("heads"))?;
         let bar = ProgressBar::new(0);
         bar.set_style(ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} entries {eta}")?);

@@ -8,17 +8,16 @@ use crate::config::Settings;
 use crate::database::{Database, attach};
 use crate::delivery::Outbox;
 use crate::id::WorkspaceId;
+use crate::key_encryption::KeyEncryption;
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::SeenHeads;
 use crate::ledger::export::{self, Exporter, Request};
-use crate::node;
 use crate::sealing::DataKeys;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the count of bytes is shown.
@@ -117,11 +116,11 @@ fn told(args: &ExportArgs, bytes: u64) -> Result<u8> {
 /// # Errors
 /// If the keys do not open.
 pub async fn exporter(settings: &Settings, database: &Database) -> Result<Exporter> {
-    let key = Arc::new(node::key_encryption_key(settings, database).await?);
+    let keys = KeyEncryption::load(settings, &settings.instance, database).await?;
     Ok(Exporter {
         database: database.clone(),
-        keyring: Keyring::load(database.clone(), Arc::clone(&key)).await?,
-        data_keys: DataKeys::new(database.clone(), key),
+        keyring: Keyring::load(database.clone(), keys.clone()).await?,
+        data_keys: DataKeys::new(database.clone(), keys),
         seen: SeenHeads::join(&settings.data_dir.join("heads"))?,
     })
 }
@@ -176,7 +175,8 @@ pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<
         let (outbox, _) = Outbox::new();
         let (database, keyring) = (exporter.database.clone(), exporter.keyring.clone());
         let writer = Writer::new(database, keyring, exporter.data_keys.clone(), None, outbox);
-        export::record(&writer, &Act::operator(), workspace, from, prepared.to(), types.as_deref(), openings)
+        let of = export::Of { from, to: prepared.to(), types: types.as_deref(), openings, format: None };
+        export::record(&writer, &Act::operator(), workspace, of)
             .await
             .context("the export cannot be put on the record")?;
     }

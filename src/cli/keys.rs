@@ -1,17 +1,21 @@
 //! `keys`.
 
 use super::{KeysCommand, RootCommand, Where, show};
+use crate::audit::Act;
 use crate::config::Settings;
 use crate::database::{Database, attach};
 use crate::delivery::Outbox;
 use crate::instance::{Instance, Opened};
+use crate::key_encryption::KeyEncryption;
+use crate::key_encryption::rewrap::{self, Done, Progress, Target};
 use crate::keyring;
-use crate::node;
 use anyhow::{Context, Result, anyhow, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use statusledger_keys::key_id::KeyId;
 use statusledger_keys::ring::{Change, Ring, RingError, RootFile, Rotation};
 use statusledger_verify::time::Timestamp;
 use std::path::Path;
+use std::time::Duration;
 
 /// Runs a `keys` command.
 ///
@@ -23,6 +27,7 @@ pub async fn run(mut settings: Settings, command: KeysCommand) -> Result<u8> {
         | KeysCommand::Rotate { place, .. }
         | KeysCommand::Revoke { place, .. }
         | KeysCommand::Pin { place }
+        | KeysCommand::Rewrap { place, .. }
         | KeysCommand::Root(RootCommand::Export { place, .. })
         | KeysCommand::Export { place, .. } => place,
     };
@@ -39,8 +44,8 @@ async fn with_database(settings: &Settings, database: &Database, command: KeysCo
     }
     // A command hands nothing to lanes: what it records is delivered by the nodes.
     let (outbox, _) = Outbox::new();
-    let key = node::key_encryption_key(settings, database).await?;
-    let opened = Instance::open(database, key, None, None, outbox).await?;
+    let encryption = KeyEncryption::load(settings, &settings.instance, database).await?;
+    let opened = Instance::open(database, encryption.clone(), None, None, outbox).await?;
     match command {
         KeysCommand::List { json, .. } => list(&opened, json),
         KeysCommand::Pin { .. } => show::line(opened.keyring.current().pin().to_string()),
@@ -69,6 +74,11 @@ async fn with_database(settings: &Settings, database: &Database, command: KeysCo
             let lent = root.as_deref().map(read_root).transpose()?;
             change(&opened, lent.as_ref(), &What::Revoke(key_id), None).await?;
         }
+        KeysCommand::Rewrap { to_file, wait, .. } => {
+            // The parser takes exactly one of the two.
+            let target = to_file.map_or(Target::Kms, Target::File);
+            rewrapped(&rewrap_with_bar(&opened, &encryption, &target, Duration::from_secs(wait)).await?);
+        }
         KeysCommand::Root(RootCommand::Export { file, .. }) => {
             if file.exists() {
                 bail!("{} exists already", file.display());
@@ -81,6 +91,43 @@ async fn with_database(settings: &Settings, database: &Database, command: KeysCo
         }
     }
     Ok(0)
+}
+
+async fn rewrap_with_bar(
+    opened: &Opened,
+    keys: &KeyEncryption,
+    target: &Target,
+    wait: Duration,
+) -> Result<Done> {
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("{msg} {bar:40} {human_pos}/{human_len} keys {eta}")?);
+    let done = rewrap::rewrap(opened, keys, target, wait, |progress| match progress {
+        Progress::Waiting(nodes) => bar.set_message(format!("waiting for {nodes} nodes to hold the new key")),
+        Progress::Rewrapping(done, total) => {
+            bar.set_message("re-wrapping");
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    })
+    .await;
+    bar.finish_and_clear();
+    Ok(done?)
+}
+
+fn rewrapped(done: &Done) {
+    if done.old.is_empty() {
+        show::line(format!("everything is under key-encryption key {} already", done.key));
+        return;
+    }
+    show::line(format!(
+        "re-wrapped {} data keys and {} signing keys; everything is under key-encryption key {} now",
+        done.data_keys, done.signing_keys, done.key
+    ));
+    for old in &done.old {
+        show::line(format!(
+            "nothing is under {old} any more: take it from the nodes, and keep it with older backups"
+        ));
+    }
 }
 
 enum What {
@@ -104,7 +151,7 @@ async fn change(
 ) -> Result<()> {
     let events = opened
         .keyring
-        .change(&opened.writer, opened.instance.workspace, |ring: &Ring, now: Timestamp| {
+        .change(&opened.writer, &Act::operator(), opened.instance.workspace, |ring: &Ring, now: Timestamp| {
             let lent_ring;
             let ring = match lent {
                 Some(file) => {

@@ -183,6 +183,21 @@ enum KeysCommand {
         #[command(flatten)]
         place: Where,
     },
+    /// Replaces the key-encryption key while nodes serve; run again after a crash, it does the rest.
+    #[command(group = clap::ArgGroup::new("to").required(true))]
+    Rewrap {
+        #[command(flatten)]
+        place: Where,
+        /// The file of the new key, which every node holds already (key_encryption_key_other_files).
+        #[arg(long, value_name = "FILE", group = "to")]
+        to_file: Option<PathBuf>,
+        /// A new key, wrapped by the KMS key of the settings (kms.key).
+        #[arg(long, group = "to")]
+        to_kms: bool,
+        /// How many seconds the serving nodes get to hold the new key. One that died counts as serving for 30.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+    },
     /// The root key.
     #[command(subcommand)]
     Root(RootCommand),

@@ -2,6 +2,7 @@
 
 use super::LaneKey;
 use super::routes::Filter;
+use crate::audit::Act;
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{DestinationId, LedgerId, NodeId, ReceiptId, WorkspaceId};
 use crate::keyring::{self, Keyring, Snapshot};
@@ -580,7 +581,9 @@ pub async fn destroy_retired(
         if !sign_unsigned(writer.database(), writer.data_keys(), &snapshot, &key_id.0).await? {
             continue;
         }
-        keyring.change(writer, instance.workspace, |ring, _| Ok((ring.destroy(key_id)?, ()))).await?;
+        keyring
+            .change(writer, &Act::system(), instance.workspace, |ring, _| Ok((ring.destroy(key_id)?, ())))
+            .await?;
         tracing::info!(key_id = %key_id, "a retired key was destroyed");
     }
     Ok(())

@@ -94,6 +94,7 @@ impl Modify for Tokens {
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(crate::access::http::router())
+        .merge(crate::audit::http::router())
         .merge(crate::workspace::http::router())
         .merge(crate::source::http::router())
         .merge(crate::delivery::http::router())

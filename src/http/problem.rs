@@ -191,7 +191,12 @@ impl From<crate::ledger::append::Error> for Problem {
                 Err(e) => Self::internal(e),
             },
             Error::Draft(e) => e.into(),
-            e @ Error::Sealing(_) => Self::internal(e),
+            Error::Sealing(e) => match &*e {
+                crate::sealing::Error::Missing(id) => {
+                    Self::not_found(format!("The workspace {id} does not exist."))
+                }
+                e => Self::internal(e),
+            },
         }
     }
 }
@@ -203,7 +208,9 @@ impl From<crate::sealing::Error> for Problem {
             crate::sealing::Error::Missing(id) => {
                 Self::not_found(format!("The workspace {id} does not exist."))
             }
-            e @ crate::sealing::Error::Seal(_) => Self::internal(e),
+            e @ (crate::sealing::Error::Seal(_) | crate::sealing::Error::KeyEncryption(_)) => {
+                Self::internal(e)
+            }
         }
     }
 }

@@ -365,7 +365,23 @@ impl Write for Buffer {
     }
 }
 
-/// Records that the entries `from <= seq < to` were taken away, before the first byte leaves.
+/// What was taken away.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// The first seq.
+    pub from: u64,
+    /// One past the last.
+    pub to: u64,
+    /// Only these types.
+    pub types: Option<&'a [String]>,
+    /// Whether sealed values were opened.
+    pub openings: bool,
+    /// The form, where it is not the export that proves itself.
+    pub format: Option<&'static str>,
+}
+
+/// Records that entries were taken away, before the first byte leaves: in their own ledger, or, where its workspace has
+/// ended and nothing can be added, in the instance's.
 ///
 /// # Errors
 /// If the database does not confirm.
@@ -373,22 +389,30 @@ pub async fn record(
     writer: &super::Writer,
     act: &crate::audit::Act,
     workspace: WorkspaceId,
-    from: u64,
-    to: u64,
-    types: Option<&[String]>,
-    openings: bool,
+    of: Of<'_>,
 ) -> Result<(), super::append::Error> {
     use statusledger_verify::json::Value;
     let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
     let list = |types: &[String]| Value::Array(types.iter().cloned().map(Value::String).collect());
-    let record = act
+    let mut record = act
         .of(crate::audit::Action::LedgerExported)
         .target("workspace", workspace)
-        .detail("from", int(from))
-        .detail("to", int(to))
-        .detail("types", types.map_or(Value::Null, list))
-        .detail("openings", Value::Bool(openings));
-    let mut locked = writer.lock(workspace).await?;
-    locked.append(&[record.draft()?]).await?;
+        .detail("from", int(of.from))
+        .detail("to", int(of.to))
+        .detail("types", of.types.map_or(Value::Null, list))
+        .detail("openings", Value::Bool(of.openings));
+    if let Some(format) = of.format {
+        record = record.detail("format", Value::String(format.into()));
+    }
+    let draft = record.draft()?;
+    let locked = match writer.lock(workspace).await {
+        Err(super::append::Error::NoWorkspace(_)) => {
+            let instance = crate::instance::Instance::read(writer.database()).await?;
+            writer.lock(instance.map_or(workspace, |i| i.workspace)).await
+        }
+        locked => locked,
+    };
+    let mut locked = locked?;
+    locked.append(&[draft]).await?;
     locked.commit().await
 }

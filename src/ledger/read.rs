@@ -132,7 +132,7 @@ pub async fn checkpoint(
     Ok(Some((ledger, tree, note)))
 }
 
-pub(super) fn no_workspace(id: WorkspaceId) -> Problem {
+pub(crate) fn no_workspace(id: WorkspaceId) -> Problem {
     Problem::not_found(format!("The workspace {id} does not exist."))
 }
 
@@ -366,8 +366,8 @@ async fn read_export(
     // To a history that is not the one that was signed nothing is added.
     match prepared.disagreement() {
         None => {
-            let act = access.act();
-            export::record(&writer, &act, workspace, from, prepared.to(), types.as_deref(), openings).await?;
+            let of = export::Of { from, to: prepared.to(), types: types.as_deref(), openings, format: None };
+            export::record(&writer, &access.act(), workspace, of).await?;
         }
         Some(why) => {
             tracing::error!(%workspace, why, "an export of a history that was not signed is not recorded")

@@ -1,11 +1,14 @@
 //! Workspaces: the tenants. Each has a data key, one ledger, and sees nothing of another.
 
+pub mod end;
 pub mod http;
 pub mod status;
 
+use crate::access::members;
+use crate::access::scope::Role;
 use crate::audit::{Act, Action};
 use crate::database::WorkspaceTx;
-use crate::id::{LedgerId, WorkspaceId};
+use crate::id::{LedgerId, UserId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
 use crate::ledger::{Draft, Writer, draft};
 use crate::sealing::{self, DataKeys};
@@ -20,6 +23,12 @@ pub enum Error {
     /// The name is empty or longer than 100 characters.
     #[error("a workspace's name has 1 to 100 characters")]
     Name,
+    /// The instance's own.
+    #[error("the instance's own workspace cannot be deleted")]
+    Own,
+    /// Nobody asked for its end.
+    #[error("the workspace's deletion was not asked for")]
+    NotEnding,
     /// The database.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
@@ -34,20 +43,35 @@ pub enum Error {
     Draft(#[from] draft::Error),
 }
 
-/// Makes a workspace and its first entry, in one transaction.
+fn check_name(name: &str) -> Result<(), Error> {
+    let fine = !name.is_empty() && name.chars().count() <= 100 && !name.chars().any(char::is_control);
+    if fine { Ok(()) } else { Err(Error::Name) }
+}
+
+fn name_taken(e: sqlx::Error, name: &str) -> Error {
+    match &e {
+        sqlx::Error::Database(d) if d.constraint() == Some("workspaces_name_unique") => {
+            Error::NameTaken(name.into())
+        }
+        _ => e.into(),
+    }
+}
+
+/// Makes a workspace and its first entry, in one transaction; `owner` becomes its owner.
 ///
 /// # Errors
 /// If the name is taken or out of bounds, or the database does not confirm.
-pub async fn create(writer: &Writer, act: &Act, name: &str) -> Result<(WorkspaceId, LedgerId), Error> {
-    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
-        return Err(Error::Name);
-    }
+pub async fn create(
+    writer: &Writer,
+    act: &Act,
+    name: &str,
+    owner: Option<UserId>,
+) -> Result<(WorkspaceId, LedgerId), Error> {
+    check_name(name)?;
     let workspace = WorkspaceId::new();
     let mut tx = writer.database().workspace(workspace).await?;
     let ledger = insert(&mut tx, writer.data_keys(), name).await.map_err(|e| match e {
-        sealing::Error::Sql(sqlx::Error::Database(d)) if d.constraint() == Some("workspaces_name_unique") => {
-            Error::NameTaken(name.into())
-        }
+        sealing::Error::Sql(e) => name_taken(e, name),
         e => e.into(),
     })?;
     let data_key = writer.data_keys().within(&mut tx).await?;
@@ -61,7 +85,14 @@ pub async fn create(writer: &Writer, act: &Act, name: &str) -> Result<(Workspace
         None,
         Some(&made),
     );
-    locked.append(&[Draft::new("workspace.created", data)?, record.draft()?]).await?;
+    let mut drafts = vec![Draft::new("workspace.created", data)?, record.draft()?];
+    if let Some(owner) = owner {
+        members::join(&mut locked, owner, Role::Owner).await?;
+        let is = serde_json::json!({ "role": Role::Owner.name() });
+        let joined = act.of(Action::MemberJoined).target("user", owner).changed("member", None, Some(&is));
+        drafts.push(joined.draft()?);
+    }
+    locked.append(&drafts).await?;
     locked.commit().await?;
     Ok((workspace, ledger))
 }

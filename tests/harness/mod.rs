@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod export;
+mod moto;
 mod program;
 mod receiver;
 mod world;
@@ -12,7 +13,8 @@ mod world;
 pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
 pub use cluster::{TestDatabase, temporary};
 pub use export::{verify_export, verify_export_with_python};
-pub use program::{Program, run};
+pub use moto::Moto;
+pub use program::{Program, run, spawn};
 pub use receiver::{Hook, Receiver, Reply};
 pub use world::{World, quick};
 

@@ -28,6 +28,11 @@ pub async fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &st
     command(directory, arguments, environment).output().await.unwrap()
 }
 
+/// Starts a command that may have to be killed; it is when this is dropped.
+pub fn spawn(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+    command(directory, arguments, environment).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 /// A `statusledger` that runs until it is killed.
 pub struct Program {
     child: Child,

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::document::Document;
 use super::operations::Change;
 use super::{Private, Ring, RingError, RootKey};
+use crate::held_keys::KeyHolder;
 use crate::key_encryption::KeyEncryptionKey;
 use crate::key_id::KeyId;
-use crate::sealing::{SealError, SealPurpose};
+use crate::sealing::{SealError, SealPurpose, SealingKeyId};
 use crate::signing::{KeyPurpose, Purpose, SigningKey};
 
 /// A row of `key_manifests`.
@@ -28,6 +31,26 @@ pub struct StoredKey {
     pub purpose: KeyPurpose,
     /// The sealed private part; none where it was destroyed or is offline.
     pub ciphertext: Option<Vec<u8>>,
+}
+
+impl StoredKey {
+    /// The private part of a key of `instance` under another key-encryption key; none where there is no private
+    /// part. The key itself, and so its id and all that it signed, stays.
+    ///
+    /// # Errors
+    /// [`SealError::NotHeld`], [`SealError::WrongKey`], [`SealError::NotAuthentic`] where it does not open, and
+    /// [`SealError::Random`].
+    pub fn rewrap(
+        &self,
+        instance: &str,
+        from: &impl KeyHolder,
+        to: &KeyEncryptionKey,
+    ) -> Result<Option<Vec<u8>>, SealError> {
+        let Some(ciphertext) = &self.ciphertext else { return Ok(None) };
+        let place = place(instance, self.purpose, &self.key_id);
+        let secret = open(from, &place, ciphertext)?;
+        Ok(Some(to.sealing().seal(SealPurpose::SigningKey, &place, &secret)?))
+    }
 }
 
 /// All of a ring in the database: the newest manifest and every key's row.
@@ -105,10 +128,7 @@ impl Ring {
     /// # Errors
     /// [`RingError::Manifest`], [`RingError::Serial`], [`RingError::Stray`], [`RingError::Mismatch`],
     /// [`RingError::Missing`], [`RingError::Seal`].
-    pub fn from_stored(
-        stored: &StoredRing,
-        key_encryption_key: &KeyEncryptionKey,
-    ) -> Result<Self, RingError> {
+    pub fn from_stored(stored: &StoredRing, holder: &impl KeyHolder) -> Result<Self, RingError> {
         let document = Document::read(&stored.manifest.document)?;
         if document.contents.serial != stored.manifest.serial {
             return Err(RingError::Serial {
@@ -130,7 +150,7 @@ impl Ring {
                 return Err(stray);
             }
             let place = place(ring.instance(), row.purpose, &key_id);
-            let secret = key_encryption_key.sealing().open(SealPurpose::SigningKey, &place, ciphertext)?;
+            let secret = open(holder, &place, ciphertext)?;
             match row.purpose {
                 KeyPurpose::Root if key_id == current_root => {
                     ring.private.root = RootKey::Kept(matching(key_id, &secret)?);
@@ -177,6 +197,15 @@ fn place<'a>(instance: &'a str, purpose: KeyPurpose, key_id: &'a KeyId) -> [&'a 
     [instance.as_bytes(), purpose.name().as_bytes(), &key_id.0]
 }
 
+fn open(
+    holder: &impl KeyHolder,
+    place: &[&[u8]; 3],
+    ciphertext: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let key = holder.key_for(SealingKeyId::of_ciphertext(ciphertext)?)?;
+    key.sealing().open(SealPurpose::SigningKey, place, ciphertext)
+}
+
 fn matching<P: Purpose>(key_id: KeyId, secret: &[u8]) -> Result<Arc<SigningKey<P>>, RingError> {
     SigningKey::from_slice(secret)
         .filter(|key| key.key_id() == key_id)
@@ -189,6 +218,32 @@ fn matching<P: Purpose>(key_id: KeyId, secret: &[u8]) -> Result<Arc<SigningKey<P
 mod tests {
     use super::*;
     use crate::signing::Receipt;
+
+    #[test]
+    fn each_private_key_is_rewrapped_by_itself_and_a_ring_under_two_keys_is_read_by_a_holder_of_both() {
+        use crate::held_keys::HeldKeys;
+        let [old, new] = [(); 2].map(|()| Arc::new(KeyEncryptionKey::generate().unwrap()));
+        let held = HeldKeys::default().with(Arc::clone(&old)).with(Arc::clone(&new));
+        let now = "2026-11-22T01:02:03.000004Z".parse().unwrap();
+        let ring = Ring::create("a.example", "0f0e0d0c-0b0a-4908-8706-050403020100", now).unwrap().ring;
+        let mut stored = ring.to_stored(&old).unwrap();
+        for row in 0..stored.keys.len() {
+            let again = stored.keys[row].rewrap("a.example", &held, &new).unwrap().unwrap();
+            assert_eq!(SealingKeyId::of_ciphertext(&again), Ok(new.id()));
+            stored.keys[row].ciphertext = Some(again);
+            // As a crash after any row leaves it.
+            let read = Ring::from_stored(&stored, &held).unwrap();
+            assert_eq!(read.keys(), ring.keys());
+            assert!(read.keys().iter().all(|key| read.holds_private(key.key_id)));
+        }
+        Ring::from_stored(&stored, &*new).unwrap();
+        let error = Ring::from_stored(&stored, &*old).unwrap_err();
+        assert!(matches!(error, RingError::Seal(SealError::WrongKey { .. })), "{error}");
+        let mut key = stored.keys.remove(0);
+        assert_eq!(key.rewrap("b.example", &held, &old), Err(SealError::NotAuthentic), "another instance's");
+        key.ciphertext = None;
+        assert_eq!(key.rewrap("a.example", &held, &old), Ok(None), "a destroyed key stays destroyed");
+    }
 
     #[test]
     fn a_private_key_that_is_not_the_public_ones_is_refused_however_well_it_is_sealed() {

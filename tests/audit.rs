@@ -1,0 +1,202 @@
+//! The record of who did what: found, taken away, and telling nothing that is sealed.
+
+use crate::harness::{World, eventually, send};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn audit_entries_are_found_by_actor_action_target_outcome_and_time() {
+    let world = World::new().await;
+    let workspace = world.workspace("searched").await;
+    let source = workspace.inbound("events").await;
+    let key =
+        world.api.post(&workspace.at("/keys"), json!({ "name": "k", "scopes": ["sources:write"] })).await;
+    let key = key.expect(201).json();
+    let token = key["token"].as_str().unwrap();
+    let look = |rest: &str| world.api.bare("POST", &workspace.at(rest)).bearer_auth(token);
+    send(look(&format!("/sources/{}/look", source.id))).await.expect(202);
+    assert_eq!(send(look("/destinations").json(&json!({}))).await.problem(403), "scope");
+    assert_eq!(send(look("/destinations").json(&json!({}))).await.problem(403), "scope");
+    let found = async |query: &str| -> Vec<Value> {
+        let page = world.api.get(&workspace.at(&format!("/audit?{query}"))).await.expect(200).json();
+        page["items"].as_array().unwrap().clone()
+    };
+    let denied = eventually("the refusals are on the record", || async {
+        let denied = found("outcome=denied").await;
+        let count: i64 = denied.iter().map(|e| e["data"]["details"]["count"].as_i64().unwrap()).sum();
+        (count == 2).then_some(denied)
+    })
+    .await;
+    let data = &denied[0]["data"];
+    assert_eq!(data["reason"], "scope");
+    assert_eq!(data["actor"], json!({ "type": "api_key", "id": key["id"] }));
+    assert_eq!(data["details"]["route"], "POST /v1/workspaces/{workspace}/destinations");
+    let by_key = found(&format!("actor={}", key["id"].as_str().unwrap())).await;
+    assert!(by_key.len() >= 2 && by_key.iter().any(|e| e["type"] == "audit.source.looked"));
+    let to_source = found(&format!("target={}", source.id)).await;
+    let kinds: Vec<_> = to_source.iter().map(|e| e["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["audit.source.looked", "audit.source.created"], "newest first");
+    assert_eq!(found("action=audit.source.created").await.len(), 1);
+    assert_eq!(found("action=source.*").await.len(), 2);
+    let at = to_source[0]["timestamp"].as_str().unwrap();
+    assert!(found(&format!("since={at}")).await.iter().any(|e| e["seq"] == to_source[0]["seq"]));
+    assert!(found(&format!("until={at}")).await.iter().all(|e| e["seq"] != to_source[0]["seq"]));
+    // Page by page it is the same.
+    let whole = found("limit=1000").await;
+    let (mut paged, mut query) = (Vec::new(), "limit=2".to_owned());
+    loop {
+        let page = world.api.get(&workspace.at(&format!("/audit?{query}"))).await.expect(200).json();
+        paged.extend(page["items"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_i64() else { break };
+        query = format!("limit=2&before={next}");
+    }
+    assert_eq!(paged, whole);
+    for wrong in ["action=Key", "outcome=maybe", "since=yesterday", "limit=0", "actor=", "who=me"] {
+        let answer = world.api.get(&workspace.at(&format!("/audit?{wrong}"))).await;
+        assert_eq!(answer.problem(400), "bad-request", "{wrong}");
+    }
+    world.assert_whole(&[&workspace]).await;
+}
+
+#[tokio::test]
+async fn audit_entries_are_taken_away_in_four_forms_and_that_is_on_the_record() {
+    let world = World::new().await;
+    let workspace = world.workspace("taken away").await;
+    workspace.inbound("=a formula?").await;
+    let mut taken = 0;
+    for (format, media) in [
+        ("jsonl", "application/x-ndjson"),
+        ("csv", "text/csv; charset=utf-8"),
+        ("ocsf", "application/x-ndjson"),
+        ("cef", "text/plain; charset=utf-8"),
+    ] {
+        for openings in [false, true] {
+            let path = workspace.at(&format!("/audit/export?format={format}&openings={openings}"));
+            let answer = world.api.get(&path).await.expect(200);
+            assert_eq!(answer.headers["content-type"], media);
+            let lines = answer.text().lines().count();
+            // Of what was there when it was asked for: the workspace, the source, and the exports before it.
+            assert_eq!(lines, 2 + taken + usize::from(format == "csv"), "{format}");
+            assert_eq!(answer.text().contains("127.0.0.1"), openings, "{format}: the address is sealed");
+            taken += 1;
+        }
+    }
+    let path = workspace.at("/audit/export?format=jsonl&action=source.created&openings=true");
+    let line: Value = serde_json::from_str(world.api.get(&path).await.expect(200).text()).unwrap();
+    assert_eq!(line["opened"]["name_after"], "=a formula?");
+    assert_eq!(line["type"], "audit.source.created");
+    let page = world.api.get(&workspace.at("/audit?action=ledger.exported")).await.expect(200).json();
+    let exports = page["items"].as_array().unwrap();
+    assert_eq!(exports.len(), taken + 1);
+    assert_eq!(exports[0]["data"]["details"]["format"], "jsonl");
+    assert_eq!(world.api.get(&workspace.at("/audit/export?format=xml")).await.problem(400), "bad-request");
+    assert_eq!(world.api.get(&workspace.at("/audit/export")).await.problem(400), "bad-request");
+}
+
+#[tokio::test]
+async fn an_act_that_cannot_be_put_on_the_record_does_not_happen() {
+    let world = World::new().await;
+    let workspace = world.workspace("recorded").await;
+    let mut superuser = world.database.superuser().await;
+    // The index of audit entries refuses: the transaction it stands in must go with it.
+    sqlx::query("REVOKE INSERT ON audit_index FROM statusledger_service")
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    let before = workspace.entries().await.len();
+    let source = json!({ "kind": "inbound", "name": "never" });
+    assert_eq!(world.api.post(&workspace.at("/sources"), source).await.problem(500), "internal");
+    assert_eq!(world.api.patch(&workspace.path, json!({ "name": "never" })).await.problem(500), "internal");
+    assert_eq!(world.api.delete(&workspace.path).await.problem(500), "internal");
+    assert_eq!(
+        world.api.get(&workspace.at("/export")).await.problem(500),
+        "internal",
+        "nor does anything leave"
+    );
+    sqlx::query("GRANT INSERT ON audit_index TO statusledger_service").execute(&mut superuser).await.unwrap();
+    assert_eq!(workspace.entries().await.len(), before);
+    let sources = world.api.get(&workspace.at("/sources")).await.expect(200).json();
+    assert_eq!(sources["items"], json!([]));
+    let seen = world.api.get(&workspace.path).await.expect(200).json();
+    assert_eq!((&seen["name"], &seen["delete_after"]), (&json!("recorded"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_superuser_who_changes_the_index_of_audit_entries_is_found() {
+    let world = World::new().await;
+    let workspace = world.workspace("indexed").await;
+    workspace.inbound("events").await;
+    let mut superuser = world.database.superuser().await;
+    let id = workspace.id.uuid();
+    assert!(world.doctor().await.is_empty());
+    for change in [
+        "UPDATE audit_index SET actor = 'somebody else' WHERE workspace_id = $1 AND seq = 3",
+        "DELETE FROM audit_index WHERE workspace_id = $1 AND seq = 3",
+        "UPDATE audit_index SET seq = 2 WHERE workspace_id = $1 AND seq = 3",
+        "UPDATE audit_index SET seq = 999 WHERE workspace_id = $1 AND seq = 3",
+        "UPDATE audit_index SET targets = '{}' WHERE workspace_id = $1 AND seq = 3",
+    ] {
+        sqlx::query("CREATE TEMP TABLE kept AS SELECT * FROM audit_index")
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+        let changed = sqlx::query(change).bind(id).execute(&mut superuser).await.unwrap();
+        assert_eq!(changed.rows_affected(), 1, "{change}");
+        assert!(!world.doctor().await.is_empty(), "{change}");
+        for statement in
+            ["TRUNCATE audit_index", "INSERT INTO audit_index SELECT * FROM kept", "DROP TABLE kept"]
+        {
+            sqlx::query(statement).execute(&mut superuser).await.unwrap();
+        }
+        assert!(world.doctor().await.is_empty(), "after {change}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_settings_and_of_the_schema_is_on_the_record() {
+    let mut world = World::new().await;
+    let own = format!("/v1/workspaces/{}", world.node().instance.workspace);
+    world.stop().await;
+    world.settings.delivery.deadline_s = 7.0;
+    let mut superuser = world.database.superuser().await;
+    sqlx::query("UPDATE instance_facts SET value = '2' WHERE name = 'schema'")
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    world.start().await.unwrap();
+    let page = world.api.get(&format!("{own}/audit?actor=operator")).await.expect(200).json();
+    let entries = page["items"].as_array().unwrap();
+    let of = |kind: &str| entries.iter().find(|e| e["type"] == kind).unwrap_or_else(|| panic!("no {kind}"));
+    let settings = &of("audit.settings.changed")["data"]["changes"];
+    assert_eq!(settings["delivery.deadline_s"], json!({ "before": "20.0", "after": "7.0" }));
+    assert_eq!(of("audit.instance.migrated")["data"]["details"]["from"], 2);
+}
+
+#[tokio::test]
+async fn a_receipt_of_one_instance_never_verifies_in_another() {
+    let (one, two) = (World::new().await, World::new().await);
+    let workspace = one.workspace("here").await;
+    let source = workspace.inbound("events").await;
+    let receiver = crate::harness::Receiver::of(&one).await;
+    let destination = workspace.destination(&receiver, "hook", json!({})).await;
+    source.event("one").await;
+    receiver.taken("hook", 1).await;
+    let number = destination.deliveries().await[0]["number"].as_i64().unwrap();
+    let path = workspace.at(&format!("/destinations/{}/deliveries/{number}/receipt", destination.id));
+    let body = one.api.get(&path).await.expect(200).body;
+    let verify = |manifest: &[u8], pin: &statusledger_verify::manifest::Pin| {
+        let manifest = statusledger_verify::manifest::KeyManifest::parse(manifest).unwrap();
+        let trusted = manifest.trust(pin).map_err(|f| f.check.to_string())?;
+        statusledger_verify::receipt::verify(
+            &body,
+            &trusted,
+            &statusledger_verify::receipt::Options::default(),
+        )
+        .map(|_| ())
+        .map_err(|e| e.to_string())
+    };
+    verify(&one.manifest().await, &one.pin()).unwrap();
+    // The same name, other keys: neither its manifest nor its pin says anything for the other's.
+    verify(&two.manifest().await, &two.pin()).unwrap_err();
+    verify(&two.manifest().await, &one.pin()).unwrap_err();
+    verify(&one.manifest().await, &two.pin()).unwrap_err();
+}

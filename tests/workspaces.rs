@@ -1,0 +1,260 @@
+//! Workspaces change and end; API keys are made, replaced and ended; each act is on the record.
+
+use crate::harness::{Receiver, World, send, verify_export};
+use serde_json::{Value, json};
+use statusledger::access::people::{self, Profile};
+use statusledger::access::scope::Role;
+use statusledger::access::{members, session};
+use statusledger::id::UserId;
+use statusledger::workspace::end;
+
+/// Audit entries of a workspace, oldest first.
+async fn audit(world: &World, path: &str, query: &str) -> Vec<Value> {
+    let page = world.api.get(&format!("{path}/audit?limit=1000{query}")).await.expect(200).json();
+    let mut items = page["items"].as_array().unwrap().clone();
+    items.reverse();
+    items
+}
+
+fn kinds(entries: &[Value]) -> Vec<&str> {
+    entries.iter().map(|entry| entry["type"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_workspace_is_renamed_and_the_record_says_from_what_to_what() {
+    let world = World::new().await;
+    let workspace = world.workspace("before").await;
+    let other = world.workspace("taken").await;
+    let renamed = world.api.patch(&workspace.path, json!({ "name": "after" })).await.expect(200).json();
+    assert_eq!(renamed["name"], "after");
+    assert_eq!(world.api.patch(&workspace.path, json!({ "name": "taken" })).await.problem(409), "conflict");
+    assert_eq!(world.api.patch(&workspace.path, json!({ "name": "" })).await.problem(422), "invalid");
+    assert_eq!(world.api.patch(&workspace.path, json!({ "nam": "x" })).await.problem(422), "invalid");
+    let entries = audit(&world, &workspace.path, "&action=workspace.*").await;
+    assert_eq!(kinds(&entries), ["audit.workspace.created", "audit.workspace.updated"]);
+    assert_eq!(entries[1]["data"]["changes"], json!({ "name": { "before": "before", "after": "after" } }));
+    assert_eq!(entries[1]["data"]["actor"]["type"], "api_key");
+    assert_eq!(audit(&world, &other.path, "").await.len(), 1, "nothing of it stands in another's ledger");
+    world.assert_whole(&[&workspace, &other]).await;
+}
+
+#[tokio::test]
+async fn a_workspace_ends_after_its_time_and_leaves_nothing_but_entries() {
+    let mut world = World::with(|settings| settings.access.deletion_waits_h = 0.0).await;
+    let workspace = world.workspace("to be ended").await;
+    let source = workspace.inbound("events").await;
+    let receiver = Receiver::of(&world).await;
+    workspace.destination(&receiver, "hook", json!({})).await;
+    source.event("sealed for ever").await;
+    receiver.taken("hook", 1).await;
+    receiver.assert_all_verified();
+    let key = world.api.post(&workspace.at("/keys"), json!({ "name": "k", "scopes": ["read"] })).await;
+    let key = key.expect(201).json()["token"].as_str().unwrap().to_owned();
+
+    // Called off in time, it was as if nobody had asked.
+    let asked = world.api.delete(&workspace.path).await.expect(202).json();
+    assert!(asked["delete_after"].is_string());
+    world.api.post(&workspace.at("/restore"), json!({})).await.expect(200);
+    assert_eq!(world.api.post(&workspace.at("/restore"), json!({})).await.problem(409), "conflict");
+    assert_eq!(end::end_due(&world.node().writer).await.unwrap(), 0);
+    source.event("and heard").await;
+
+    world.api.delete(&workspace.path).await.expect(202);
+    let (second, _) = world.another().await;
+    second.writer.data_keys().get(workspace.id).await.unwrap();
+    // Two nodes that find it due at once end it once.
+    let (one, two) = tokio::join!(end::end_due(&world.node().writer), end::end_due(&second.writer));
+    assert!(one.unwrap() + two.unwrap() >= 1);
+    assert!(second.writer.data_keys().get(workspace.id).await.is_err(), "no node knows the key any more");
+    second.stop().await;
+
+    let seen = world.api.get(&workspace.path).await.expect(200).json();
+    assert!(seen["deleted_at"].is_string() && seen["name"] != "to be ended");
+    let answer = send(world.api.bare("GET", &workspace.path).bearer_auth(&key)).await;
+    assert_eq!(answer.problem(401), "unauthorized");
+    // Its token may be known to the node for some seconds more; there is nothing any more that it could write to.
+    assert!([401, 404].contains(&source.post_once("again", "an event").await.status));
+    let mut superuser = world.database.superuser().await;
+    for table in ["data_keys", "openings", "members", "invitations", "request_keys"] {
+        let text = format!("SELECT count(*) FROM {table} WHERE workspace_id = $1");
+        let left: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(text))
+            .bind(workspace.id.uuid())
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap();
+        assert_eq!(left, 0, "{table}");
+    }
+    // The entries are whole, and can still be taken away: that stands in the instance's ledger.
+    let entries = audit(&world, &workspace.path, "&action=workspace.*").await;
+    assert_eq!(kinds(&entries).last(), Some(&"audit.workspace.deleted"));
+    assert_eq!(entries.last().unwrap()["data"]["actor"]["id"], "system");
+    let before = workspace.entries().await.len();
+    let file = world.export(&workspace, "").await;
+    verify_export(&file, &world.pin()).unwrap();
+    assert_eq!(workspace.entries().await.len(), before);
+    assert!(world.doctor().await.is_empty());
+    world.stop().await;
+    world.start().await.unwrap();
+    assert_eq!(workspace.entries().await.len(), before);
+}
+
+#[tokio::test]
+async fn the_instances_own_workspace_stays() {
+    let world = World::new().await;
+    let own = format!("/v1/workspaces/{}", world.node().instance.workspace);
+    assert_eq!(world.api.delete(&own).await.problem(409), "conflict");
+}
+
+#[tokio::test]
+async fn keys_are_shown_once_do_what_they_are_for_and_end() {
+    let world = World::new().await;
+    let workspace = world.workspace("keys").await;
+    let asked = json!({ "name": "ci", "scopes": ["sources:write", "ledger:read"] });
+    let made = world.api.post(&workspace.at("/keys"), asked).await.expect(201).json();
+    let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap().to_owned());
+    assert!(token.starts_with("sl_ledger:read.sources:write_"), "{token}");
+    let listed = world.api.get(&workspace.at("/keys")).await.expect(200);
+    assert!(!listed.text().contains(&token) && !listed.text().contains("token"));
+    let with = |token: &str, method: &str, rest: &str| {
+        world.api.bare(method, &workspace.at(rest)).bearer_auth(token.to_owned())
+    };
+    assert_eq!(send(with(&token, "GET", "/entries")).await.status, 200);
+    let source = json!({ "kind": "inbound", "name": "by a key" });
+    assert_eq!(send(with(&token, "POST", "/sources").json(&source)).await.status, 201);
+    for (method, rest) in [("GET", "/export"), ("GET", "/keys"), ("GET", "/destinations"), ("DELETE", "")] {
+        assert_eq!(send(with(&token, method, rest)).await.problem(403), "scope", "{method} {rest}");
+    }
+    // It cannot make a key that has more than itself, nor one for the instance.
+    let asked = json!({ "name": "k", "scopes": ["keys:write"] });
+    let maker = world.api.post(&workspace.at("/keys"), asked).await.expect(201).json();
+    let maker = maker["token"].as_str().unwrap();
+    let more = json!({ "name": "more", "scopes": ["admin"] });
+    assert_eq!(send(with(maker, "POST", "/keys").json(&more)).await.problem(403), "scope");
+    assert_eq!(send(with(maker, "DELETE", &format!("/keys/{id}"))).await.problem(403), "scope");
+    let everywhere = json!({ "name": "k", "scopes": ["read"], "instance": true });
+    assert_eq!(world.api.post(&workspace.at("/keys"), everywhere).await.problem(403), "instance");
+
+    // Replaced: both hold, then only the new one.
+    let rotated =
+        world.api.post(&workspace.at(&format!("/keys/{id}/rotate")), json!({ "overlap_s": 3600 })).await;
+    let rotated = rotated.expect(201).json();
+    let second = rotated["token"].as_str().unwrap();
+    assert_eq!(rotated["replaces"], id);
+    for token in [&token, second] {
+        assert_eq!(send(with(token, "GET", "/entries")).await.status, 200);
+    }
+    let id = rotated["id"].as_str().unwrap();
+    let third = world.api.post(&workspace.at(&format!("/keys/{id}/rotate")), json!({ "overlap_s": 0 })).await;
+    let third = third.expect(201).json();
+    assert_eq!(send(with(second, "GET", "/entries")).await.problem(401), "unauthorized");
+    let (id, third) = (third["id"].as_str().unwrap(), third["token"].as_str().unwrap());
+    world.api.delete(&workspace.at(&format!("/keys/{id}"))).await.expect(204);
+    assert_eq!(world.api.delete(&workspace.at(&format!("/keys/{id}"))).await.problem(409), "conflict");
+    assert_eq!(send(with(third, "GET", "/entries")).await.problem(401), "unauthorized");
+    for wrong in [
+        json!({ "name": "", "scopes": ["read"] }),
+        json!({ "name": "k", "scopes": [] }),
+        json!({ "name": "k", "scopes": ["everything"] }),
+        json!({ "name": "k", "scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z" }),
+    ] {
+        assert_eq!(world.api.post(&workspace.at("/keys"), wrong).await.problem(422), "invalid");
+    }
+    let entries = audit(&world, &workspace.path, "&action=key.*").await;
+    assert_eq!(kinds(&entries)[..2], ["audit.key.created"; 2]);
+    assert_eq!(kinds(&entries)[2..], ["audit.key.rotated", "audit.key.rotated", "audit.key.revoked"]);
+    assert!(entries.iter().all(|entry| !entry.to_string().contains(&token[..40])));
+    world.assert_whole(&[&workspace]).await;
+}
+
+#[tokio::test]
+async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
+    let world = World::new().await;
+    let workspace = world.workspace("people").await;
+    let node = world.node();
+    let act = statusledger::audit::Act::operator();
+    let mut users = Vec::new();
+    for (name, role) in [("owner", Role::Owner), ("admin", Role::Admin), ("viewer", Role::Viewer)] {
+        let user = UserId::new();
+        let mut tx = session::person(&node.database, user).await.unwrap();
+        let profile = Profile { email: Some(format!("{name}@example.com")), name: Some(name.into()) };
+        let data_keys = node.writer.data_keys();
+        people::insert(&mut tx, &node.gate.secret, data_keys, node.gate.instance, user, &profile)
+            .await
+            .unwrap();
+        let (_, cookie) =
+            session::begin(&mut tx, &node.gate, data_keys, user, session::Method::Oidc, &act).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = node.database.workspace(workspace.id).await.unwrap();
+        members::join(&mut tx, user, role).await.unwrap();
+        tx.commit().await.unwrap();
+        users.push((user, cookie));
+    }
+    let listed = world.api.get(&workspace.at("/members")).await.expect(200).json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 3);
+    assert_eq!(listed["items"][0]["email"], "owner@example.com");
+    // As the person whose cookie it is.
+    let session = |n: usize, method: &str, path: &str| {
+        world.api.bare(method, path).header("cookie", format!("sl_session={}", users[n].1.as_str()))
+    };
+    let mut csrf = Vec::new();
+    for n in 0..3 {
+        let mine = send(session(n, "GET", "/v1/session")).await.expect(200).json();
+        assert_eq!(mine["user"], users[n].0.to_string());
+        csrf.push(mine["csrf_token"].as_str().unwrap().to_owned());
+    }
+    let member = |n: usize| workspace.at(&format!("/members/{}", users[n].0));
+    let change = |n: usize, whom: usize, role: &str| {
+        session(n, "PATCH", &member(whom)).header("x-csrf-token", &csrf[n]).json(&json!({ "role": role }))
+    };
+    // Without the token, or with another session's, nothing is changed.
+    let bare = session(1, "PATCH", &member(2)).json(&json!({ "role": "member" }));
+    assert_eq!(send(bare).await.problem(403), "csrf");
+    let other =
+        session(1, "PATCH", &member(2)).header("x-csrf-token", &csrf[0]).json(&json!({ "role": "member" }));
+    assert_eq!(send(other).await.problem(403), "csrf");
+    assert_eq!(send(change(2, 2, "owner")).await.problem(403), "role", "a viewer changes nobody");
+    assert_eq!(send(change(1, 1, "owner")).await.problem(403), "role", "an administrator makes no owner");
+    assert_eq!(send(change(1, 0, "viewer")).await.problem(403), "role", "nor unmakes one");
+    assert_eq!(send(change(0, 0, "admin")).await.problem(409), "conflict", "the last owner stays");
+    assert_eq!(send(change(1, 2, "member")).await.status, 204);
+    assert_eq!(send(change(0, 1, "owner")).await.status, 204);
+    assert_eq!(send(change(0, 0, "admin")).await.status, 204);
+    // Invitations: taken once, by who is signed in.
+    let invite = session(0, "POST", &workspace.at("/invitations"))
+        .header("x-csrf-token", &csrf[0])
+        .json(&json!({ "email": "new@example.com", "role": "auditor" }));
+    let invited = send(invite).await.expect(201).json();
+    let accept = |n: usize, token: &str| {
+        session(n, "POST", "/v1/invitations/accept")
+            .header("x-csrf-token", &csrf[n])
+            .json(&json!({ "token": token }))
+    };
+    assert_eq!(send(accept(2, "sl_invite_nonsense")).await.problem(404), "not-found");
+    assert_eq!(
+        send(accept(2, invited["token"].as_str().unwrap())).await.problem(409),
+        "conflict",
+        "a member already"
+    );
+    let gone = workspace.at(&format!("/invitations/{}", invited["id"].as_str().unwrap()));
+    assert_eq!(world.api.delete(&gone).await.status, 204);
+    assert_eq!(world.api.delete(&gone).await.problem(404), "not-found");
+    // A removed member's session sees nothing of the workspace.
+    assert_eq!(send(session(2, "GET", &workspace.path)).await.status, 200);
+    assert_eq!(world.api.delete(&member(2)).await.status, 204);
+    assert_eq!(send(session(2, "GET", &workspace.path)).await.problem(404), "not-found");
+    // Signed out, the cookie opens nothing more.
+    let out = session(1, "DELETE", "/v1/session").header("x-csrf-token", &csrf[1]);
+    let out = send(out).await.expect(204);
+    assert!(out.headers["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    assert_eq!(send(session(1, "GET", "/v1/session")).await.problem(401), "unauthorized");
+    let entries = audit(&world, &workspace.path, "&action=member.*").await;
+    let of = |kind: &str| kinds(&entries).iter().filter(|k| **k == kind).count();
+    assert_eq!(
+        (of("audit.member.role_changed"), of("audit.member.removed"), of("audit.member.invited")),
+        (3, 1, 1)
+    );
+    // No address of anybody in clear, in the ledger or in the database's tables.
+    let whole = workspace.entries().await;
+    assert!(whole.iter().all(|entry| !entry.to_string().contains("example.com\"")), "{whole:?}");
+    world.assert_whole(&[&workspace]).await;
+}
