@@ -57,7 +57,7 @@ const ROUTES: &[(&str, Door, &str)] = &[
     ("DELETE /v1/session", OnlyAPerson, ""),
     ("GET /v1/sessions", OnlyAPerson, ""),
     ("DELETE /v1/sessions/{session}", OnlyAPerson, ""),
-    ("GET /v1/workspaces/{workspace}/status", Needs(P::WorkspaceRead), ""),
+    ("GET /v1/workspaces/{workspace}/status", Needs(P::SourcesRead), ""),
     ("GET /v1/workspaces/{workspace}/sources", Needs(P::SourcesRead), ""),
     (
         "POST /v1/workspaces/{workspace}/sources",

@@ -49,6 +49,9 @@ impl Service {
             .arg(directory.path())
             .env("STATUSLEDGER_DELIVERY__ALLOW_HTTP", "true")
             .env("STATUSLEDGER_DELIVERY__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")
+            // The bench asks as fast as it can.
+            .env("STATUSLEDGER_API__REQUESTS_PER_MINUTE", "1000000")
+            .env("STATUSLEDGER_API__BURST", "100000")
             .env("STATUSLEDGER_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

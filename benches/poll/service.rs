@@ -56,6 +56,9 @@ impl Service {
             .env("STATUSLEDGER_POLLING__TIME_SCALE", factor.to_string())
             .env("STATUSLEDGER_POLLING__INTERVAL_S", (HOT_S / factor).to_string())
             .env("STATUSLEDGER_POLLING__SETTLED_S", (SETTLED_S / factor).to_string())
+            // The bench asks as fast as it can.
+            .env("STATUSLEDGER_API__REQUESTS_PER_MINUTE", "1000000")
+            .env("STATUSLEDGER_API__BURST", "100000")
             .env("STATUSLEDGER_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

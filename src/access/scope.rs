@@ -11,13 +11,13 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Permission {
-    /// See the workspace and how its apps stand.
+    /// See the workspace.
     WorkspaceRead,
     /// Rename the workspace, change what it asks of its members.
     WorkspaceWrite,
     /// Delete the workspace.
     WorkspaceDelete,
-    /// See sources and their subjects.
+    /// See sources, their subjects, and how apps stand.
     SourcesRead,
     /// Make, change and remove sources.
     SourcesWrite,
@@ -136,7 +136,7 @@ const SCOPES: &[(&str, Permissions, &str)] = &[
         Permissions::of(&[P::WorkspaceRead, P::SourcesRead, P::SourcesWrite]),
         "makes, changes and removes sources",
     ),
-    ("workspace:read", Permissions::of(&[P::WorkspaceRead]), "sees the workspace and how its apps stand"),
+    ("workspace:read", Permissions::of(&[P::WorkspaceRead]), "sees the workspace"),
     (
         "workspace:write",
         Permissions::of(&[P::WorkspaceRead, P::WorkspaceWrite]),
