@@ -9,6 +9,7 @@ mod receiver;
 mod remote;
 mod serve;
 mod show;
+mod sign_in;
 mod status;
 mod tail;
 mod terminal;
@@ -40,6 +41,8 @@ enum Command {
     Serve(ServeArgs),
     /// Brings a database's schema up to this version, as its owner.
     Migrate(MigrateArgs),
+    /// Makes a one-time link that signs somebody in, for an hour.
+    SignInLink(sign_in::LinkArgs),
     /// Lists, rotates and revokes the instance's keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -265,6 +268,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
             }
             serve::migrate(&settings).await
         }
+        Command::SignInLink(args) => sign_in::link(settings, args).await,
         Command::Keys(command) => keys::run(settings, command).await,
         Command::Export(args) => {
             args.place.apply(&mut settings);

@@ -5,6 +5,7 @@ pub mod problem;
 
 use crate::access::Gate;
 use crate::access::context::{RequestContext, TrustedProxies};
+use crate::access::sign_in::SignIn;
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::delivery::dispatcher::Shared;
@@ -53,6 +54,8 @@ pub struct App {
     pub polling: PollingSettings,
     /// The door.
     pub gate: Gate,
+    /// The ways in.
+    pub sign_in: SignIn,
     /// Which peers are believed about whom they ask for.
     pub proxies: TrustedProxies,
     /// Sources' tokens seen lately.
@@ -94,6 +97,8 @@ impl Modify for Tokens {
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(crate::access::http::router())
+        .merge(crate::access::sign_in::http::router())
+        .merge(crate::access::sign_in::own::router())
         .merge(crate::workspace::http::router())
         .merge(crate::source::http::router())
         .merge(crate::delivery::http::router())
