@@ -519,9 +519,8 @@ async fn housekeeping(watched: &Watched) {
     if let Err(e) = old {
         tracing::debug!(error = %e, "old events of the stores stay for now");
     }
-    let stale = sqlx::query!("DELETE FROM sign_ins WHERE expires_at < now()")
-        .execute(&watched.database.worker)
-        .await;
+    let stale =
+        sqlx::query!("DELETE FROM sign_ins WHERE expires_at < now()").execute(&watched.database.worker).await;
     if let Err(e) = stale {
         tracing::debug!(error = %e, "sign-ins that were not finished stay for now");
     }

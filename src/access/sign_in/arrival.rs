@@ -121,12 +121,7 @@ impl SignIn {
     ///
     /// # Errors
     /// If it is connected with somebody else.
-    pub async fn connect(
-        &self,
-        arriving: Arriving<'_>,
-        user: UserId,
-        proven: &Proven,
-    ) -> Result<(), Error> {
+    pub async fn connect(&self, arriving: Arriving<'_>, user: UserId, proven: &Proven) -> Result<(), Error> {
         let index = people::subject_index(&self.gate.secret, &proven.issuer, &proven.subject);
         self.limits.identity(index).map_err(Error::TooMany)?;
         let mut locked = self.writer.lock(self.gate.instance).await?;
@@ -188,12 +183,7 @@ impl SignIn {
     ///
     /// # Errors
     /// If it does not hold, or is kept for somebody else.
-    pub async fn claim(
-        &self,
-        locked: &mut Locked,
-        open: &OpenInvitation,
-        user: UserId,
-    ) -> Result<(), Error> {
+    pub async fn claim(&self, locked: &mut Locked, open: &OpenInvitation, user: UserId) -> Result<(), Error> {
         if open.claimed_by.is_some() {
             return Err(Refusal::Invitation.into());
         }
@@ -261,15 +251,9 @@ impl SignIn {
             return Err(Refusal::Disabled.into());
         }
         let act = Act::new(Actor::User(user), Surface::Dashboard, arriving.context.clone());
-        let (id, cookie) = session::begin(
-            &mut locked,
-            &self.gate,
-            self.writer.data_keys(),
-            user,
-            arriving.method,
-            &act,
-        )
-        .await?;
+        let (id, cookie) =
+            session::begin(&mut locked, &self.gate, self.writer.data_keys(), user, arriving.method, &act)
+                .await?;
         let mut record = act
             .of(Action::SignedIn)
             .target("user", user)
@@ -291,11 +275,7 @@ impl SignIn {
     }
 
     /// Ends the session that a browser shows, whoever's it is.
-    async fn end_shown(
-        &self,
-        locked: &mut Locked,
-        headers: &HeaderMap,
-    ) -> Result<Option<SessionId>, Error> {
+    async fn end_shown(&self, locked: &mut Locked, headers: &HeaderMap) -> Result<Option<SessionId>, Error> {
         let Some(held) = session::held(&self.gate, headers).await? else { return Ok(None) };
         see(locked, held.user).await?;
         let ended = sqlx::query!(

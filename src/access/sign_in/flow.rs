@@ -157,8 +157,7 @@ pub fn forget(gate: &Gate) -> HeaderValue {
 pub async fn keep(gate: &Gate, data_keys: &DataKeys, id: Uuid, pending: &Pending) -> Result<(), Error> {
     let data_key = data_keys.get(gate.instance).await?;
     let text = zeroize::Zeroizing::new(serde_json::to_vec(pending).map_err(Error::fault)?);
-    let sealed =
-        data_key.seal(&cell(&[id.as_bytes()]), &text).map_err(crate::sealing::Error::from)?;
+    let sealed = data_key.seal(&cell(&[id.as_bytes()]), &text).map_err(crate::sealing::Error::from)?;
     sqlx::query!(
         "INSERT INTO sign_ins (sign_in_id, kind, sealed, expires_at) VALUES ($1, $2, $3, $4)",
         id,
@@ -191,7 +190,6 @@ pub async fn take(
     .filter(|row| row.holds)
     .ok_or(Refusal::Answered)?;
     let data_key = data_keys.get(gate.instance).await?;
-    let text =
-        data_key.open(&cell(&[id.as_bytes()]), &row.sealed).map_err(crate::sealing::Error::from)?;
+    let text = data_key.open(&cell(&[id.as_bytes()]), &row.sealed).map_err(crate::sealing::Error::from)?;
     serde_json::from_slice(&text).map_err(Error::fault)
 }

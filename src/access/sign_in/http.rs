@@ -10,8 +10,8 @@ use super::pages::{self, InvitePage, LinkPage, SignInPage, page, problem, refuse
 use super::{Error, HOME, Refusal, SignIn, passkey};
 use crate::access::context::RequestContext;
 use crate::access::denial::{Denial, FailedSignIn, Reason};
-use crate::access::session::{self, Method};
 use crate::access::hash_token;
+use crate::access::session::{self, Method};
 use crate::http::App;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::problem::Problem;

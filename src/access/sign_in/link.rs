@@ -5,8 +5,8 @@
 //! mail programs and chats open links by themselves: a button on the page does.
 
 use super::{Error, Refusal};
-use crate::access::{hash_token, members, new_token};
 use crate::access::scope::Role;
+use crate::access::{hash_token, members, new_token};
 use crate::audit::{Act, Action};
 use crate::id::{UserId, WorkspaceId};
 use crate::ledger::append::Locked;

@@ -77,7 +77,9 @@ pub enum Refusal {
     #[error("The identity provider's answer is not signed as it should be.")]
     Signature,
     /// Nobody here is known by this identity.
-    #[error("Nobody is known here by this account. You need an invitation: ask an owner of the workspace for one.")]
+    #[error(
+        "Nobody is known here by this account. You need an invitation: ask an owner of the workspace for one."
+    )]
     UnknownIdentity,
     /// Connected with somebody else.
     #[error("This account belongs to somebody else here.")]
@@ -228,13 +230,13 @@ impl SignIn {
             Some(name) => Some(
                 WebauthnBuilder::new(name, &base)
                     .and_then(|builder| builder.rp_name("statusledger").build())
-                    .map_err(|e| anyhow::anyhow!("the setting public_url: {base} cannot have passkeys: {e}"))?,
+                    .map_err(|e| {
+                        anyhow::anyhow!("the setting public_url: {base} cannot have passkeys: {e}")
+                    })?,
             ),
         };
-        let limits = Limits::new(
-            settings.sign_in_requests_per_minute,
-            settings.sign_ins_per_identity_per_minute,
-        );
+        let limits =
+            Limits::new(settings.sign_in_requests_per_minute, settings.sign_ins_per_identity_per_minute);
         Ok(Self(Arc::new(SignInParts { gate, writer, base, providers, webauthn, limits })))
     }
 

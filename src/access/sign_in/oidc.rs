@@ -15,9 +15,8 @@ use openidconnect::core::{
 };
 use openidconnect::{
     AccessToken, AuthType, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, SignatureVerificationError,
-    TokenResponse,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
+    PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, SignatureVerificationError, TokenResponse,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -126,9 +125,8 @@ impl Oidc {
 
     fn client(&self, metadata: &CoreProviderMetadata) -> Ready {
         let secret = self.client_secret.as_ref().map(|text| ClientSecret::new(text.as_str().to_owned()));
-        let client =
-            CoreClient::from_provider_metadata(metadata.clone(), self.client_id.clone(), secret)
-                .set_redirect_uri(self.back.clone());
+        let client = CoreClient::from_provider_metadata(metadata.clone(), self.client_id.clone(), secret)
+            .set_redirect_uri(self.back.clone());
         // Without a list it is `client_secret_basic` (OpenID Connect Discovery 1.0, section 3).
         match metadata.token_endpoint_auth_methods_supported() {
             Some(methods) if !methods.contains(&CoreClientAuthMethod::ClientSecretBasic) => {
@@ -155,11 +153,7 @@ impl Oidc {
             .add_scopes(self.scopes.iter().cloned())
             .set_pkce_challenge(challenge)
             .url();
-        Ok(Outward {
-            location,
-            nonce: nonce.secret().clone(),
-            verifier: verifier.secret().clone(),
-        })
+        Ok(Outward { location, nonce: nonce.secret().clone(), verifier: verifier.secret().clone() })
     }
 
     /// Who came back with `code`; `issuer` is who says so, where the answer says.

@@ -31,7 +31,8 @@ pub struct Way {
 #[must_use]
 pub fn ways(providers: &[Provider], invitation: Option<&str>) -> Vec<Way> {
     let query = invitation.map_or_else(String::new, |token| {
-        let pair = url::form_urlencoded::Serializer::new(String::new()).append_pair("invitation", token).finish();
+        let pair =
+            url::form_urlencoded::Serializer::new(String::new()).append_pair("invitation", token).finish();
         format!("?{pair}")
     });
     providers

@@ -219,7 +219,7 @@ impl SignIn {
         let profile = people::open_profile(&data_key, "users", held.user.uuid(), &profile)?;
         let shown = profile.name.clone().or_else(|| profile.email.clone()).unwrap_or_else(|| "owner".into());
         let account = profile.email.unwrap_or_else(|| shown.clone());
-        let exclude = known.into_iter().map(|k| k.credential.into()).collect();
+        let exclude = known.into_iter().map(|k| k.credential).collect();
         let (options, state) = self
             .webauthn()?
             .start_passkey_registration(held.user.uuid(), &account, &shown, Some(exclude))
@@ -243,9 +243,7 @@ impl SignIn {
     ) -> Result<PasskeyId, Error> {
         let data_keys = self.writer.data_keys();
         let state = match flow::take(&self.gate, data_keys, headers, state).await? {
-            Pending::Registration { user, session, state }
-                if (user, session) == (held.user, held.id) =>
-            {
+            Pending::Registration { user, session, state } if (user, session) == (held.user, held.id) => {
                 state
             }
             _ => return Err(Refusal::Answered.into()),
