@@ -120,7 +120,8 @@ async fn the_document_lists_every_route_and_nothing_else() {
             assert!(operation["responses"].as_object().is_some_and(|r| !r.is_empty()), "{method} {path}");
             assert!(operation["summary"].as_str().is_some_and(|s| !s.is_empty()), "{method} {path}");
             // What somebody meets who is not signed in yet: nothing else is open but the instance's own pages.
-            let signs_in = ["/sign-in", "/invite/", "/account", "/static/"].iter().any(|p| path.starts_with(p));
+            let signs_in =
+                ["/sign-in", "/invite/", "/account", "/static/"].iter().any(|p| path.starts_with(p));
             let own = ["/healthz", "/readyz", "/metrics"].contains(&path.as_str())
                 || path.starts_with("/.well-known/");
             let inside = path.starts_with("/v1/") || path.starts_with("/in/");

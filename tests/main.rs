@@ -15,6 +15,7 @@ mod isolation;
 mod keys;
 mod ledger;
 mod proofs;
+mod sign_in;
 mod source_health;
 mod sources;
 mod store_webhooks;

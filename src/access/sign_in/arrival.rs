@@ -96,7 +96,11 @@ impl SignIn {
         self.limits.identity(index).map_err(Error::TooMany)?;
         let known = self.owner_of(index).await?;
         let arrived = match (known, invitation) {
-            (Some(user), _) => {
+            (Some(user), invitation) => {
+                // Before a session begins: with an invitation that does not hold nobody wants one.
+                if let Some(token) = invitation {
+                    self.invitation(token).await?;
+                }
                 let locked = self.writer.lock(self.gate.instance).await?;
                 self.arrive(locked, arriving, user, &[]).await?
             }

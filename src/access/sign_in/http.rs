@@ -434,6 +434,9 @@ async fn use_passkey(
         tried.counted()?;
         from_here(&sign_in, &headers)?;
         let arriving = Arriving { headers: &headers, context: &context, method, provider: None };
+        if let Some(invitation) = &answer.invitation {
+            sign_in.invitation(invitation).await?;
+        }
         let who = sign_in.by_passkey(arriving, &answer.state, &answer.credential).await?;
         if let Some(invitation) = &answer.invitation {
             sign_in.accept(arriving, who.user, invitation).await?;
