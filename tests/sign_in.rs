@@ -680,3 +680,52 @@ async fn failures_are_gathered_and_hold_no_secret() {
         assert!(sealed.iter().any(|name| *name == "ip"), "{sealed:?}");
     }
 }
+
+#[tokio::test]
+async fn a_workspace_that_asks_for_passkeys_refuses_its_owner_without_one() {
+    let world = World::with(many).await;
+    let mut browser = owner(&world).await;
+    let instance = world.node().instance.workspace;
+    let path = format!("/v1/workspaces/{instance}");
+    browser.get(&path).await.expect(200);
+    let mut superuser = world.database.superuser().await;
+    sqlx::query("UPDATE workspaces SET passkey_required = true WHERE workspace_id = $1")
+        .bind(instance.uuid())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    assert_eq!(browser.get(&path).await.problem(403), "passkey-required");
+    // What is their own stays theirs: they have to be able to add one.
+    browser.get("/v1/passkeys").await.expect(200);
+    browser.json("POST", "/v1/passkeys/challenge", &json!({})).await.expect(200);
+    eventually("the refusal on the record", || async {
+        let entries = world.of_the_instance("audit.access.denied").await;
+        entries.into_iter().find(|e| e["data"]["reason"] == "passkey_required")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_to_a_passkeys_challenge_is_held_against_the_session_that_asked() {
+    let world = World::with(many).await;
+    let mut browser = owner(&world).await;
+    let begun = browser.json("POST", "/v1/passkeys/challenge", &json!({})).await.expect(200).json();
+    let options = &begun["options"]["publicKey"];
+    assert_eq!(options["authenticatorSelection"]["userVerification"], "required");
+    assert_eq!(options["authenticatorSelection"]["residentKey"], "required");
+    assert_eq!(options["rp"]["id"], "localhost");
+    // The same browser with another session of the same person: the challenge is not that session's.
+    let user = browser.user().await.parse().unwrap();
+    let mut other = browser.clone();
+    assert_eq!(use_link(&mut other, &world.link(Whom::User(user)).await).await.status, 303);
+    other.session().await;
+    other.set_cookie("sl_sign_in", browser.cookie("sl_sign_in").unwrap());
+    let made = json!({ "state": begun["state"], "name": "x", "credential": {
+        "id": "AAAA", "rawId": "AAAA", "type": "public-key", "extensions": {},
+        "response": { "attestationObject": "AAAA", "clientDataJSON": "AAAA" },
+    } });
+    assert_eq!(other.json("POST", "/v1/passkeys", &made).await.problem(403), "answered");
+    // Nobody without a session asks at all, nor a key.
+    assert_eq!(Browser::of(&world).json("POST", "/v1/passkeys/challenge", &json!({})).await.status, 401);
+    assert_eq!(world.api.post("/v1/passkeys/challenge", json!({})).await.problem(403), "session");
+}
