@@ -47,24 +47,26 @@ COMMENT ON COLUMN users.profile IS 'Sealed: {"email","name"}.';
 
 -- How a person is known at an identity provider.
 CREATE TABLE identities (
+    subject_index bytea PRIMARY KEY CHECK (length(subject_index) = 32),
     provider      text NOT NULL CHECK (length(provider) BETWEEN 1 AND 60),
-    subject_index bytea NOT NULL CHECK (length(subject_index) = 32),
     user_id       uuid NOT NULL REFERENCES users,
-    created_at    timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (provider, subject_index)
+    created_at    timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN identities.subject_index IS 'HMAC of issuer and subject: the same person at another issuer is another.';
+COMMENT ON COLUMN identities.provider IS 'Its id in the settings, for whoever looks at the list.';
 CREATE INDEX identities_user ON identities (user_id);
 
 -- WebAuthn credentials.
 CREATE TABLE passkeys (
-    credential_id bytea PRIMARY KEY CHECK (length(credential_id) BETWEEN 16 AND 1023),
-    user_id       uuid NOT NULL REFERENCES users,
-    name          text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
-    credential    bytea NOT NULL,
-    created_at    timestamptz NOT NULL DEFAULT now(),
-    last_used_at  timestamptz
+    passkey_id       uuid PRIMARY KEY,
+    credential_index bytea NOT NULL CONSTRAINT passkeys_credential_unique UNIQUE CHECK (length(credential_index) = 32),
+    user_id          uuid NOT NULL REFERENCES users,
+    sealed           bytea NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    last_used_at     timestamptz
 );
-COMMENT ON COLUMN passkeys.credential IS 'Sealed: the public key, its counter, its policy.';
+COMMENT ON COLUMN passkeys.credential_index IS 'HMAC of the credential''s id.';
+COMMENT ON COLUMN passkeys.sealed IS 'Sealed: its name, and the credential: public key, counter, policy.';
 CREATE INDEX passkeys_user ON passkeys (user_id);
 
 -- A sign-in that has begun: what its answer is checked against. Taken once.
@@ -81,10 +83,13 @@ CREATE TABLE sign_in_links (
     link_id    uuid PRIMARY KEY,
     hash       bytea NOT NULL CHECK (length(hash) = 32),
     user_id    uuid REFERENCES users,
+    first      boolean NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
     used_at    timestamptz
 );
+COMMENT ON COLUMN sign_in_links.user_id IS 'Whom it signs in; none: somebody new, who becomes an owner of the instance.';
+COMMENT ON COLUMN sign_in_links.first IS 'Whether it holds only while the instance has no owner.';
 
 CREATE TABLE sessions (
     session_id   uuid PRIMARY KEY,
@@ -120,10 +125,12 @@ CREATE TABLE invitations (
     hash          bytea NOT NULL CHECK (length(hash) = 32),
     created_at    timestamptz NOT NULL DEFAULT now(),
     expires_at    timestamptz NOT NULL,
+    claimed_by    uuid,
     accepted_at   timestamptz,
     revoked_at    timestamptz,
     PRIMARY KEY (workspace_id, invitation_id)
 );
+COMMENT ON COLUMN invitations.claimed_by IS 'The person who was made for it: nobody else can accept it any more.';
 COMMENT ON COLUMN invitations.profile IS 'Sealed: {"email"}, for whoever looks at the list.';
 CREATE UNIQUE INDEX invitations_hash ON invitations (hash);
 
@@ -228,10 +235,10 @@ GRANT SELECT, INSERT, UPDATE ON sign_in_links TO statusledger_service;
 
 GRANT SELECT (user_id, email_index, disabled_at) ON users TO statusledger_worker;
 GRANT SELECT ON identities, members TO statusledger_worker;
-GRANT SELECT, UPDATE (credential, last_used_at) ON passkeys TO statusledger_worker;
+GRANT SELECT (passkey_id, credential_index, user_id) ON passkeys TO statusledger_worker;
 GRANT SELECT (session_id, user_id, hash, method, created_at, last_seen_at, expires_at, ended_at),
       UPDATE (last_seen_at) ON sessions TO statusledger_worker;
-GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, accepted_at, revoked_at) ON invitations
+GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, claimed_by, accepted_at, revoked_at) ON invitations
       TO statusledger_worker;
 GRANT SELECT (workspace_id, key_id, scopes, hash, instance, expires_at, revoked_at, last_used_at),
       UPDATE (last_used_at) ON api_keys TO statusledger_worker;

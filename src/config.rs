@@ -64,11 +64,25 @@ pub struct AccessSettings {
     pub session_longest_h: f64,
     /// Hours between asking for a workspace's deletion and its end. Default 168, a week.
     pub deletion_waits_h: f64,
+    /// Requests of the sign-in that one address (an IPv6 network of 64 bits) may make in a minute; a sign-in takes two
+    /// or three. Default 30.
+    pub sign_in_requests_per_minute: u32,
+    /// Sign-ins of one identity, passkey or link in a minute. Default 10.
+    pub sign_ins_per_identity_per_minute: u32,
+    /// Where people sign in besides with passkeys and one-time links. Default none.
+    pub providers: Vec<ProviderSettings>,
 }
 
 impl Default for AccessSettings {
     fn default() -> Self {
-        Self { session_idle_h: 24.0, session_longest_h: 168.0, deletion_waits_h: 168.0 }
+        Self {
+            session_idle_h: 24.0,
+            session_longest_h: 168.0,
+            deletion_waits_h: 168.0,
+            sign_in_requests_per_minute: 30,
+            sign_ins_per_identity_per_minute: 10,
+            providers: Vec::new(),
+        }
     }
 }
 
@@ -102,6 +116,89 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self { requests_per_minute: 6000, burst: 1000 }
     }
+}
+
+/// What kind of identity provider it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderKind {
+    /// Any issuer of OpenID Connect.
+    Oidc,
+    /// GitHub, or a GitHub Enterprise server.
+    Github,
+}
+
+/// An identity provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderSettings {
+    /// Its id here: 1 to 40 of a-z, 0-9 and '-'. It is part of the address that people are sent back to:
+    /// `<public_url>/sign-in/callback/<id>`.
+    pub id: String,
+    /// `oidc` or `github`.
+    pub kind: ProviderKind,
+    /// What people read on the button.
+    pub name: String,
+    /// The issuer's address, exactly as its discovery document has it. Needed with `oidc`.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// Who we are there.
+    pub client_id: String,
+    /// The file of the client's secret; none for a public client, which `github` does not have.
+    #[serde(default)]
+    pub client_secret_file: Option<PathBuf>,
+    /// Scopes to ask for besides `openid`. Default `email` and `profile`.
+    #[serde(default = "email_and_profile")]
+    pub scopes: Vec<String>,
+    /// Only `github`: the server's address. Default `https://github.com`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Only `github`: its API's address. Default `https://api.github.com`.
+    #[serde(default)]
+    pub api_url: Option<String>,
+}
+
+fn email_and_profile() -> Vec<String> {
+    vec!["email".into(), "profile".into()]
+}
+
+impl ProviderSettings {
+    /// What is wrong with it, if anything is.
+    fn fault(&self) -> Option<&'static str> {
+        let id = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        if self.id.is_empty() || self.id.len() > 40 || !self.id.bytes().all(id) {
+            return Some("an id has 1 to 40 of a-z, 0-9 and '-'");
+        }
+        if self.name.trim().is_empty() || self.name.chars().count() > 60 {
+            return Some("a name has 1 to 60 characters");
+        }
+        let addresses = [&self.issuer, &self.url, &self.api_url];
+        if !addresses.into_iter().flatten().all(|address| is_private(address)) {
+            return Some("addresses are https://, or http:// on this machine, without a query");
+        }
+        match self.kind {
+            ProviderKind::Oidc if self.issuer.is_none() => Some("oidc needs an issuer"),
+            ProviderKind::Github if self.client_secret_file.is_none() => {
+                Some("github needs a client_secret_file")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether what is said to that address is heard by nobody on the way: https, or this machine itself.
+fn is_private(address: &str) -> bool {
+    let Ok(url) = url::Url::parse(address) else { return false };
+    let here = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => return false,
+    };
+    (url.scheme() == "https" || url.scheme() == "http" && here)
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
 }
 
 /// How deliveries are made.
@@ -297,6 +394,18 @@ impl Settings {
         if !counts.contains(&self.api.requests_per_minute) || !counts.contains(&self.api.burst) {
             return invalid("api", "requests_per_minute and burst are 1 to 1,000,000");
         }
+        let limits = [a.sign_in_requests_per_minute, a.sign_ins_per_identity_per_minute];
+        if limits.iter().any(|n| !(1..=100_000).contains(n)) {
+            return invalid("access", "sign-ins per minute are 1 to 100,000");
+        }
+        for (n, provider) in a.providers.iter().enumerate() {
+            if let Some(fault) = provider.fault() {
+                return invalid("access.providers", &format!("{}: {fault}", provider.id));
+            }
+            if a.providers[..n].iter().any(|other| other.id == provider.id) {
+                return invalid("access.providers", &format!("there are two of the id {}", provider.id));
+            }
+        }
         let d = &self.delivery;
         if d.schedule_s.is_empty()
             || d.schedule_s.len() > 100
@@ -433,6 +542,24 @@ mod tests {
         assert!(check(&|kms| kms.key = Some(String::new())).is_err());
         assert!(check(&|kms| (kms.key, kms.region) = (None, Some("eu-central-1".into()))).is_err());
         assert!(check(&|kms| kms.other_keys = vec!["two words".into()]).is_err());
+    }
+
+    #[test]
+    fn identity_providers_are_reached_by_https_or_on_this_machine() {
+        for (address, holds) in [
+            ("https://id.example.com/realms/a", true),
+            ("http://localhost:8080", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://[::1]:8080/x", true),
+            ("http://id.example.com", false),
+            ("http://localhost.example.com", false),
+            ("https://user@id.example.com", false),
+            ("https://id.example.com/?a=b", false),
+            ("file:///etc/passwd", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(is_private(address), holds, "{address}");
+        }
     }
 
     #[test]

@@ -122,6 +122,10 @@ id!(
     SessionId, "ses_", "a session's id (ses_ and a UUID)"
 );
 id!(
+    /// A passkey of a person's.
+    PasskeyId, "pk_", "a passkey's id (pk_ and a UUID)"
+);
+id!(
     /// An invitation to a workspace.
     InvitationId, "inv_", "an invitation's id (inv_ and a UUID)"
 );

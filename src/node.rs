@@ -9,6 +9,7 @@ use crate::access::context::TrustedProxies;
 use crate::access::denial::{Denials, write_denials};
 use crate::access::secret::AccessSecret;
 use crate::access::session::SessionSettings;
+use crate::access::sign_in::{self, SignIn};
 use crate::access::{Gate, keys};
 use crate::audit::{self, Act};
 use crate::config::Settings;
@@ -196,6 +197,8 @@ pub struct Node {
     pub database: Database,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The address under which people reach it.
+    pub base: url::Url,
     /// Its door.
     pub gate: Gate,
     stop: watch::Sender<bool>,
@@ -281,6 +284,12 @@ impl Node {
         });
         let proxies = trusted_proxies(settings)?;
         let denied = tokio::spawn(write_denials(writer.clone(), instance.workspace, noted, stopping.clone()));
+        let listener = tokio::net::TcpListener::bind((settings.listen, settings.port))
+            .await
+            .with_context(|| format!("cannot listen on {}:{}", settings.listen, settings.port))?;
+        let address = listener.local_addr()?;
+        let base = sign_in::base(settings.public_url.as_deref(), address.port())?;
+        let sign_in = SignIn::new(gate.clone(), writer.clone(), &settings.access, base.clone())?;
         let app = App {
             database: database.clone(),
             keyring: keyring.clone(),
@@ -292,16 +301,13 @@ impl Node {
             polling: settings.polling.clone(),
             gate: gate.clone(),
             limits: RateLimits::new(&settings.api),
+            sign_in,
             proxies,
             source_tokens: SourceTokens::default(),
             webhook_secrets: WebhookSecrets::default(),
             readiness: readiness.clone(),
             metrics,
         };
-        let listener = tokio::net::TcpListener::bind((settings.listen, settings.port))
-            .await
-            .with_context(|| format!("cannot listen on {}:{}", settings.listen, settings.port))?;
-        let address = listener.local_addr()?;
         readiness.set(Ok(()));
         let poller = Poller::new(database.clone(), writer.clone(), directory.node, settings.polling.clone());
         let poller = tokio::spawn(poller.run(stopping.clone()));
@@ -346,6 +352,7 @@ impl Node {
             denied,
             results,
             watcher,
+            base,
             gate,
             holding,
             _directory: directory,
@@ -514,6 +521,11 @@ async fn housekeeping(watched: &Watched) {
     }
     if let Err(e) = workspace::end::end_due(&watched.writer).await {
         tracing::error!(error = %e, "a workspace whose time has come is not ended yet");
+    }
+    let stale =
+        sqlx::query!("DELETE FROM sign_ins WHERE expires_at < now()").execute(&watched.database.worker).await;
+    if let Err(e) = stale {
+        tracing::debug!(error = %e, "sign-ins that were not finished stay for now");
     }
     if let Err(e) = watched.keyring.reload().await {
         tracing::warn!(error = %e, "the key ring cannot be read again");

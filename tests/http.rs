@@ -22,6 +22,8 @@ fn filled(path: &str, workspace: &str) -> String {
         .replace("{user}", "usr_0199b1c4-0000-7000-8000-000000000001")
         .replace("{invitation}", "inv_0199b1c4-0000-7000-8000-000000000001")
         .replace("{session}", "ses_0199b1c4-0000-7000-8000-000000000001")
+        .replace("{passkey}", "pk_0199b1c4-0000-7000-8000-000000000001")
+        .replace("{provider}", "somewhere")
         .replace("{number}", "1")
         .replace("{seq}", "0")
 }
@@ -66,6 +68,25 @@ async fn the_document_lists_every_route_and_nothing_else() {
         DELETE /v1/session
         GET /v1/sessions
         DELETE /v1/sessions/{session}
+        GET /sign-in
+        GET /sign-in/with/{provider}
+        GET /sign-in/callback/{provider}
+        GET /sign-in/link/{link}
+        POST /sign-in/link
+        POST /sign-in/passkey/challenge
+        POST /sign-in/passkey
+        POST /sign-in/invited/challenge
+        POST /sign-in/invited
+        GET /invite/{invitation}
+        GET /account
+        GET /static/sign-in.js
+        GET /static/sign-in.css
+        GET /v1/passkeys
+        POST /v1/passkeys
+        POST /v1/passkeys/challenge
+        DELETE /v1/passkeys/{passkey}
+        GET /v1/identities
+        POST /v1/identities/{provider}
         GET /v1/workspaces/{workspace}/status
         GET /v1/workspaces/{workspace}/sources
         POST /v1/workspaces/{workspace}/sources
@@ -103,8 +124,18 @@ async fn the_document_lists_every_route_and_nothing_else() {
         for (method, operation) in of.as_object().unwrap() {
             assert!(operation["responses"].as_object().is_some_and(|r| !r.is_empty()), "{method} {path}");
             assert!(operation["summary"].as_str().is_some_and(|s| !s.is_empty()), "{method} {path}");
+            // What somebody meets who is not signed in yet: nothing else is open but the instance's own pages.
+            let signs_in =
+                ["/sign-in", "/invite/", "/account", "/static/"].iter().any(|p| path.starts_with(p));
+            let own = ["/healthz", "/readyz", "/metrics"].contains(&path.as_str())
+                || path.starts_with("/.well-known/");
+            let inside = path.starts_with("/v1/") || path.starts_with("/in/");
+            assert!(signs_in || own || inside, "{method} {path}");
+            if signs_in {
+                assert_eq!(operation["tags"], json!(["sign-in"]), "{method} {path}");
+            }
             let secured = operation["security"].as_array().is_some_and(|s| !s.is_empty());
-            assert_eq!(secured, path.starts_with("/v1/") || path.starts_with("/in/"), "{method} {path}");
+            assert_eq!(secured, inside, "{method} {path}");
         }
     }
 }

@@ -6,7 +6,8 @@
 //! and told with the next entry. A crash loses the second that was being gathered.
 
 use super::context::{RequestContext, Surface};
-use crate::audit::{Act, Action, Actor, Outcome};
+use super::session::Method;
+use crate::audit::{Act, Action, Actor, Outcome, Record};
 use crate::database::Database;
 use crate::id::{KeyId, SessionId, WorkspaceId};
 use crate::ledger::Writer;
@@ -102,9 +103,23 @@ pub struct Denial {
     pub context: RequestContext,
 }
 
+/// A sign-in that failed.
+#[derive(Clone, Debug)]
+pub struct FailedSignIn {
+    /// How it was tried.
+    pub method: Method,
+    /// At which identity provider, by its id in the settings.
+    pub provider: Option<String>,
+    /// Why it failed: a stable name.
+    pub reason: &'static str,
+    /// From where.
+    pub context: RequestContext,
+}
+
 #[derive(Debug)]
 enum Note {
     Denied(Box<Denial>),
+    Failed(Box<FailedSignIn>),
     Used(KeyId),
     Seen(SessionId),
 }
@@ -144,6 +159,14 @@ impl Denials {
         }
     }
 
+    /// Notes a sign-in that failed.
+    pub fn failed(&self, failed: FailedSignIn) {
+        metrics::counter!("statusledger_sign_ins_failed_total", "reason" => failed.reason).increment(1);
+        if self.notes.try_send(Note::Failed(Box::new(failed))).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Notes that a key was used; nothing is lost if that is not written.
     pub(super) fn used(&self, key: KeyId) {
         let _ = self.notes.try_send(Note::Used(key));
@@ -158,16 +181,48 @@ impl Denials {
 /// What is one entry: the same asked by the same, refused for the same.
 type Kind = (Option<Actor>, Option<WorkspaceId>, String, Reason);
 
-struct Counted {
-    first: Denial,
+/// Likewise of sign-ins: one way of signing in, one reason. A flood is one entry a second, whoever sends it.
+type FailedKind = (&'static str, Option<String>, &'static str);
+
+struct Counted<T> {
+    first: T,
     count: u64,
     first_at: Timestamp,
     last_at: Timestamp,
 }
 
+impl<T> Counted<T> {
+    /// The same, with what each aggregate says.
+    fn details<'a>(&self, record: Record<'a>) -> Record<'a> {
+        record
+            .detail("count", int(self.count))
+            .detail("first_at", Value::String(self.first_at.to_string()))
+            .detail("last_at", Value::String(self.last_at.to_string()))
+    }
+}
+
+fn int(n: u64) -> Value {
+    Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Counts what is there already, or takes the first of its kind while there is room.
+fn count<K: std::hash::Hash + Eq, T>(into: &mut HashMap<K, Counted<T>>, kind: K, first: T) -> bool {
+    let now = Timestamp::now();
+    if let Some(counted) = into.get_mut(&kind) {
+        counted.count += 1;
+        counted.last_at = now;
+    } else if into.len() < KINDS {
+        into.insert(kind, Counted { first, count: 1, first_at: now, last_at: now });
+    } else {
+        return false;
+    }
+    true
+}
+
 #[derive(Default)]
 struct Gathered {
-    denied: HashMap<Kind, Counted>,
+    denied: HashMap<Kind, Counted<Denial>>,
+    failed: HashMap<FailedKind, Counted<FailedSignIn>>,
     keys: HashSet<KeyId>,
     sessions: HashSet<SessionId>,
 }
@@ -180,16 +235,11 @@ impl Gathered {
             Note::Seen(session) => drop(self.sessions.insert(session)),
             Note::Denied(denial) => {
                 let kind = (denial.actor, denial.workspace, denial.route.clone(), denial.reason);
-                let now = Timestamp::now();
-                if let Some(counted) = self.denied.get_mut(&kind) {
-                    counted.count += 1;
-                    counted.last_at = now;
-                } else if self.denied.len() < KINDS {
-                    self.denied
-                        .insert(kind, Counted { first: *denial, count: 1, first_at: now, last_at: now });
-                } else {
-                    return false;
-                }
+                return count(&mut self.denied, kind, *denial);
+            }
+            Note::Failed(failed) => {
+                let kind = (failed.method.name(), failed.provider.clone(), failed.reason);
+                return count(&mut self.failed, kind, *failed);
             }
         }
         true
@@ -229,7 +279,7 @@ async fn write(writer: &Writer, instance: WorkspaceId, gathered: Gathered, dropp
     if let Err(e) = mark_used(writer.database(), &gathered).await {
         tracing::debug!(error = %e, "when keys were last used is not written");
     }
-    let mut by_ledger: HashMap<WorkspaceId, Vec<Counted>> = HashMap::new();
+    let mut by_ledger: HashMap<WorkspaceId, Vec<Counted<Denial>>> = HashMap::new();
     for (_, counted) in gathered.denied {
         let ledger = match (counted.first.workspace, counted.first.actor) {
             (Some(workspace), _) => workspace,
@@ -241,10 +291,16 @@ async fn write(writer: &Writer, instance: WorkspaceId, gathered: Gathered, dropp
         };
         by_ledger.entry(ledger).or_default().push(counted);
     }
+    let mut failed: Vec<_> = gathered.failed.into_values().collect();
+    if !failed.is_empty() {
+        by_ledger.entry(instance).or_default();
+    }
     for (workspace, counted) in by_ledger {
+        let failed = if workspace == instance { std::mem::take(&mut failed) } else { Vec::new() };
         let lost = dropped.swap(0, Ordering::Relaxed);
-        let count: u64 = counted.iter().map(|c| c.count).sum();
-        if let Err(e) = record(writer, workspace, counted, lost).await {
+        let count: u64 =
+            counted.iter().map(|c| c.count).sum::<u64>() + failed.iter().map(|c| c.count).sum::<u64>();
+        if let Err(e) = record(writer, workspace, counted, failed, lost).await {
             tracing::error!(error = %e, count, "refusals are not on the record");
             metrics::counter!("statusledger_denials_lost_total").increment(count);
             dropped.fetch_add(lost + count, Ordering::Relaxed);
@@ -286,28 +342,43 @@ enum Error {
     Draft(#[from] crate::ledger::draft::Error),
 }
 
-async fn record(writer: &Writer, workspace: WorkspaceId, all: Vec<Counted>, lost: u64) -> Result<(), Error> {
-    let mut drafts = Vec::with_capacity(all.len());
+async fn record(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    denied: Vec<Counted<Denial>>,
+    failed: Vec<Counted<FailedSignIn>>,
+    lost: u64,
+) -> Result<(), Error> {
+    let mut drafts = Vec::with_capacity(denied.len() + failed.len());
     let mut lost = Some(lost).filter(|lost| *lost > 0);
-    for counted in all {
-        let Counted { first, count, first_at, last_at } = counted;
+    let mut tell_lost = |record: Record<'_>| match lost.take() {
+        Some(lost) => record.detail("not_recorded_before", int(lost)).draft(),
+        None => record.draft(),
+    };
+    for counted in denied {
+        let first = &counted.first;
         let surface = match first.actor {
             Some(Actor::User(_) | Actor::Session(_)) => Surface::Dashboard,
             _ => first.context.surface_of_key(),
         };
-        let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
-        let act = Act::new(first.actor.unwrap_or(Actor::Unknown), surface, first.context);
-        let mut record = act
+        let act = Act::new(first.actor.unwrap_or(Actor::Unknown), surface, first.context.clone());
+        let record = act
             .of(Action::AccessDenied)
             .outcome(Outcome::Denied, first.reason.name())
-            .detail("route", Value::String(first.route))
-            .detail("count", int(count))
-            .detail("first_at", Value::String(first_at.to_string()))
-            .detail("last_at", Value::String(last_at.to_string()));
-        if let Some(lost) = lost.take() {
-            record = record.detail("not_recorded_before", int(lost));
+            .detail("route", Value::String(first.route.clone()));
+        drafts.push(tell_lost(counted.details(record))?);
+    }
+    for counted in failed {
+        let first = &counted.first;
+        let act = Act::new(Actor::Unknown, Surface::Dashboard, first.context.clone());
+        let mut record = act
+            .of(Action::SignInFailed)
+            .outcome(Outcome::Failure, first.reason)
+            .detail("method", Value::String(first.method.name().into()));
+        if let Some(provider) = &first.provider {
+            record = record.detail("provider", Value::String(provider.clone()));
         }
-        drafts.push(record.draft()?);
+        drafts.push(tell_lost(counted.details(record))?);
     }
     let mut locked = writer.lock(workspace).await?;
     locked.append(&drafts).await?;

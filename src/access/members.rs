@@ -242,9 +242,10 @@ pub async fn accept(
     let role = sqlx::query_scalar!(
         "UPDATE invitations SET accepted_at = now()
           WHERE workspace_id = $1 AND invitation_id = $2 AND accepted_at IS NULL AND revoked_at IS NULL
-            AND expires_at > now() RETURNING role",
+            AND expires_at > now() AND COALESCE(claimed_by, $3) = $3 RETURNING role",
         row.workspace.uuid(),
-        row.id.uuid()
+        row.id.uuid(),
+        user.uuid()
     )
     .fetch_optional(&mut **locked)
     .await?

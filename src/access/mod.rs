@@ -3,6 +3,7 @@
 //! * [`scope`]: permissions, scopes, roles · [`key`]: the text of an API key · [`keys`]: API keys made and ended
 //! * [`secret`]: what keys and sessions are authenticated with · [`session`]: cookies, CSRF
 //! * [`caller`]: the door before every handler of `/v1` · [`context`]: where a request comes from
+//! * [`sign_in`]: identity providers, passkeys, one-time links
 //! * [`denial`], [`beyond`]: refusals, on the record · [`people`]: who somebody is · [`members`]: members, invitations
 
 pub mod beyond;
@@ -17,6 +18,7 @@ pub mod people;
 pub mod scope;
 pub mod secret;
 pub mod session;
+pub mod sign_in;
 
 pub(crate) use caller::bearer;
 pub use caller::{Access, Caller, Gate};

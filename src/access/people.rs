@@ -38,10 +38,10 @@ pub fn email_index(secret: &AccessSecret, email: &str) -> [u8; 32] {
     secret.mac(Purpose::Email, comparable(email).as_bytes())
 }
 
-/// What an identity is looked up by.
+/// What an identity is looked up by: the issuer's address, which has no line break in it, and the subject there.
 #[must_use]
-pub fn subject_index(secret: &AccessSecret, provider: &str, subject: &str) -> [u8; 32] {
-    secret.mac(Purpose::Subject, format!("{provider}\n{subject}").as_bytes())
+pub fn subject_index(secret: &AccessSecret, issuer: &str, subject: &str) -> [u8; 32] {
+    secret.mac(Purpose::Subject, format!("{issuer}\n{subject}").as_bytes())
 }
 
 /// Seals a profile for its row of `table` (`users`, `invitations`).

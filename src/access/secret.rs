@@ -29,6 +29,10 @@ pub enum Purpose {
     Email,
     /// Looking people up by an identity provider's subject.
     Subject,
+    /// Looking a passkey up by its credential's id.
+    Credential,
+    /// What binds a sign-in that has begun to its browser.
+    SignIn,
 }
 
 impl Purpose {
@@ -39,6 +43,8 @@ impl Purpose {
             Self::Csrf => b"statusledger/v1/access/csrf",
             Self::Email => b"statusledger/v1/access/email",
             Self::Subject => b"statusledger/v1/access/subject",
+            Self::Credential => b"statusledger/v1/access/credential",
+            Self::SignIn => b"statusledger/v1/access/sign-in",
         }
     }
 }

@@ -46,6 +46,22 @@ impl SessionSettings {
     pub fn cookie_name(&self) -> &'static str {
         if self.secure() { "__Host-sl_session" } else { "sl_session" }
     }
+
+    /// The name of the cookie that binds a sign-in to the browser that began it.
+    #[must_use]
+    pub fn sign_in_cookie_name(&self) -> &'static str {
+        if self.secure() { "__Host-sl_sign_in" } else { "sl_sign_in" }
+    }
+
+    /// `Set-Cookie` for a value of ours (base64 digits and dots) that lasts `age`; zero clears it.
+    #[must_use]
+    pub fn cookie(&self, name: &str, value: &str, age: Duration) -> HeaderValue {
+        let secure = if self.secure() { "; Secure" } else { "" };
+        let text =
+            format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={}{secure}", age.as_secs());
+        // Made of our own names and base64 digits.
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    }
 }
 
 /// A session as somebody showed it: made by this instance. Whether it still holds, the database knows.
@@ -66,13 +82,19 @@ fn hash(secret: &str) -> [u8; 32] {
 /// The session cookie's value in a request.
 #[must_use]
 pub fn cookie<'a>(headers: &'a HeaderMap, settings: &SessionSettings) -> Option<&'a str> {
+    named_cookie(headers, settings.cookie_name())
+}
+
+/// The value of the first cookie of that name.
+#[must_use]
+pub fn named_cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == settings.cookie_name())
+        .find(|(name, _)| *name == wanted)
         .map(|(_, value)| value)
 }
 
@@ -193,15 +215,42 @@ pub async fn begin(
 /// `Set-Cookie` for a session, or with none to clear it.
 #[must_use]
 pub fn set_cookie(settings: &SessionSettings, value: Option<&str>) -> HeaderValue {
-    let secure = if settings.secure() { "; Secure" } else { "" };
-    let age = if value.is_some() { settings.longest.as_secs() } else { 0 };
-    let text = format!(
-        "{}={}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}",
-        settings.cookie_name(),
-        value.unwrap_or_default()
-    );
-    // Made of our own names and base64 digits.
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    let age = if value.is_some() { settings.longest } else { Duration::ZERO };
+    settings.cookie(settings.cookie_name(), value.unwrap_or_default(), age)
+}
+
+/// A session that holds, as the database has it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Which.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserId,
+    /// How it began (the name of a [`Method`]).
+    pub method: String,
+}
+
+/// The session that a request shows, where it holds. For pages, which have something to say to strangers too; what
+/// answers with somebody's own goes through [`super::Access`].
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn held(gate: &Gate, headers: &HeaderMap) -> Result<Option<Held>, sqlx::Error> {
+    let Some(shown) = cookie(headers, &gate.sessions).and_then(|text| read(&gate.secret, text)) else {
+        return Ok(None);
+    };
+    let row = sqlx::query!(
+        r#"SELECT s.user_id AS "user: UserId", s.hash, s.method FROM sessions s JOIN users u USING (user_id)
+            WHERE s.session_id = $1 AND s.ended_at IS NULL AND s.expires_at > now()
+              AND s.last_seen_at >= now() - make_interval(secs => $2) AND u.disabled_at IS NULL"#,
+        shown.id.uuid(),
+        gate.sessions.idle.as_secs_f64()
+    )
+    .fetch_optional(&gate.database.worker)
+    .await?;
+    Ok(row
+        .filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..])))
+        .map(|row| Held { id: shown.id, user: row.user, method: row.method }))
 }
 
 /// A transaction that sees one person and nothing of a workspace.

@@ -145,6 +145,8 @@ actions! {
     SignedOut = "session.signed_out",
     /// A session was ended from elsewhere.
     SessionRevoked = "session.revoked",
+    /// A person connected an account at an identity provider.
+    IdentityAdded = "identity.added",
     /// A passkey was added to a person.
     PasskeyAdded = "passkey.added",
     /// A passkey was removed.

@@ -13,6 +13,7 @@ mod receiver;
 mod remote;
 mod serve;
 mod show;
+mod sign_in;
 mod status;
 mod tail;
 mod terminal;
@@ -44,6 +45,8 @@ enum Command {
     Serve(ServeArgs),
     /// Brings a database's schema up to this version, as its owner.
     Migrate(MigrateArgs),
+    /// Makes a one-time link that signs somebody in, for an hour.
+    SignInLink(sign_in::LinkArgs),
     /// Lists, rotates and revokes the keys that the instance signs with (keys for the API: `api-keys`).
     ///
     /// These work on the instance's database, beside a node or without one. The keys that people and programs
@@ -320,6 +323,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
             }
             serve::migrate(&settings).await
         }
+        Command::SignInLink(args) => sign_in::link(settings, args).await,
         Command::Keys(command) => keys::run(settings, command).await,
         Command::Export(args) => understood(export::run(settings, args).await),
         Command::Doctor(place) => {

@@ -1,6 +1,6 @@
 //! `up`, `serve`, `migrate`.
 
-use super::{remote, show};
+use super::{remote, show, sign_in};
 use crate::access::keys;
 use crate::config::Settings;
 use crate::database::{self, Database, attach};
@@ -58,11 +58,15 @@ async fn run(
     let mut node = Node::start(settings, name, database).await?;
     let token_file = token_file.unwrap_or_else(|| settings.data_dir.join(remote::TOKEN_FILE));
     let token = ensure_token(&node, &token_file).await;
-    let announced = token.map(|made| {
+    let link = sign_in::first_owners(&node).await;
+    let announced = token.and_then(|made| link.map(|link| (made, link))).map(|(made, link)| {
         show::line(format!("statusledger {} serves {}", env!("CARGO_PKG_VERSION"), node.instance.name));
         show::line(format!("  address  http://{}", node.address));
         show::line(format!("  pin      {}", node.keyring.current().pin()));
         let how = if made { "written to" } else { "in" };
+        if let Some(link) = link {
+            show::line(format!("  sign in  {} (once, within an hour)", link.as_str()));
+        }
         show::line(format!("  token    {how} {}", token_file.display()));
     });
     let address_file = settings.data_dir.join(remote::ADDRESS_FILE);

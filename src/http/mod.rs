@@ -10,6 +10,7 @@ pub mod pages;
 pub mod problem;
 
 use crate::access::context::{RequestContext, TrustedProxies};
+use crate::access::sign_in::SignIn;
 use crate::access::{Gate, beyond};
 use crate::config::PollingSettings;
 use crate::database::Database;
@@ -65,6 +66,8 @@ pub struct App {
     pub gate: Gate,
     /// How often who may ask.
     pub limits: RateLimits,
+    /// The ways in.
+    pub sign_in: SignIn,
     /// Which peers are believed about whom they ask for.
     pub proxies: TrustedProxies,
     /// Sources' tokens seen lately.
@@ -107,6 +110,8 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(crate::access::http::router())
         .merge(crate::audit::http::router())
+        .merge(crate::access::sign_in::http::router())
+        .merge(crate::access::sign_in::own::router())
         .merge(crate::workspace::http::router())
         .merge(crate::source::http::router())
         .merge(crate::delivery::http::router())
