@@ -165,7 +165,8 @@ mod tests {
             ways: vec![Way { href: "/x".into(), name: evil.into() }],
         };
         let text = page.render().unwrap();
-        assert!(!text.contains("<script>alert") && !text.contains("\"><"), "{text}");
+        assert!(!text.contains("<script>") && !text.contains("\"><script"), "{text}");
+        assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
         assert_eq!(text.matches("<script").count(), 1);
     }
 
