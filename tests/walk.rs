@@ -341,6 +341,10 @@ impl Scene {
                 }
                 "audit_index" => "SELECT * FROM audit_index WHERE action <> 'access.denied'",
                 "heads" | "tiles" => continue,
+                // How far the dispatcher is, and for how long it holds the lane, it writes when it likes.
+                "lanes" => {
+                    "SELECT to_jsonb(t) - ARRAY['leased_until', 'sent_through', 'fence', 'holder'] FROM lanes t"
+                }
                 _ => &format!("SELECT to_jsonb(t) - 'last_used_at' - 'last_seen_at' FROM {table} t"),
             };
             let digest =
