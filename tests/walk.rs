@@ -53,6 +53,25 @@ const ROUTES: &[(&str, Door, &str)] = &[
     ),
     ("DELETE /v1/workspaces/{workspace}/invitations/{invitation}", Needs(P::MembersWrite), ""),
     ("POST /v1/invitations/accept", OnlyAPerson, r#"{"token":"none"}"#),
+    ("GET /v1/passkeys", OnlyAPerson, ""),
+    ("POST /v1/passkeys/challenge", OnlyAPerson, "{}"),
+    ("POST /v1/passkeys", OnlyAPerson, "{}"),
+    ("DELETE /v1/passkeys/{passkey}", OnlyAPerson, ""),
+    ("GET /v1/identities", OnlyAPerson, ""),
+    ("POST /v1/identities/{provider}", OnlyAPerson, "{}"),
+    ("GET /sign-in", Open, ""),
+    ("GET /sign-in/with/{provider}", Open, ""),
+    ("GET /sign-in/callback/{provider}", Open, ""),
+    ("GET /sign-in/link/{link}", Open, ""),
+    ("POST /sign-in/link", Open, ""),
+    ("POST /sign-in/passkey/challenge", Open, ""),
+    ("POST /sign-in/passkey", Open, ""),
+    ("GET /invite/{invitation}", Open, ""),
+    ("POST /sign-in/invited/challenge", Open, ""),
+    ("POST /sign-in/invited", Open, ""),
+    ("GET /static/sign-in.js", Open, ""),
+    ("GET /static/sign-in.css", Open, ""),
+    ("GET /account", Open, ""),
     ("GET /v1/session", OnlyAPerson, ""),
     ("DELETE /v1/session", OnlyAPerson, ""),
     ("GET /v1/sessions", OnlyAPerson, ""),
@@ -227,6 +246,8 @@ async fn scene() -> Scene {
         ("{invitation}", invitation),
         ("{user}", viewer.id.to_string()),
         ("{session}", viewer.session.to_string()),
+        ("{passkey}", "pk_0199b1c4-0000-7000-8000-000000000001".to_owned()),
+        ("{provider}", "acme".to_owned()),
         ("{number}", "1".to_owned()),
         ("{seq}", "2".to_owned()),
     ]);
@@ -347,6 +368,10 @@ impl Scene {
                 "audit_index" => "SELECT * FROM audit_index WHERE action <> 'access.denied'",
                 // The last says every few seconds that the node is there.
                 "heads" | "tiles" | "key_encryption_holders" => continue,
+                // How far the dispatcher is, and for how long it holds the lane, it writes when it likes.
+                "lanes" => {
+                    "SELECT to_jsonb(t) - ARRAY['leased_until', 'sent_through', 'fence', 'holder'] FROM lanes t"
+                }
                 _ => &format!("SELECT to_jsonb(t) - 'last_used_at' - 'last_seen_at' FROM {table} t"),
             };
             let digest =

@@ -92,6 +92,13 @@ pub const KINDS: &[Kind] = &[
         "Use a key with a scope that does; the scopes of a key stand in its text.",
     ),
     kind(
+        "no-passkeys",
+        403,
+        "This instance is not reached by a name that passkeys can belong to: its public address is a number, or it has none \
+         and was not reached as localhost.",
+        "Use the address that the operator has set (`public_url`), or another way to sign in.",
+    ),
+    kind(
         "role",
         403,
         "Your role in this workspace does not grant this, or what is asked for would give more than you have.",
