@@ -27,6 +27,8 @@ fn meaning(status: &str) -> &'static str {
         "415" => "The body is not JSON (`unsupported-media-type`)",
         "422" => "It cannot be carried out (`invalid`)",
         "429" => "Too many requests (`too-many-requests`)",
+        "303" => "Go on there",
+        "502" => "An identity provider did not answer, or not as it has to",
         "503" => "The service cannot answer now (`unavailable`)",
         _ => "",
     }
