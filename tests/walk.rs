@@ -55,7 +55,12 @@ const ROUTES: &[(&str, Door, &str)] = &[
     ("POST /v1/invitations/accept", OnlyAPerson, r#"{"token":"none"}"#),
     ("GET /v1/passkeys", OnlyAPerson, ""),
     ("POST /v1/passkeys/challenge", OnlyAPerson, "{}"),
-    ("POST /v1/passkeys", OnlyAPerson, "{}"),
+    (
+        "POST /v1/passkeys",
+        OnlyAPerson,
+        r#"{"state":"x","name":"walked","credential":{"id":"AA","rawId":"AA","type":"public-key",
+            "response":{"attestationObject":"AA","clientDataJSON":"AA"}}}"#,
+    ),
     ("DELETE /v1/passkeys/{passkey}", OnlyAPerson, ""),
     ("GET /v1/identities", OnlyAPerson, ""),
     ("POST /v1/identities/{provider}", OnlyAPerson, "{}"),
