@@ -197,9 +197,9 @@ async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
         world.api.bare(method, path).header("cookie", format!("sl_session={}", users[n].1.as_str()))
     };
     let mut csrf = Vec::new();
-    for n in 0..3 {
+    for (n, (user, _)) in users.iter().enumerate() {
         let mine = send(session(n, "GET", "/v1/session")).await.expect(200).json();
-        assert_eq!(mine["user"], users[n].0.to_string());
+        assert_eq!(mine["user"], user.to_string());
         csrf.push(mine["csrf_token"].as_str().unwrap().to_owned());
     }
     let member = |n: usize| workspace.at(&format!("/members/{}", users[n].0));
