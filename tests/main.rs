@@ -20,6 +20,7 @@ mod ledger;
 mod lies;
 mod manage;
 mod proofs;
+mod secrecy;
 mod sign_in;
 mod source_health;
 mod sources;

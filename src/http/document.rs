@@ -141,8 +141,13 @@ fn give_example(content: &mut Value, examples: &Value) {
 
 fn complete_operation(method: &str, path: &str, operation: &mut Value, examples: &Value) {
     let api = path.starts_with("/v1/");
-    if api || path.starts_with("/in/") {
-        let refusals = refusals(method, path, operation);
+    let reads_json = operation["requestBody"]["content"]["application/json"].is_object();
+    if api || path.starts_with("/in/") || reads_json {
+        let refusals = match api || path.starts_with("/in/") {
+            true => refusals(method, path, operation),
+            // Pages of sign-in say the rest themselves; what cannot be read is refused alike everywhere.
+            false => vec!["400", "408", "413", "415", "422", "503"],
+        };
         let Some(responses) = operation["responses"].as_object_mut() else { return };
         for status in refusals {
             let own = responses.remove(status);
