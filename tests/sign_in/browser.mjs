@@ -151,7 +151,7 @@ try {
     };
     return attacker.run(async (body) => {
       const answer = await fetch("/sign-in/passkey", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
-      return answer.ok ? "signed in" : (await answer.json()).type.replace("urn:statusledger:problem:", "");
+      return answer.ok ? "signed in" : (await answer.json()).type.split("/").pop();
     }, { state: begun.state, credential });
   };
   for (const [wrong, answer] of [
