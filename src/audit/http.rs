@@ -334,7 +334,10 @@ async fn written(
         let seqs: Vec<i64> = page.iter().map(|(seq, _)| *seq).collect();
         let mut tx = database.workspace(workspace).await?;
         let rows = sqlx::query!(
-            "SELECT seq, name, sealed FROM openings WHERE workspace_id = $1 AND ledger_id = $2 AND seq = ANY ($3)",
+            r#"SELECT o.seq AS "seq!", o.name AS "name!", o.sealed AS "sealed!"
+                 FROM unnest($3::bigint[]) AS w (seq), LATERAL (
+                       SELECT seq, name, sealed FROM openings
+                        WHERE workspace_id = $1 AND ledger_id = $2 AND seq = w.seq OFFSET 0) AS o"#,
             workspace.uuid(),
             ledger.uuid(),
             &seqs

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 /// Jobs in memory, at most; each holds its entry (up to 64 KiB, mostly below 1).
 const IN_MEMORY: usize = 512;
 /// Jobs read from the database at once.
-const READ: i64 = 128;
+const READ: i64 = 256;
 /// How long a number that the database has may be on its way through memory.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
 /// A lane with nothing to do is let go after this.
@@ -70,7 +70,13 @@ enum Done {
     Unmade { job: Box<Job>, started_at: OffsetDateTime, error: receipt::Error },
     /// An outcome was written.
     Written { number: i64 },
+    /// Jobs were read.
+    Read { retries: bool, jobs: Result<Vec<Job>, queue::Error> },
 }
+
+/// Whether something was left to the database that a read which is on its way may not have seen.
+#[derive(Clone, Copy, Default)]
+struct Missed(bool);
 
 /// The task of a lane.
 pub struct LaneTask {
@@ -90,8 +96,12 @@ pub struct LaneTask {
     gap: Option<(i64, Instant)>,
     /// Retries in memory.
     retries: VecDeque<Job>,
+    /// Whether first attempts are being read, and whether any came meanwhile that had to be left to the database.
+    reading: Option<Missed>,
     /// When the database may hold retries that are due.
     retry_at: Option<Instant>,
+    /// Whether retries are being read.
+    reading_retries: bool,
     retry_turn: bool,
     running: JoinSet<Done>,
     in_flight: usize,
@@ -129,6 +139,8 @@ impl LaneTask {
             behind: held.behind,
             gap: None,
             retries: VecDeque::new(),
+            reading: None,
+            reading_retries: false,
             retry_at: Some(now),
             retry_turn: false,
             running: JoinSet::new(),
@@ -187,6 +199,9 @@ impl LaneTask {
                     }
                     if self.behind || job.facts.number != expected || self.first.len() >= IN_MEMORY {
                         self.behind = true;
+                        if let Some(missed) = &mut self.reading {
+                            missed.0 = true;
+                        }
                     } else {
                         self.busy.insert(job.facts.number);
                         self.first.push_back(job);
@@ -243,8 +258,8 @@ impl LaneTask {
         }
         loop {
             let waiting = !self.first.is_empty() || !self.retries.is_empty();
-            let reading = self.behind || self.retry_at.is_some_and(|at| at <= now);
-            if !self.may_send() || !(waiting || reading) {
+            let unread = self.behind && self.reading.is_none() || self.retry_at.is_some_and(|at| at <= now);
+            if !self.may_send() || !(waiting || unread) {
                 return Ok(());
             }
             let Some(settings) = self.settings().await? else { return Ok(()) };
@@ -253,12 +268,15 @@ impl LaneTask {
                 self.retries.clear();
                 return Ok(());
             }
+            self.read_ahead();
+            if self.first.is_empty() && self.retries.is_empty() {
+                return Ok(());
+            }
             let probing = self.failures >= self.shared.settings.breaker_failures.max(1);
             let room = if probing { 1 } else { settings.max_in_flight };
             if self.in_flight >= room {
                 return Ok(());
             }
-            self.read_ahead().await?;
             let take_retry = !self.retries.is_empty() && (self.retry_turn || self.first.is_empty());
             self.retry_turn = !take_retry;
             let job = if take_retry { self.retries.pop_front() } else { self.first.pop_front() };
@@ -274,34 +292,59 @@ impl LaneTask {
         }
     }
 
-    /// Reads from the database what memory lacks.
-    async fn read_ahead(&mut self) -> Result<(), queue::Error> {
-        let shared = Arc::clone(&self.shared);
-        if self.first.is_empty() && self.behind {
-            let wanted = Wanted::First { from: self.next };
-            let jobs = queue::read_jobs(&shared.database, &shared.data_keys, self.key, wanted, READ).await?;
-            self.behind = jobs.len() as i64 == READ;
-            for job in jobs {
-                if self.busy.insert(job.facts.number) {
-                    self.first.push_back(job);
-                }
-            }
+    /// Has what memory lacks read from the database, while what it has is being sent.
+    fn read_ahead(&mut self) {
+        if self.behind && self.reading.is_none() && self.first.len() < READ as usize {
+            self.reading = Some(Missed::default());
+            self.read(Wanted::First { from: self.newest() + 1 });
         }
         let due = self.retry_at.is_some_and(|at| at <= Instant::now());
-        if self.retries.is_empty() && due {
+        if due && !self.reading_retries && self.retries.is_empty() {
             self.retry_at = None;
-            let jobs = queue::read_jobs(&shared.database, &shared.data_keys, self.key, Wanted::Retries, READ)
-                .await?;
-            if jobs.len() as i64 == READ {
-                self.retry_at = Some(Instant::now());
-            }
-            for job in jobs {
-                if self.busy.insert(job.facts.number) {
-                    self.retries.push_back(job);
+            self.reading_retries = true;
+            self.read(Wanted::Retries);
+        }
+    }
+
+    fn read(&mut self, wanted: Wanted) {
+        let (shared, key) = (Arc::clone(&self.shared), self.key);
+        self.running.spawn(async move {
+            let jobs = queue::read_jobs(&shared.database, &shared.data_keys, key, wanted, READ).await;
+            Done::Read { retries: matches!(wanted, Wanted::Retries), jobs }
+        });
+    }
+
+    /// Takes what was read.
+    fn has_read(&mut self, retries: bool, jobs: Result<Vec<Job>, queue::Error>) {
+        let missed = if retries {
+            self.reading_retries = false;
+            false
+        } else {
+            self.reading.take().is_some_and(|missed| missed.0)
+        };
+        let jobs = match jobs {
+            Ok(jobs) => jobs,
+            Err(e) => {
+                tracing::warn!(destination = %self.key.destination, error = %e, "a lane waits");
+                let again = Instant::now() + Duration::from_millis(500);
+                self.paused_until = Some(again);
+                if retries {
+                    self.retry_at = Some(self.retry_at.map_or(again, |at| at.min(again)));
                 }
+                return;
+            }
+        };
+        let full = jobs.len() as i64 == READ;
+        if !retries {
+            self.behind = full || missed;
+        } else if full {
+            self.retry_at = Some(Instant::now());
+        }
+        for job in jobs {
+            if self.busy.insert(job.facts.number) {
+                if retries { self.retries.push_back(job) } else { self.first.push_back(job) }
             }
         }
-        Ok(())
     }
 
     async fn settings(&mut self) -> Result<Option<Arc<Settings>>, queue::Error> {
@@ -329,6 +372,7 @@ impl LaneTask {
                     self.report_progress().await;
                 }
             }
+            Done::Read { retries, jobs } => self.has_read(retries, jobs),
             Done::Sent { job, started_at, attempt, signatures } => {
                 self.in_flight -= 1;
                 self.record(job, started_at, attempt, signatures).await;

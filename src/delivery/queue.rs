@@ -340,8 +340,11 @@ async fn jobs(
     let mut jobs = Vec::new();
     for (ledger, rows) in by_ledger {
         let seqs: Vec<i64> = rows.iter().map(|r| r.seq).collect();
+        // One look-up each: with `= ANY` the planner, which takes a ledger for one row, reads all of it and filters.
         let entries: HashMap<i64, Arc<str>> = sqlx::query!(
-            "SELECT seq, entry FROM entries WHERE workspace_id = $1 AND ledger_id = $2 AND seq = ANY ($3)",
+            r#"SELECT e.seq AS "seq!", e.entry AS "entry!" FROM unnest($3::bigint[]) AS w (seq), LATERAL (
+                   SELECT seq, entry FROM entries
+                    WHERE workspace_id = $1 AND ledger_id = $2 AND seq = w.seq OFFSET 0) AS e"#,
             key.workspace.uuid(),
             ledger,
             &seqs
@@ -412,8 +415,11 @@ pub async fn read_openings(
     seqs: &[i64],
 ) -> Result<HashMap<i64, Vec<Opening>>, crate::sealing::Error> {
     let rows = sqlx::query!(
-        "SELECT seq, name, sealed FROM openings
-          WHERE workspace_id = $1 AND ledger_id = $2 AND seq = ANY ($3) ORDER BY seq, name",
+        r#"SELECT o.seq AS "seq!", o.name AS "name!", o.sealed AS "sealed!"
+             FROM unnest($3::bigint[]) AS w (seq), LATERAL (
+                   SELECT seq, name, sealed FROM openings
+                    WHERE workspace_id = $1 AND ledger_id = $2 AND seq = w.seq OFFSET 0) AS o
+            ORDER BY o.seq, o.name"#,
         workspace.uuid(),
         ledger.uuid(),
         seqs

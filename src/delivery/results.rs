@@ -154,9 +154,13 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
     let by_checkpoint: Vec<Option<&[u8]>> =
         outcomes.iter().map(|o| o.signatures.as_ref().map(|s| &s.checkpoint[..])).collect();
     // An outcome under an older fence is refused: another node has taken the lane, and sends it (again) itself.
+    // Durable a moment after the answer: what a crash of the server takes with it is attempted again, as it is when
+    // this node crashes before it comes here. So outcomes never stand in the way of an append's own flush.
     sqlx::query!(
-        "WITH r AS (
-             SELECT u.* FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
+        "WITH soon AS MATERIALIZED (
+             SELECT set_config('synchronous_commit', 'off', true)
+         ), r AS MATERIALIZED (
+             SELECT u.* FROM soon, unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
                                     $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::text[],
                                     $12::timestamptz[], $13::bytea[], $14::bytea[])
                     AS u (workspace_id, destination_id, fence, number, attempt, started_at, duration_us, status,
@@ -213,8 +217,10 @@ async fn write_progress(
     let through: Vec<i64> = progress.iter().map(|p| p.sent_through).collect();
     let failing: Vec<Option<OffsetDateTime>> = progress.iter().map(|p| p.failing_since).collect();
     let rows = sqlx::query!(
-        r#"WITH w AS (
-               SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+        r#"WITH soon AS MATERIALIZED (
+               SELECT set_config('synchronous_commit', 'off', true)
+           ), w AS (
+               SELECT u.* FROM soon, unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[])
                    AS u (workspace_id, destination_id, fence, sent_through, failing_since)
            ), free AS (
                SELECT l.workspace_id, l.destination_id FROM lanes l JOIN w USING (workspace_id, destination_id)
@@ -225,7 +231,8 @@ async fn write_progress(
                       failing_since = w.failing_since,
                       next_retry_at = (SELECT min(d.next_attempt_at) FROM deliveries d
                                         WHERE d.workspace_id = l.workspace_id
-                                          AND d.destination_id = l.destination_id AND d.state = 'retry')
+                                          AND d.destination_id = l.destination_id
+                                          AND d.next_attempt_at IS NOT NULL AND d.state = 'retry')
                  FROM w JOIN free USING (workspace_id, destination_id)
                 WHERE l.workspace_id = w.workspace_id AND l.destination_id = w.destination_id
                   AND l.holder = $1 AND l.fence = w.fence

@@ -14,6 +14,7 @@
 //! the batch's own (its nonce is random), and it was written before.
 
 use super::batch::{self, Batch, Head, Recorded};
+use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
@@ -35,6 +36,8 @@ use tokio::sync::{mpsc, oneshot};
 const MAX_BATCH: usize = 1000;
 /// Most bytes in a batch, entries and openings together.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// From how many requests on the next batch is built while one is on its way: fewer wait for more to come.
+const AHEAD: usize = 256;
 /// Requests that may queue at a workspace's committer; more wait at its door.
 const QUEUE: usize = 4096;
 /// How long a batch is tried while the database does not answer, before its requests are refused.
@@ -112,6 +115,8 @@ struct Shared {
     /// The node that sends; a command sends nothing and takes no lanes.
     node: Option<NodeId>,
     outbox: Outbox,
+    /// What batches are sent on.
+    connections: Connections,
     /// A committer's door by workspace. Locked for look-ups only.
     committers: Mutex<HashMap<WorkspaceId, mpsc::Sender<Request>>>,
     /// The newest head known by workspace; a hint, since the SQL function compares. Locked for look-ups only.
@@ -128,7 +133,10 @@ impl Writer {
         node: Option<NodeId>,
         outbox: Outbox,
     ) -> Self {
+        let most = database.service.options().get_max_connections().div_ceil(2).max(2);
+        let connections = Connections::new((*database.service.connect_options()).clone(), most as usize);
         Self(Arc::new(Shared {
+            connections,
             database,
             keyring,
             data_keys,
@@ -229,45 +237,190 @@ impl Writer {
 }
 
 /// Takes what has gathered, commits it, answers; ends when nothing has come for a while.
+///
+/// While a batch is on its way, the next is built on the head that it will leave, if enough has gathered to make that
+/// worth a thread. Where the first is then not written, the second is not either: it goes back to the queue.
 async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mpsc::Receiver<Request>) {
     let mut gathered = Vec::new();
+    let mut ahead: Option<Building> = None;
     loop {
-        let taken = tokio::time::timeout(IDLE, requests.recv_many(&mut gathered, MAX_BATCH)).await;
-        match taken {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(_) => {
-                // Whoever got the door before this finds it closed and makes another; what is in it is still done.
-                requests.close();
-                continue;
+        if gathered.is_empty() && ahead.is_none() {
+            match tokio::time::timeout(IDLE, requests.recv_many(&mut gathered, MAX_BATCH)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => {
+                    // Whoever got the door before this finds it closed and makes another; what is in it is still
+                    // done.
+                    requests.close();
+                    continue;
+                }
             }
         }
-        while !gathered.is_empty() {
-            let mut bytes = 0;
-            let mut keys = std::collections::HashSet::new();
-            let fits = gathered
-                .iter()
-                .take_while(|r| {
-                    bytes += r.draft.weight();
-                    // One key twice in a batch: the second waits for the next, and finds the first's answer.
-                    let fresh =
-                        r.draft.idempotency.as_ref().is_none_or(|k| keys.insert((k.source, k.key.clone())));
-                    fresh && bytes <= MAX_BATCH_BYTES.max(r.draft.weight())
-                })
-                .count()
-                .max(1);
-            let batch: Vec<Request> = gathered.drain(..fits).collect();
-            commit(&writer, workspace, batch).await;
+        // The batch is what has come by the time that it can be sent. Who was answered with the last one asks again
+        // right now: the first of them must not go alone.
+        let lent = writer.0.connections.lend().await;
+        tokio::task::yield_now().await;
+        while gathered.len() < MAX_BATCH {
+            let Ok(request) = requests.try_recv() else { break };
+            gathered.push(request);
+        }
+        let ready = match ahead.take() {
+            Some(building) => building.done().await,
+            None => prepare(&writer, workspace, take(&mut gathered)).await,
+        };
+        let mut lent = match (lent, &ready) {
+            (Ok(lent), Ok(_)) => lent,
+            // Whatever it is, it is met again there.
+            _ => {
+                commit(&writer, workspace, ready.map_or_else(|r| r, |ready| ready.requests), None).await;
+                continue;
+            }
+        };
+        let Ok(ready) = ready else { continue };
+        let keys = ready.keys();
+        let written = {
+            let node = writer.0.node;
+            let writing = write(lent.connection(), &ready.batch, &keys, &ready.ring, node);
+            tokio::pin!(writing);
+            loop {
+                let room = MAX_BATCH.saturating_sub(gathered.len());
+                tokio::select! {
+                    biased;
+                    written = &mut writing => break written,
+                    came = requests.recv_many(&mut gathered, room), if room > 0 && !requests.is_closed() => {
+                        if came > 0 && ahead.is_none() && gathered.len() >= AHEAD {
+                            ahead = Building::start(&writer, &ready.batch.after, &mut gathered).await;
+                        }
+                    }
+                }
+            }
+        };
+        match written {
+            Ok(lanes) => {
+                lent.give_back();
+                let Ready { requests, batch, ring } = ready;
+                writer.remember(batch.after.clone());
+                let recorded = batch.entries.clone();
+                writer.0.outbox.hand_over(Handoff { batch, lanes, ring });
+                let answer = async move {
+                    for (request, recorded) in requests.into_iter().zip(recorded) {
+                        // The sender may have gone; the entry stays.
+                        let _ = request.reply.send(Ok(recorded));
+                    }
+                };
+                if ahead.is_some() {
+                    // The next batch leaves before the last one's callers are woken.
+                    tokio::spawn(answer);
+                } else {
+                    answer.await;
+                }
+            }
+            Err(e) => {
+                // Refused by the server, the connection is as good as before; otherwise it is closed.
+                if matches!(e, sqlx::Error::Database(_)) {
+                    lent.give_back();
+                } else {
+                    drop(lent);
+                }
+                writer.forget(workspace);
+                if let Some(building) = ahead.take() {
+                    let back = building.done().await.map_or_else(|r| r, |ready| ready.requests);
+                    gathered.splice(0..0, back);
+                }
+                let Ready { requests, batch, ring } = ready;
+                let sent = matches!(Trouble::from(e), Trouble::Lost(_)).then_some((batch, ring));
+                commit(&writer, workspace, requests, sent).await;
+            }
         }
     }
 }
 
+/// Takes from the front of `gathered` what fits one batch.
+fn take(gathered: &mut Vec<Request>) -> Vec<Request> {
+    let mut bytes = 0;
+    let mut keys = std::collections::HashSet::new();
+    let fits = gathered
+        .iter()
+        .take(MAX_BATCH)
+        .take_while(|r| {
+            bytes += r.draft.weight();
+            // One key twice in a batch: the second waits for the next, and finds the first's answer.
+            let fresh = r.draft.idempotency.as_ref().is_none_or(|k| keys.insert((k.source, k.key.clone())));
+            fresh && bytes <= MAX_BATCH_BYTES.max(r.draft.weight())
+        })
+        .count()
+        .max(1);
+    gathered.drain(..fits.min(gathered.len())).collect()
+}
+
+/// A batch that can be sent, and who waits for it.
+struct Ready {
+    requests: Vec<Request>,
+    batch: Batch,
+    ring: Arc<Snapshot>,
+}
+
+impl Ready {
+    fn new(
+        requests: Vec<Request>,
+        head: &Head,
+        data_key: &DataKey,
+        ring: Arc<Snapshot>,
+    ) -> Result<Self, Vec<Request>> {
+        let drafts: Vec<&Draft> = requests.iter().map(|r| &r.draft).collect();
+        match batch::build(head, &drafts, data_key, unix_micros()) {
+            Ok(batch) => Ok(Self { requests, batch, ring }),
+            Err(_) => Err(requests),
+        }
+    }
+
+    fn keys(&self) -> Vec<(usize, &IdempotencyKey)> {
+        keys_of(&self.requests)
+    }
+}
+
+fn keys_of(requests: &[Request]) -> Vec<(usize, &IdempotencyKey)> {
+    requests.iter().enumerate().filter_map(|(i, r)| Some((i, r.draft.idempotency.as_ref()?))).collect()
+}
+
+/// Builds a batch on the head that is known; gives the requests back where that fails.
+async fn prepare(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    requests: Vec<Request>,
+) -> Result<Ready, Vec<Request>> {
+    let (Ok(head), Ok(key)) = (writer.head(workspace).await, writer.0.data_keys.get(workspace).await) else {
+        return Err(requests);
+    };
+    Ready::new(requests, &head, &key, writer.0.keyring.current())
+}
+
+/// A batch that is being built on another thread.
+struct Building(tokio::task::JoinHandle<Result<Ready, Vec<Request>>>);
+
+impl Building {
+    async fn start(writer: &Writer, head: &Head, gathered: &mut Vec<Request>) -> Option<Self> {
+        let key = writer.0.data_keys.get(head.workspace).await.ok()?;
+        let (head, ring, requests) = (head.clone(), writer.0.keyring.current(), take(gathered));
+        Some(Self(tokio::task::spawn_blocking(move || Ready::new(requests, &head, &key, ring))))
+    }
+
+    async fn done(self) -> Result<Ready, Vec<Request>> {
+        // Who waits for what a panic took with it hears that the node is stopping.
+        self.0.await.unwrap_or_else(|_| Err(Vec::new()))
+    }
+}
+
 /// Commits one batch and answers each of its requests. A bad one never fails the others.
-async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Request>) {
+/// `sent` is what was built of them, and perhaps written: it is sent again unchanged until that is known.
+async fn commit(
+    writer: &Writer,
+    workspace: WorkspaceId,
+    mut requests: Vec<Request>,
+    mut sent: Option<(Batch, Arc<Snapshot>)>,
+) {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(5);
-    // Built, and perhaps written: sent again unchanged until that is known.
-    let mut sent: Option<(Batch, Arc<Snapshot>)> = None;
     while !requests.is_empty() {
         let outcome = attempt(writer, workspace, &requests, &mut sent).await;
         match outcome {
@@ -316,7 +469,7 @@ async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Reque
                 // One of several is at fault: alone, each gets its own answer.
                 if requests.len() > 1 {
                     for request in requests {
-                        Box::pin(commit(writer, workspace, vec![request])).await;
+                        Box::pin(commit(writer, workspace, vec![request], None)).await;
                     }
                 } else {
                     refuse(requests, &e);
@@ -407,22 +560,22 @@ async fn attempt(
             Err(sealing::Error::Sql(e)) => return Err(e.into()),
             Err(e) => return Err(Trouble::Refused(e.into())),
         };
-        let drafts: Vec<Draft> = requests.iter().map(|r| r.draft.clone()).collect();
+        let drafts: Vec<&Draft> = requests.iter().map(|r| &r.draft).collect();
         let batch = batch::build(&head, &drafts, &key, unix_micros())
             .map_err(|e| Trouble::Refused(sealing::Error::Seal(e).into()))?;
         *sent = Some((batch, writer.0.keyring.current()));
     }
     let Some((batch, ring)) = sent.as_ref() else { return Err(Trouble::Moved) };
-    let keys: Vec<(usize, &IdempotencyKey)> =
-        requests.iter().enumerate().filter_map(|(i, r)| Some((i, r.draft.idempotency.as_ref()?))).collect();
-    let mut connection = writer.0.database.service.acquire().await?;
-    match write(&mut connection, batch, &keys, ring, writer.0.node).await {
+    let keys = keys_of(requests);
+    let mut lent = writer.0.connections.lend().await?;
+    match write(lent.connection(), batch, &keys, ring, writer.0.node).await {
         Ok(lanes) => {
+            lent.give_back();
             let (batch, ring) = sent.take().ok_or(Trouble::Moved)?;
             Ok(Written { batch, lanes, ring })
         }
         Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("SL004") => {
-            drop(connection);
+            lent.give_back();
             Err(Trouble::KeysTaken(read_taken(writer, workspace, &keys).await?))
         }
         Err(e) => Err(e.into()),

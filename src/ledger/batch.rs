@@ -13,6 +13,7 @@ use statusledger_keys::sealing::SealError;
 use statusledger_verify::Hash;
 use statusledger_verify::time::Timestamp;
 use statusledger_verify::tree::{Frontier, leaf_hash};
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 /// A ledger's head, and the destinations that an entry behind it goes to.
@@ -82,7 +83,12 @@ pub struct Batch {
 ///
 /// # Panics
 /// If the clock stands outside the years that a timestamp can say.
-pub fn build(head: &Head, drafts: &[Draft], data_key: &DataKey, now: i64) -> Result<Batch, SealError> {
+pub fn build<D: Borrow<Draft>>(
+    head: &Head,
+    drafts: &[D],
+    data_key: &DataKey,
+    now: i64,
+) -> Result<Batch, SealError> {
     let recorded_at = now.max(head.recorded_at);
     let timestamp =
         Timestamp::from_unix_micros(recorded_at).expect("the clock stands between the years 0 and 9999");
@@ -93,6 +99,7 @@ pub fn build(head: &Head, drafts: &[Draft], data_key: &DataKey, now: i64) -> Res
     let mut deliveries = Vec::new();
     let mut sealed = Vec::new();
     for (position, (draft, nonce)) in drafts.iter().zip(nonces.chunks(16)).enumerate() {
+        let draft = draft.borrow();
         let seq = head.frontier.size() + position as u64;
         let entry = format!(
             "{{\"data\":{},\"ledger\":\"{}\",\"nonce\":\"{}\",\"prev\":\"{}\",\"seq\":{seq},\"timestamp\":\"{timestamp}\",\"type\":\"{}\",\"v\":1}}",
@@ -121,7 +128,7 @@ pub fn build(head: &Head, drafts: &[Draft], data_key: &DataKey, now: i64) -> Res
     Ok(Batch {
         before: head.clone(),
         after: Head { leaf: prev, frontier, recorded_at, ..head.clone() },
-        openings: drafts.iter().map(|d| d.openings().into()).collect(),
+        openings: drafts.iter().map(|d| d.borrow().openings().into()).collect(),
         entries,
         sealed,
         nodes,

@@ -11,6 +11,7 @@
 pub mod append;
 pub mod batch;
 pub mod checkpoint;
+mod connections;
 pub mod draft;
 pub mod export;
 pub mod pages;

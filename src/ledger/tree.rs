@@ -238,8 +238,10 @@ impl Stored {
         let tiles: Vec<i64> = wanted.iter().map(|(_, tile)| *tile as i64).collect();
         let rows = sqlx::query!(
             r#"SELECT t.level AS "level!", t.tile AS "tile!", t.hashes AS "hashes!"
-                 FROM unnest($3::smallint[], $4::bigint[]) AS w (level, tile)
-                 JOIN tiles t ON t.workspace_id = $1 AND t.ledger_id = $2 AND t.level = w.level AND t.tile = w.tile"#,
+                 FROM unnest($3::smallint[], $4::bigint[]) AS w (level, tile), LATERAL (
+                       SELECT level, tile, hashes FROM tiles
+                        WHERE workspace_id = $1 AND ledger_id = $2 AND level = w.level AND tile = w.tile
+                       OFFSET 0) AS t"#,
             workspace.uuid(),
             ledger.uuid(),
             &levels,
