@@ -10,6 +10,7 @@ mod audit;
 mod cli;
 mod crash;
 mod delivery;
+mod documents;
 mod embedded;
 mod histories;
 mod http;
