@@ -9,6 +9,7 @@
 
 mod load;
 mod receiver;
+#[path = "../support/service.rs"]
 mod service;
 #[path = "../support/mod.rs"]
 mod support;

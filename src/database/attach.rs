@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use std::path::PathBuf;
 
 /// The database in the embedded cluster.
-const DATABASE: &str = "statusledger";
+pub const DATABASE: &str = "statusledger";
 /// Connections kept for whoever looks in from outside: `psql`, the commands.
 const SPARE_CONNECTIONS: u32 = 20;
 
@@ -50,7 +50,9 @@ pub async fn stop(cluster: Option<Cluster>) -> Result<()> {
     Ok(())
 }
 
-fn directory(settings: &Settings) -> PathBuf {
+/// Where the embedded cluster lies ([`embedded::Options::directory`]).
+#[must_use]
+pub fn directory(settings: &Settings) -> PathBuf {
     settings.data_dir.join("postgres")
 }
 

@@ -1,10 +1,14 @@
 //! The service under load: the real binary as a child, over its embedded cluster, spoken to over HTTP alone.
+// Each bench uses some of it.
+#![allow(dead_code)]
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use statusledger::id::{SourceId, WorkspaceId};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -23,7 +27,7 @@ pub struct Service {
     client: reqwest::Client,
     /// The pin it prints.
     pub pin: String,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// A workspace with an inbound source and a destination for what comes in there.
@@ -43,7 +47,11 @@ pub struct Line {
 impl Service {
     /// Starts `statusledger up` in a temporary directory; loopback and plain http are allowed to destinations.
     pub async fn start() -> Result<Self> {
-        let directory = crate::support::directory()?;
+        Self::start_in(crate::support::directory()?).await
+    }
+
+    /// The same in a directory that may hold an instance already.
+    pub async fn start_in(directory: TempDir) -> Result<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_statusledger"))
             .args(["up", "--port", "0", "--instance", "bench.localhost", "--data-dir"])
             .arg(directory.path())
@@ -81,7 +89,7 @@ impl Service {
             token,
             client: reqwest::Client::builder().no_proxy().build()?,
             pin: pin.context("it names its pin")?,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -89,6 +97,41 @@ impl Service {
     pub async fn keys(&self) -> Result<Vec<u8>> {
         let url = format!("http://{}/.well-known/statusledger-keys.json", self.address);
         Ok(self.client.get(url).send().await?.error_for_status()?.bytes().await?.to_vec())
+    }
+
+    /// Its data directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The answer to a GET.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        let url = format!("http://{}{path}", self.address);
+        let answer = self.client.get(url).bearer_auth(&self.token).send().await?;
+        let (status, body) = (answer.status(), answer.bytes().await?);
+        anyhow::ensure!(status.is_success(), "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
+        // A checkpoint is a note, not JSON.
+        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// Makes a workspace.
+    pub async fn workspace(&self, name: &str) -> Result<WorkspaceId> {
+        let made = self.post("/v1/workspaces", json!({ "name": name })).await?;
+        Ok(made["id"].as_str().context("a workspace has an id")?.parse()?)
+    }
+
+    /// Makes a source of events.
+    pub async fn source(&self, workspace: WorkspaceId) -> Result<SourceId> {
+        let wanted = json!({ "kind": "inbound", "name": "bench" });
+        let made = self.post(&format!("/v1/workspaces/{workspace}/sources"), wanted).await?;
+        Ok(made["id"].as_str().context("a source has an id")?.parse()?)
+    }
+
+    /// Resident memory of the service's own process (MiB), without its Postgres.
+    pub fn resident(&self) -> Option<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next())?;
+        Some(resident.parse::<f64>().ok()? / 1024.0)
     }
 
     async fn post(&self, path: &str, body: Value) -> Result<Value> {
@@ -149,7 +192,12 @@ impl Service {
     }
 
     /// Stops it as an operator does; its cluster stops with it.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
+        self.stop_keeping().await.map(drop)
+    }
+
+    /// The same, and leaves what it kept.
+    pub async fn stop_keeping(mut self) -> Result<TempDir> {
         if let Some(pid) = self.child.id() {
             kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         }
@@ -157,6 +205,6 @@ impl Service {
             .await
             .context("the service does not stop in time")??;
         anyhow::ensure!(status.success(), "the service ended with {status}");
-        Ok(())
+        Ok(self.directory)
     }
 }
