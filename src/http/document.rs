@@ -18,7 +18,9 @@ fn meaning(status: &str) -> &'static str {
         "304" => "It is what `If-None-Match` names",
         "400" => "The request cannot be read (`bad-request`)",
         "401" => "No valid credentials (`unauthorized`)",
-        "403" => "Not allowed (`scope`, `role`, `instance`, `session`, `csrf`, `passkey-required`), or not signed in",
+        "403" => {
+            "Not allowed (`scope`, `role`, `instance`, `session`, `csrf`, `passkey-required`), or not signed in"
+        }
         "404" => "There is no such thing, or none that you may know of (`not-found`)",
         "408" => "The body did not arrive in time (`too-slow`)",
         "409" => {

@@ -154,4 +154,15 @@ mod tests {
         assert_eq!(limits.check(one), Err(1));
         assert_eq!(limits.check(other), Ok(2));
     }
+
+    #[test]
+    fn however_many_ask_all_are_looked_at_seldom() {
+        let limits = RateLimits::new(&ApiSettings { requests_per_minute: 1, burst: 1 });
+        for _ in 0..=REMEMBERED + 1 {
+            assert_eq!(limits.check(uuid::Uuid::now_v7()), Ok(0));
+        }
+        // Nobody could be forgotten; the next look is when there are twice as many.
+        let look_at = limits.0.look_at.load(Ordering::Relaxed);
+        assert!(look_at >= 2 * REMEMBERED && limits.0.limiter.len() < look_at);
+    }
 }
