@@ -160,11 +160,17 @@ CREATE TABLE request_keys (
     caller       text NOT NULL,
     key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
     request_hash bytea NOT NULL CHECK (length(request_hash) = 32),
+    claim        uuid NOT NULL,
+    leased_until timestamptz NOT NULL,
+    carried_out  boolean NOT NULL DEFAULT false,
     status       smallint,
     answer       bytea,
     expires_at   timestamptz NOT NULL,
     PRIMARY KEY (workspace_id, caller, key)
 );
+COMMENT ON COLUMN request_keys.claim IS 'Of the request that holds the key: only that one can say that it is carried out.';
+COMMENT ON COLUMN request_keys.carried_out IS
+    'Set where the change itself is committed. Without a status and beyond leased_until: the answer is lost.';
 COMMENT ON COLUMN request_keys.answer IS 'Sealed under the workspace''s data key: it may show a new secret.';
 CREATE INDEX request_keys_expiry ON request_keys (expires_at);
 

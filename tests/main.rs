@@ -8,6 +8,7 @@ mod harness;
 mod api;
 mod audit;
 mod cli;
+mod conditions;
 mod crash;
 mod delivery;
 mod documents;

@@ -525,7 +525,7 @@ async fn another_sites_page_signs_nobody_in() {
         assert_eq!(answer.status, 403, "{header:?}");
         assert_eq!(victim.get("/sign-in/with/issuer").await.status, 403, "{header:?}");
         let answer = victim.json("POST", "/sign-in/passkey/challenge", &json!({})).await;
-        assert_eq!(answer.problem(403), "other_site", "{header:?}");
+        assert_eq!(answer.problem(403), "other-site", "{header:?}");
     }
     world.failed("other_site").await;
     // A form cannot send what the script sends.

@@ -4,7 +4,7 @@
 use super::caller::{Gate, Passage};
 use super::context::RequestContext;
 use super::denial::{Denial, Reason};
-use crate::http::problem;
+use crate::http::problem::{self, Kind};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -21,7 +21,7 @@ pub async fn note(State(gate): State<Gate>, mut request: Request, next: Next) ->
     if response.status() == StatusCode::FORBIDDEN
         && let (Some((actor, workspace)), Some(context)) = (passage.admitted(), context)
     {
-        let no_person = problem::kind_of(&response) == Some("session");
+        let no_person = problem::kind_of(&response) == Some(Kind::Session);
         let reason = if no_person { Reason::NotAPerson } else { Reason::Beyond };
         gate.denials.note(Denial { actor: Some(actor), workspace, route, reason, context });
     }

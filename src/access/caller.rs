@@ -7,14 +7,15 @@
 use super::context::{RequestContext, Surface};
 use super::denial::{Denial, Denials, Reason};
 use super::key::{self, ShownKey};
-use super::scope::{Acts, Needs, Permission, Permissions, Role};
+use super::scope::{Acts, Needs, Permission, Permissions, Role, needs};
 use super::secret::AccessSecret;
 use super::session::{self, SessionSettings, ShownSession};
 use crate::audit::{Act, Actor};
 use crate::database::Database;
 use crate::http::once::Once;
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::id::{KeyId, SessionId, UserId, WorkspaceId};
+use crate::ledger::terms::{self, Condition, Terms, Version};
 use axum::extract::{FromRef, FromRequestParts, MatchedPath, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -117,9 +118,19 @@ impl Passage {
     }
 }
 
-/// A request that we make for a caller ourselves: its refusal is not noted, that of the caller's own request is.
-#[derive(Clone, Copy, Debug)]
-pub struct Unnoted;
+/// A request that we make for a caller ourselves, to compare what it shows: its refusal is not noted, that of the caller's
+/// own request is. The door leaves here how far the acts of the ledger had come before anything was read, in which the
+/// caller's own request will be recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Comparing(Arc<OnceLock<(WorkspaceId, Version)>>);
+
+impl Comparing {
+    /// That the ledger has come no further than it had; nothing that could hold where nobody was let in.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        Condition::new(self.0.get().copied())
+    }
+}
 
 /// Proof that the caller may do what `P` says, in the workspace that the path names (or, where it names none, in the
 /// instance).
@@ -129,7 +140,48 @@ pub struct Access<P> {
     pub caller: Caller,
     /// From where.
     pub context: RequestContext,
+    /// What the request asks of the transaction that carries it out.
+    terms: Terms,
     permission: PhantomData<fn() -> P>,
+}
+
+/// Proof that somebody who is signed in asks, for themselves. Keys are refused, before a body is read.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who.
+    pub user: UserId,
+    /// In which session.
+    pub session: SessionId,
+    /// Whether it began with a passkey.
+    pub passkey: bool,
+    access: Access<needs::OneSelf>,
+}
+
+impl Person {
+    /// What they do now, to be put on the record with it.
+    #[must_use]
+    pub fn act(&self) -> Act {
+        let Access { context, terms, .. } = &self.access;
+        Act::new(Actor::User(self.user), Surface::Dashboard, context.clone()).on(terms.clone())
+    }
+}
+
+impl<S> FromRequestParts<S> for Person
+where
+    S: Send + Sync,
+    Gate: FromRef<S>,
+{
+    type Rejection = Response;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let access = Access::<needs::OneSelf>::from_request_parts(parts, state).await?;
+        match access.caller {
+            Caller::Session { user, session, passkey, .. } => Ok(Self { user, session, passkey, access }),
+            Caller::Key { .. } => {
+                let words = "This is for people who are signed in, not for keys.";
+                Err(Problem::forbidden(Kind::Session, words).into_response())
+            }
+        }
+    }
 }
 
 impl<P: Acts> Access<P> {
@@ -140,7 +192,7 @@ impl<P: Acts> Access<P> {
             Caller::Key { .. } => self.context.surface_of_key(),
             Caller::Session { .. } => Surface::Dashboard,
         };
-        Act::new(self.caller.actor(), surface, self.context.clone())
+        Act::new(self.caller.actor(), surface, self.context.clone()).on(self.terms.clone())
     }
 }
 
@@ -197,7 +249,7 @@ impl Gate {
                 let reads = parts.method.is_safe();
                 if !reads && !session::csrf_holds(&self.secret, &shown, &parts.headers, &self.sessions) {
                     let problem = Problem::forbidden(
-                        "csrf",
+                        Kind::Csrf,
                         "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
                     );
                     return Err((None, Reason::Csrf, problem));
@@ -217,7 +269,7 @@ impl Gate {
         if !grants.has(permission) {
             let known = Caller::Key { id: shown.id, workspace: self.instance, instance: false, grants };
             let problem = Problem::forbidden(
-                "scope",
+                Kind::Scope,
                 format!("The key's scopes ({}) do not grant this.", shown.scopes),
             );
             return Err((Some(known), Reason::Scope, problem));
@@ -251,7 +303,7 @@ impl Gate {
                 Some(asked) => return Err((Some(caller), Reason::OtherWorkspace, no_workspace(asked))),
                 None if permission == Permission::Instance => {
                     let problem =
-                        Problem::forbidden("instance", "The key is one workspace's, not the instance's.");
+                        Problem::forbidden(Kind::Instance, "The key is one workspace's, not the instance's.");
                     return Err((Some(caller), Reason::NotOfTheInstance, problem));
                 }
                 None => {}
@@ -315,13 +367,14 @@ impl Gate {
         }
         if !grants.has(permission) {
             let held = role.map_or("none", Role::name);
-            let problem = Problem::forbidden("role", format!("Your role here ({held}) does not grant this."));
+            let problem =
+                Problem::forbidden(Kind::Role, format!("Your role here ({held}) does not grant this."));
             return Err((Some(caller), Reason::Role, problem));
         }
         let powerful = matches!(role, Some(Role::Owner | Role::Admin));
         if row.passkey_required && powerful && !passkey {
             let problem = Problem::forbidden(
-                "passkey-required",
+                Kind::PasskeyRequired,
                 "This workspace asks its owners and administrators to sign in with a passkey.",
             );
             return Err((Some(caller), Reason::PasskeyRequired, problem));
@@ -370,13 +423,22 @@ where
                     // Set once: a handler has one door.
                     let _ = passage.0.set((caller.actor(), about));
                 }
-                if let Some(once) = parts.extensions.get::<Once>() {
-                    once.claim(asked.unwrap_or(gate.instance), caller.actor()).await?;
+                let about = asked.unwrap_or(gate.instance);
+                if let Some(Comparing(before)) = parts.extensions.get() {
+                    let version = terms::version(&gate.database, about).await;
+                    if let Some(version) = version.map_err(|e| Problem::from(e).into_response())? {
+                        let _ = before.set((about, version));
+                    }
                 }
-                Ok(Self { caller, context, permission: PhantomData })
+                let condition = parts.extensions.get::<Condition>().cloned();
+                let claim = match parts.extensions.get::<Once>() {
+                    Some(once) => Some(once.claim(about, caller.actor()).await?),
+                    None => None,
+                };
+                Ok(Self { caller, context, terms: Terms { condition, claim }, permission: PhantomData })
             }
             Err((caller, reason, problem)) => {
-                if parts.extensions.get::<Unnoted>().is_some() {
+                if parts.extensions.get::<Comparing>().is_some() {
                     return Err(problem.into_response());
                 }
                 let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);

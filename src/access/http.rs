@@ -1,16 +1,17 @@
 //! `/v1/workspaces/{workspace}/keys`, `…/members`, `…/invitations`, and `/v1/session`.
 
-use super::caller::{Access, Caller, Gate};
+use super::caller::{Access, Caller, Gate, Person};
 use super::keys::{self, NewKey};
 use super::people::{self, Profile};
 use super::scope::{Role, Scope, Scopes, needs};
 use super::{members, session};
-use crate::audit::{Act, Action, Actor};
+use crate::audit::{Act, Action};
 use crate::database::Database;
 use crate::http::App;
+use crate::http::etag;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::id::{InvitationId, KeyId, SessionId, UserId, WorkspaceId};
 use crate::ledger::Writer;
 use crate::sealing::DataKeys;
@@ -55,6 +56,19 @@ pub struct ApiKey {
     #[serde(with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
     /// When it was ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    revoked_at: Option<OffsetDateTime>,
+}
+
+/// What of a key its tag is made of. Its use moves the rest.
+#[derive(Debug, Serialize)]
+struct Configuration<'a> {
+    id: KeyId,
+    name: &'a str,
+    scopes: &'a [String],
+    instance: bool,
+    #[serde(with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
     revoked_at: Option<OffsetDateTime>,
 }
@@ -286,7 +300,7 @@ impl From<members::Error> for Problem {
             Error::Missing(_) | Error::NoInvitation => Self::not_found(e.to_string()),
             Error::LastOwner | Error::Member => Self::conflict(e.to_string()),
             Error::Email => Self::invalid(e.to_string()),
-            Error::TooMuch => Self::forbidden("role", e.to_string()),
+            Error::TooMuch => Self::forbidden(Kind::Role, e.to_string()),
             Error::Sql(e) => e.into(),
             Error::Sealing(e) => e.into(),
             Error::Append(e) => e.into(),
@@ -376,13 +390,18 @@ async fn list_keys(
 /// Shows an API key, without its text.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/keys/{key}", tag = "keys", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("key" = String, Path)),
-    responses((status = 200, body = ApiKey), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ApiKey,
+        headers(("ETag" = String, description = "A tag of its configuration, for `If-Match`: what moves by itself does not change it"))), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read_key(
     _: Access<needs::KeysRead>,
     State(database): State<Database>,
     InPath((workspace, id)): InPath<(WorkspaceId, KeyId)>,
-) -> Result<Json<ApiKey>, Problem> {
-    Ok(Json(one_key(&database, workspace, id).await?))
+) -> Result<Response, Problem> {
+    let key = one_key(&database, workspace, id).await?;
+    let ApiKey { name, scopes, instance, expires_at, revoked_at, .. } = &key;
+    let (instance, expires_at, revoked_at) = (*instance, *expires_at, *revoked_at);
+    let configuration = Configuration { id, name, scopes, instance, expires_at, revoked_at };
+    Ok(etag::configured(&key, &configuration))
 }
 
 /// Makes an API key. Its text is shown this once; only a hash is kept. A key grants no more than whoever makes it has.
@@ -401,13 +420,13 @@ async fn create_key(
 ) -> Result<(StatusCode, Json<CreatedApiKey>), Problem> {
     let scopes = Scopes::new(new.scopes).map_err(|e| Problem::invalid(e.to_string()))?;
     if !access.caller.grants().covers(scopes.grants()) {
-        return Err(Problem::forbidden("scope", "A key cannot be given more than whoever makes it has."));
+        return Err(Problem::forbidden(Kind::Scope, "A key cannot be given more than whoever makes it has."));
     }
     if new.instance {
         let reaches = matches!(access.caller, Caller::Key { instance: true, .. });
         if !reaches || workspace != gate.instance {
             return Err(Problem::forbidden(
-                "instance",
+                Kind::Instance,
                 "A key that reaches every workspace is made in the instance's own workspace, by one that does so too.",
             ));
         }
@@ -431,7 +450,7 @@ async fn check_reach(
     if covered && (reaches || !key.instance) {
         Ok(())
     } else {
-        Err(Problem::forbidden("scope", "The key has more than you have."))
+        Err(Problem::forbidden(Kind::Scope, "The key has more than you have."))
     }
 }
 
@@ -626,20 +645,6 @@ async fn withdraw_invitation(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Who is signed in; keys are refused.
-fn person(access: &Access<needs::OneSelf>) -> Result<(UserId, SessionId, bool), Problem> {
-    match access.caller {
-        Caller::Session { user, session, passkey, .. } => Ok((user, session, passkey)),
-        Caller::Key { .. } => {
-            Err(Problem::forbidden("session", "This is for people who are signed in, not for keys."))
-        }
-    }
-}
-
-fn act_of(access: &Access<needs::OneSelf>, user: UserId) -> Act {
-    Act::new(Actor::User(user), super::context::Surface::Dashboard, access.context.clone())
-}
-
 /// Accepts an invitation, for whoever is signed in.
 #[utoipa::path(post, path = "/v1/invitations/accept", tag = "session", security(("session" = [])), request_body = Acceptance,
     responses((status = 200, body = Joined),
@@ -647,12 +652,11 @@ fn act_of(access: &Access<needs::OneSelf>, user: UserId) -> Act {
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn accept_invitation(
-    access: Access<needs::OneSelf>,
+    person: Person,
     State(writer): State<Writer>,
     Body(acceptance): Body<Acceptance>,
 ) -> Result<Json<Joined>, Problem> {
-    let (user, _, _) = person(&access)?;
-    let (workspace, role) = members::accept(&writer, &act_of(&access, user), user, &acceptance.token).await?;
+    let (workspace, role) = members::accept(&writer, &person.act(), person.user, &acceptance.token).await?;
     Ok(Json(Joined { workspace, role }))
 }
 
@@ -660,12 +664,12 @@ async fn accept_invitation(
 #[utoipa::path(get, path = "/v1/session", tag = "session", security(("session" = [])),
     responses((status = 200, body = CurrentSession), (status = 403, body = Problem, content_type = "application/problem+json")))]
 async fn current_session(
-    access: Access<needs::OneSelf>,
+    person: Person,
     State(gate): State<Gate>,
     State(data_keys): State<DataKeys>,
     headers: HeaderMap,
 ) -> Result<Json<CurrentSession>, Problem> {
-    let (user, id, passkey) = person(&access)?;
+    let Person { user, session: id, passkey, .. } = person;
     let shown = session::cookie(&headers, &gate.sessions).and_then(|text| session::read(&gate.secret, text));
     let csrf_token =
         shown.map(|s| session::csrf_token(&gate.secret, &s)).ok_or_else(Problem::unauthorized)?;
@@ -711,12 +715,11 @@ async fn end(
 #[utoipa::path(delete, path = "/v1/session", tag = "session", security(("session" = [])),
     responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json")))]
 async fn sign_out(
-    access: Access<needs::OneSelf>,
+    person: Person,
     State(gate): State<Gate>,
     State(writer): State<Writer>,
 ) -> Result<Response, Problem> {
-    let (user, id, _) = person(&access)?;
-    end(&writer, &gate, &act_of(&access, user), user, id, Action::SignedOut).await?;
+    end(&writer, &gate, &person.act(), person.user, person.session, Action::SignedOut).await?;
     let cookie = session::set_cookie(&gate.sessions, None);
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
@@ -725,11 +728,11 @@ async fn sign_out(
 #[utoipa::path(get, path = "/v1/sessions", tag = "session", security(("session" = [])),
     responses((status = 200, body = Sessions), (status = 403, body = Problem, content_type = "application/problem+json")))]
 async fn list_sessions(
-    access: Access<needs::OneSelf>,
+    person: Person,
     State(gate): State<Gate>,
     State(data_keys): State<DataKeys>,
 ) -> Result<Json<Sessions>, Problem> {
-    let (user, current, _) = person(&access)?;
+    let Person { user, session: current, .. } = person;
     let data_key = data_keys.get(gate.instance).await?;
     let mut tx = session::person(&gate.database, user).await?;
     let rows = sqlx::query!(
@@ -767,12 +770,11 @@ async fn list_sessions(
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn end_session(
-    access: Access<needs::OneSelf>,
+    person: Person,
     State(gate): State<Gate>,
     State(writer): State<Writer>,
     InPath(id): InPath<SessionId>,
 ) -> Result<StatusCode, Problem> {
-    let (user, _, _) = person(&access)?;
-    end(&writer, &gate, &act_of(&access, user), user, id, Action::SessionRevoked).await?;
+    end(&writer, &gate, &person.act(), person.user, id, Action::SessionRevoked).await?;
     Ok(StatusCode::NO_CONTENT)
 }

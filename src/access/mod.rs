@@ -21,7 +21,7 @@ pub mod session;
 pub mod sign_in;
 
 pub(crate) use caller::bearer;
-pub use caller::{Access, Caller, Gate};
+pub use caller::{Access, Caller, Gate, Person};
 pub use scope::needs;
 
 use base64::Engine;

@@ -11,6 +11,7 @@ pub mod startup;
 
 use crate::access::context::{RequestContext, Surface};
 use crate::id::{KeyId, SessionId, SourceId, UserId};
+use crate::ledger::terms::Terms;
 use crate::ledger::{Draft, draft};
 use statusledger_verify::json::{Object, Value};
 use std::fmt;
@@ -194,6 +195,7 @@ pub struct Act {
     actor: Actor,
     surface: Surface,
     context: RequestContext,
+    terms: Terms,
 }
 
 /// How an audit entry is found.
@@ -210,10 +212,17 @@ pub struct Found {
 }
 
 impl Act {
-    /// Of its parts.
+    /// Of its parts, on no terms.
     #[must_use]
     pub const fn new(actor: Actor, surface: Surface, context: RequestContext) -> Self {
-        Self { actor, surface, context }
+        Self { actor, surface, context, terms: Terms { condition: None, claim: None } }
+    }
+
+    /// The same, on the terms of a request: whatever records it keeps them, or does not record it.
+    #[must_use]
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self
     }
 
     /// By the service itself.
@@ -238,6 +247,12 @@ impl Act {
     #[must_use]
     pub const fn context(&self) -> &RequestContext {
         &self.context
+    }
+
+    /// On what terms.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// The entry for something done.
@@ -367,7 +382,7 @@ impl Record<'_> {
             outcome: self.outcome.name(),
             targets: self.targets.into_iter().map(|(_, id)| id).collect(),
         };
-        Ok(Draft::sealing(self.action.kind(), data, sealed)?.audit(found))
+        Ok(Draft::sealing(self.action.kind(), data, sealed)?.audit(found).on(self.act.terms.clone()))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::access::{Access, needs};
 use crate::audit::Action;
 use crate::database::Database;
 use crate::http::App;
+use crate::http::etag;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
@@ -59,6 +60,34 @@ pub struct Destination {
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
+}
+
+/// What of a destination its tag is made of: what a change can change, and which it is. Deliveries move the rest.
+#[derive(Debug, Serialize)]
+struct Configuration<'a> {
+    id: DestinationId,
+    kind: &'a str,
+    name: &'a str,
+    url: &'a str,
+    filter: &'a Filter,
+    openings: bool,
+    max_in_flight: i32,
+    enabled: bool,
+}
+
+impl Destination {
+    fn configuration(&self) -> Configuration<'_> {
+        Configuration {
+            id: self.id,
+            kind: &self.kind,
+            name: &self.name,
+            url: &self.url,
+            filter: &self.filter,
+            openings: self.openings,
+            max_in_flight: self.max_in_flight,
+            enabled: self.disabled_at.is_none(),
+        }
+    }
 }
 
 /// A list.
@@ -333,13 +362,15 @@ async fn create(
 /// Shows a destination.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
-    responses((status = 200, body = Destination), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Destination,
+        headers(("ETag" = String, description = "A tag of its configuration, for `If-Match`: what moves by itself does not change it"))), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read(
     _: Access<needs::DestinationsRead>,
     State(database): State<Database>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
-) -> Result<Json<Destination>, Problem> {
-    Ok(Json(one(&database, workspace, id).await?))
+) -> Result<Response, Problem> {
+    let destination = one(&database, workspace, id).await?;
+    Ok(etag::configured(&destination, &destination.configuration()))
 }
 
 /// Changes a destination.

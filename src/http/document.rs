@@ -2,7 +2,7 @@
 //! carry, and examples. The handlers document what is their own.
 
 use super::once;
-use super::problem::KINDS;
+use super::problem::Kind;
 use serde_json::{Map, Value, json};
 
 /// An example of a schema, by its name.
@@ -18,17 +18,22 @@ fn meaning(status: &str) -> &'static str {
         "304" => "It is what `If-None-Match` names",
         "400" => "The request cannot be read (`bad-request`)",
         "401" => "No valid credentials (`unauthorized`)",
-        "403" => "Not allowed (`scope`, `role`, `instance`, `session`, `csrf`, `passkey-required`)",
+        "403" => {
+            "Not allowed (`scope`, `role`, `instance`, `session`, `csrf`, `passkey-required`), or not signed in"
+        }
         "404" => "There is no such thing, or none that you may know of (`not-found`)",
         "408" => "The body did not arrive in time (`too-slow`)",
-        "409" => "It collides with what is there (`conflict`), or is being carried out (`in-progress`)",
+        "409" => {
+            "It collides with what is there (`conflict`), is being carried out (`in-progress`), or was carried out and its \
+             answer is lost (`answer-lost`)"
+        }
         "412" => "It has changed since (`precondition-failed`)",
         "413" => "The body is too large (`too-large`)",
         "415" => "The body is not JSON (`unsupported-media-type`)",
         "422" => "It cannot be carried out (`invalid`)",
         "429" => "Too many requests (`too-many-requests`)",
         "303" => "Go on there",
-        "502" => "An identity provider did not answer, or not as it has to",
+        "502" => "An identity provider did not answer, or not as it has to (`provider-unavailable`)",
         "503" => "The service cannot answer now (`unavailable`)",
         _ => "",
     }
@@ -38,10 +43,16 @@ fn header(name: &str, description: &str, schema: &Value) -> Value {
     json!({ "name": name, "in": "header", "required": false, "description": description, "schema": schema })
 }
 
+/// Whether a GET has a tag of its own making: of its configuration, so that it is never 304.
+fn of_configuration(operation: &Value) -> bool {
+    operation["responses"]["200"]["headers"]["ETag"].is_object()
+}
+
 /// The headers that an operation of `/v1` may carry.
-fn headers(method: &str) -> Vec<Value> {
+fn headers(method: &str, operation: &Value) -> Vec<Value> {
     let tags = json!({ "type": "string", "maxLength": 1000 });
     match method {
+        "get" if of_configuration(operation) => Vec::new(),
         "get" => {
             vec![header("If-None-Match", "The `ETag` of what you have: 304 where it is still so", &tags)]
         }
@@ -83,7 +94,7 @@ fn refusals(method: &str, path: &str, operation: &Value) -> Vec<&'static str> {
         list.push("415");
     }
     match method {
-        "get" => list.push("304"),
+        "get" if !of_configuration(operation) => list.push("304"),
         "patch" | "put" | "delete" => list.push("412"),
         _ => {}
     }
@@ -95,12 +106,12 @@ fn problem(status: &str) -> Value {
     if status == "304" {
         return json!({ "description": description });
     }
-    let kind = KINDS.iter().find(|kind| kind.status.to_string() == status);
-    let name = kind.map_or("internal", |kind| kind.name);
+    let kind = Kind::ALL.iter().find(|kind| kind.status().to_string() == status);
+    let name = kind.map_or("internal", |kind| kind.name());
     let example = json!({
         "type": format!("/problems/{name}"),
         "title": "…",
-        "status": kind.map_or(500, |kind| kind.status),
+        "status": kind.map_or(500, |kind| kind.status()),
         "detail": "…",
         "instance": "urn:uuid:0199b1c4-0000-7000-8000-000000000001",
     });
@@ -162,7 +173,7 @@ fn complete_operation(method: &str, path: &str, operation: &mut Value, examples:
     }
     if api {
         let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-        parameters.extend(headers(method).into_iter().filter(|header| {
+        parameters.extend(headers(method, operation).into_iter().filter(|header| {
             header["name"].as_str().is_some_and(|name| !name.eq_ignore_ascii_case(once::HEADER))
                 || method == "post"
         }));
@@ -180,11 +191,12 @@ fn complete_operation(method: &str, path: &str, operation: &mut Value, examples:
     {
         operation.remove("requestBody");
     }
+    let own_tag = of_configuration(operation);
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         if response["description"].as_str().is_none_or(str::is_empty) {
             response["description"] = meaning(status).into();
         }
-        if api && method == "get" && status == "200" {
+        if api && method == "get" && status == "200" && !own_tag {
             response["headers"]["ETag"] = json!({
                 "description": "A strong tag, for `If-None-Match` and `If-Match`; not with streams",
                 "schema": { "type": "string" } });

@@ -1,33 +1,58 @@
 //! `ETag`, `If-None-Match` and `If-Match` (RFC 9110): what has not changed is not sent again, and what has is not
 //! overwritten unseen.
 //!
-//! The tag of what a GET shows is a hash of it, so it is strong, the same on every node, and needs no column. A change
-//! under `If-Match` is compared with what a GET of the same address by the same caller shows at that moment; on one node
-//! such changes of one address take their turns, so of two that were made of the same state one is refused.
+//! The tag of what a GET shows is a hash of it, so it is strong, the same on every node, and needs no column. Where part of
+//! an answer moves by itself (a destination's newest delivery), the tag is of the rest ([`configured`]): of what a change
+//! can be decided on. Such an answer is never 304.
+//!
+//! A change under `If-Match` is compared with what a GET of the same address by the same caller shows. Before that GET
+//! reads anything, the door notes how far the acts of the ledger have come ([`Comparing`]); the change carries it as a
+//! [`Condition`] into its own transaction, which under the head's lock looks whether they have come further, and if so is
+//! not committed. Then it is compared again. So nothing is overwritten unseen, whoever changes what over whichever node;
+//! and neither a lock nor a connection is held while it is compared or while a body arrives.
 
+use super::extract;
 use super::problem::Problem;
 use crate::access::Gate;
-use crate::access::caller::Unnoted;
+use crate::access::caller::Comparing;
 use crate::access::context::RequestContext;
-use axum::Router;
-use axum::body::{Body, HttpBody, to_bytes};
+use crate::ledger::terms::{Condition, Verdict};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Mutex;
 use tower::ServiceExt;
 
 /// The longest answer that is tagged.
 const LONGEST: usize = 64 << 20;
-/// Locks that changes under `If-Match` take by their address.
-const TURNS: usize = 64;
+/// How often a change is compared anew, where others keep changing something in the workspace, before it is refused.
+const TRIES: usize = 8;
+
+/// Of what an answer's tag is made, where it is not all of it.
+#[derive(Clone)]
+struct Configuration(Bytes);
+
+/// Answers with what is `shown`, whose tag is of its `configuration` alone: of what can be changed, and which it is. The
+/// rest moves by itself, so that a tag of all would fail whoever holds a change against it.
+pub fn configured(shown: &impl Serialize, configuration: &impl Serialize) -> Response {
+    match serde_json::to_vec(configuration) {
+        Ok(bytes) => {
+            let mut response = Json(shown).into_response();
+            response.extensions_mut().insert(Configuration(bytes.into()));
+            response
+        }
+        Err(e) => Problem::internal(e).into_response(),
+    }
+}
 
 /// The tags that a header lists.
 fn listed(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
@@ -58,7 +83,8 @@ async fn tagged(response: Response) -> Response {
         Ok(bytes) => bytes,
         Err(e) => return Problem::internal(e).into_response(),
     };
-    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&bytes)[..16]));
+    let of = parts.extensions.get().map_or(&bytes, |Configuration(configuration)| configuration);
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(of)[..16]));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         parts.headers.insert(header::ETAG, tag);
     }
@@ -73,7 +99,9 @@ pub async fn tag(request: Request, next: Next) -> Response {
     let has = listed(request.headers(), &header::IF_NONE_MATCH);
     let response = tagged(next.run(request).await).await;
     let tag = response.headers().get(header::ETAG).cloned();
-    let (Some(has), Some(tag)) = (has, tag) else { return response };
+    let (Some(has), Some(tag), None) = (has, tag, response.extensions().get::<Configuration>()) else {
+        return response;
+    };
     // Compared weakly, as RFC 9110 has it here.
     let same = has.iter().any(|h| h == "*" || h.strip_prefix("W/").unwrap_or(h).as_bytes() == tag.as_bytes());
     if same { (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response() } else { response }
@@ -84,8 +112,6 @@ pub async fn tag(request: Request, next: Next) -> Response {
 pub struct Conditions {
     /// The routes, as they are below whatever asks.
     routes: Arc<OnceLock<Router>>,
-    turns: Arc<[Mutex<()>; TURNS]>,
-    hash: RandomState,
     gate: Gate,
     /// Methods and paths of the routes that take a condition.
     takes: Arc<HashSet<String>>,
@@ -106,14 +132,7 @@ impl Conditions {
             let methods = methods.as_object().into_iter().flatten();
             methods.map(move |(method, _)| format!("{} {path}", method.to_uppercase()))
         });
-        let turns = std::array::from_fn(|_| Mutex::new(()));
-        Self {
-            routes: Arc::default(),
-            turns: Arc::new(turns),
-            hash: RandomState::new(),
-            gate,
-            takes: Arc::new(takes.collect()),
-        }
+        Self { routes: Arc::default(), gate, takes: Arc::new(takes.collect()) }
     }
 
     /// Says what the routes are, once.
@@ -121,24 +140,29 @@ impl Conditions {
         let _ = self.routes.set(routes);
     }
 
-    /// A GET of the address by the same caller.
-    fn reading(request: &Request) -> Option<Request> {
-        let mut get = Request::get(request.uri().clone()).body(Body::empty()).ok()?;
+    /// What a GET of the address by the same caller shows; none where there is nothing to ask.
+    async fn shown(&self, parts: &Parts, comparing: &Comparing) -> Option<Response> {
+        let mut get = Request::get(parts.uri.clone()).body(Body::empty()).ok()?;
         for name in [header::AUTHORIZATION, header::COOKIE] {
-            for value in request.headers().get_all(&name) {
+            for value in parts.headers.get_all(&name) {
                 get.headers_mut().append(name.clone(), value.clone());
             }
         }
-        get.extensions_mut().insert(request.extensions().get::<RequestContext>()?.clone());
-        get.extensions_mut().insert(Unnoted);
-        Some(get)
-    }
-
-    /// What it answers.
-    async fn shown(&self, get: Option<Request>) -> Option<Response> {
-        let Ok(response) = self.routes.get()?.clone().oneshot(get?).await;
+        get.extensions_mut().insert(parts.extensions.get::<RequestContext>()?.clone());
+        get.extensions_mut().insert(comparing.clone());
+        let Ok(response) = self.routes.get()?.clone().oneshot(get).await;
         Some(tagged(response).await)
     }
+}
+
+/// A request under `condition`, whose answer is known not to be of a change that did not ask.
+async fn run(next: &Next, mut request: Request, condition: &Condition) -> Response {
+    request.extensions_mut().insert(condition.clone());
+    let response = next.clone().run(request).await;
+    if response.status().is_success() && condition.verdict() == Verdict::Unasked {
+        return Problem::internal("a change under If-Match did not ask whether it holds").into_response();
+    }
+    response
 }
 
 /// Lets a change under `If-Match` through where nothing has changed since.
@@ -153,25 +177,62 @@ pub async fn if_match(State(conditions): State<Conditions>, request: Request, ne
     if conditions.gate.claims(request.headers()).is_none() {
         return next.run(request).await;
     }
-    let turn = conditions.hash.hash_one(request.uri().path()) as usize % TURNS;
-    let _turn = conditions.turns[turn].lock().await;
-    let Some(shown) = conditions.shown(Conditions::reading(&request)).await else {
-        return Problem::internal("a conditional request has nothing to be held against").into_response();
-    };
-    let tag = shown.headers().get(header::ETAG).cloned();
-    match (shown.status(), tag) {
-        (StatusCode::OK, Some(tag)) => {
-            if wanted.iter().any(|w| w == "*" || w.as_bytes() == tag.as_bytes()) {
-                next.run(request).await
-            } else {
-                Problem::precondition_failed("It has changed since you read it: read it again.")
-                    .into_response()
+    let (parts, body) = request.into_parts();
+    let (mut unread, mut read) = (Some(body), Bytes::new());
+    for _ in 0..TRIES {
+        let comparing = Comparing::default();
+        let Some(shown) = conditions.shown(&parts, &comparing).await else {
+            return Problem::internal("a conditional request has nothing to be held against").into_response();
+        };
+        let tag = shown.headers().get(header::ETAG).cloned();
+        match (shown.status(), tag) {
+            (StatusCode::OK, Some(tag)) => {
+                if !wanted.iter().any(|w| w == "*" || w.as_bytes() == tag.as_bytes()) {
+                    return Problem::precondition_failed("It has changed since you read it: read it again.")
+                        .into_response();
+                }
+            }
+            // What cannot be compared now is not changed.
+            (status, _) if status.is_server_error() => return shown,
+            (status, _) => {
+                let body = unread.take().unwrap_or_else(|| read.clone().into());
+                return not_compared(&next, Request::from_parts(parts, body), status).await;
             }
         }
-        (StatusCode::METHOD_NOT_ALLOWED, _) => {
+        // Not before: whoever may not even read it makes nobody wait for a body.
+        if let Some(body) = unread.take() {
+            match extract::whole(parts.clone(), body).await {
+                Ok(bytes) => read = bytes,
+                Err(problem) => return problem.into_response(),
+            }
+        }
+        let condition = comparing.condition();
+        let request = Request::from_parts(parts.clone(), read.clone().into());
+        let response = run(&next, request, &condition).await;
+        if condition.verdict() != Verdict::Broken {
+            return response;
+        }
+    }
+    Problem::precondition_failed("Others keep changing something in the workspace: read it again.")
+        .into_response()
+}
+
+/// Answers a change of something that the caller cannot read: they hear what keeps them from it, if anything does, and
+/// otherwise that it cannot be compared. Nothing is changed.
+async fn not_compared(next: &Next, request: Request, status: StatusCode) -> Response {
+    let never = Condition::new(None);
+    let response = run(next, request, &never).await;
+    match never.verdict() {
+        Verdict::Broken if status == StatusCode::FORBIDDEN => {
+            Problem::precondition_failed("You may change it and not read it: it cannot be compared.")
+                .into_response()
+        }
+        Verdict::Broken if status == StatusCode::METHOD_NOT_ALLOWED || status.is_success() => {
             Problem::precondition_failed("It has no ETag: it cannot be read by itself.").into_response()
         }
-        // Refused, missing: the change hears that itself.
-        _ => next.run(request).await,
+        Verdict::Broken => {
+            Problem::precondition_failed("It has changed since you read it: read it again.").into_response()
+        }
+        Verdict::Unasked | Verdict::Held => response,
     }
 }

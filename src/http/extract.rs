@@ -1,8 +1,10 @@
 //! Extractors that answer with problems.
 
 use super::problem::Problem;
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -16,6 +18,20 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// 408 where it does not arrive in time.
 pub async fn within<T>(reading: impl Future<Output = T>) -> Result<T, Problem> {
     tokio::time::timeout(BODY_WITHIN, reading).await.map_err(|_| Problem::too_slow())
+}
+
+/// Reads the whole body of a request, within the limit of its route.
+///
+/// # Errors
+/// Where it is too long, too slow, or breaks off.
+pub async fn whole(parts: Parts, body: axum::body::Body) -> Result<Bytes, Problem> {
+    match within(Bytes::from_request(Request::from_parts(parts, body), &())).await? {
+        Ok(bytes) => Ok(bytes),
+        Err(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(Problem::too_large("A body has at most 1 MiB."))
+        }
+        Err(e) => Err(Problem::bad_request(e.body_text())),
+    }
 }
 
 /// A JSON body.

@@ -21,9 +21,10 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Keys and sessions that are remembered before those are forgotten that have asked nothing lately.
+/// Keys and sessions that are remembered before those are forgotten that have asked nothing lately; more, where more have.
 const REMEMBERED: usize = 10_000;
 
 static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -39,6 +40,9 @@ pub struct RateLimits(Arc<Limits>);
 struct Limits {
     limiter: Limiter,
     clock: MonotonicClock,
+    /// How many are remembered until the next look at all of them: twice as many as the last one left, so that a look at
+    /// each costs a request little, however many ask.
+    look_at: AtomicUsize,
     /// What one request more needs to be allowed again.
     each: Duration,
     burst: u32,
@@ -71,14 +75,16 @@ impl RateLimits {
             .unwrap_or(HeaderValue::from_static(""));
         let clock = MonotonicClock;
         let limiter = RateLimiter::hashmap_with_clock(quota, clock.clone()).with_middleware();
-        Self(Arc::new(Limits { limiter, clock, each, burst: burst.get(), policy }))
+        let look_at = AtomicUsize::new(REMEMBERED);
+        Self(Arc::new(Limits { limiter, clock, look_at, each, burst: burst.get(), policy }))
     }
 
     /// Whether one more of `who` is allowed: how many more then are; or after how many seconds it will be.
     fn check(&self, who: uuid::Uuid) -> Result<u32, u64> {
-        let Limits { limiter, clock, .. } = &*self.0;
-        if limiter.len() > REMEMBERED {
+        let Limits { limiter, clock, look_at, .. } = &*self.0;
+        if limiter.len() > look_at.load(Ordering::Relaxed) {
             limiter.retain_recent();
+            look_at.store(REMEMBERED.max(2 * limiter.len()), Ordering::Relaxed);
         }
         match limiter.check_key(&who) {
             Ok(state) => Ok(state.remaining_burst_capacity()),
@@ -147,5 +153,16 @@ mod tests {
         assert_eq!([limits.check(one), limits.check(one), limits.check(one)], [Ok(2), Ok(1), Ok(0)]);
         assert_eq!(limits.check(one), Err(1));
         assert_eq!(limits.check(other), Ok(2));
+    }
+
+    #[test]
+    fn however_many_ask_all_are_looked_at_seldom() {
+        let limits = RateLimits::new(&ApiSettings { requests_per_minute: 1, burst: 1 });
+        for _ in 0..=REMEMBERED + 1 {
+            assert_eq!(limits.check(uuid::Uuid::now_v7()), Ok(0));
+        }
+        // Nobody could be forgotten; the next look is when there are twice as many.
+        let look_at = limits.0.look_at.load(Ordering::Relaxed);
+        assert!(look_at >= 2 * REMEMBERED && limits.0.limiter.len() < look_at);
     }
 }

@@ -3,6 +3,7 @@
 pub mod document;
 pub mod etag;
 pub mod extract;
+pub mod kind;
 pub mod limit;
 pub mod once;
 pub mod page;

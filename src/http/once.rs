@@ -3,35 +3,37 @@
 //!
 //! A key belongs to who sends it, in the workspace of the path (or the instance). It is claimed after the door and
 //! before the handler, so that nobody hears an answer who could not ask for it now. The claim is a row with a lease that
-//! is renewed while the request runs, in a task of its own that goes on when the client hangs up. Then the answer is
-//! sealed into the row: it may show a new secret. A node that dies in between renews no lease, and the key is free again
-//! within a minute: whether the first try had taken effect the client can only tell by looking. A failure of ours (5xx)
-//! frees the key at once.
+//! is renewed while the request runs, in a task of its own that goes on when the client hangs up. The change itself says
+//! in its transaction that the claim is carried out ([`Claim::carry_out`]), and is not committed where the claim is
+//! another's by now: so it is carried out once whoever dies when. Then the answer is sealed into the row: it may show a
+//! new secret.
+//!
+//! A node that dies before the change is committed leaves a lease that ends, and the key is free within a minute; a
+//! failure of ours (5xx) frees it at once. After the commit neither does: a repetition then hears that the request was
+//! carried out and that its answer is lost, and nothing is done again.
 
-use super::extract::within;
+use super::extract;
 use super::problem::{self, Problem};
 use crate::access::Gate;
 use crate::access::context::RequestContext;
 use crate::audit::Actor;
 use crate::database::Database;
 use crate::id::WorkspaceId;
+use crate::ledger::terms::{Claim, ClaimParts, KEPT_H, LEASE_S};
 use crate::sealing::{self, DataKeys};
-use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequest, Request, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use statusledger_keys::envelope::Cell;
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
-/// How long an answer is kept, in hours.
-const KEPT_H: i32 = 24;
-/// How long a claim holds that is not renewed, in seconds.
-const LEASE_S: i32 = 60;
-/// How often it is renewed.
+/// How often a claim's lease is renewed.
 const RENEWED_EVERY: Duration = Duration::from_secs(15);
 /// The longest answer that is kept.
 const LONGEST: usize = 4 << 20;
@@ -62,7 +64,7 @@ struct Parts {
     keeper: Keeper,
     key: String,
     hash: [u8; 32],
-    claim: OnceLock<(WorkspaceId, String)>,
+    claim: OnceLock<Claim>,
 }
 
 /// The key of a request.
@@ -91,13 +93,8 @@ pub async fn once(State(keeper): State<Keeper>, request: Request, next: Next) ->
     };
     let (parts, body) = request.into_parts();
     let again = parts.clone();
-    let read = within(Bytes::from_request(Request::from_parts(parts, body), &())).await;
-    let body = match read {
-        Ok(Ok(body)) => body,
-        Ok(Err(e)) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return Problem::too_large("A body has at most 1 MiB.").into_response();
-        }
-        Ok(Err(e)) => return Problem::bad_request(e.body_text()).into_response(),
+    let body = match extract::whole(parts, body).await {
+        Ok(body) => body,
         Err(problem) => return problem.into_response(),
     };
     let mut hash = Sha256::new();
@@ -121,20 +118,17 @@ struct Prior {
     request_hash: Vec<u8>,
     status: Option<i16>,
     answer: Option<Vec<u8>>,
+    /// The change is committed, and nobody is at work on its answer any more.
+    lost: bool,
 }
 
 impl Once {
     async fn run(self, request: Request, next: Next) -> Response {
         let id = request.extensions().get::<RequestContext>().map(|context| context.id);
-        let answering = next.run(request);
-        tokio::pin!(answering);
-        let mut renewal = tokio::time::interval(RENEWED_EVERY);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let response = loop {
-            tokio::select! {
-                response = &mut answering => break response,
-                _ = renewal.tick() => self.renew().await,
-            }
+        // Side by side: a renewal can wait for the very transaction that the request is in.
+        let response = tokio::select! {
+            response = next.run(request) => response,
+            never = self.go_on_renewing() => match never {},
         };
         if self.0.claim.get().is_none() {
             return response;
@@ -150,39 +144,43 @@ impl Once {
     ///
     /// # Errors
     /// The answer: the one that was given before, or a problem.
-    pub async fn claim(&self, workspace: WorkspaceId, actor: Actor) -> Result<(), Response> {
-        let caller = actor.to_string();
-        match self.try_claim(workspace, &caller).await.map_err(IntoResponse::into_response)? {
+    pub async fn claim(&self, workspace: WorkspaceId, actor: Actor) -> Result<Claim, Response> {
+        let (caller, key) = (actor.to_string(), self.0.key.clone());
+        let claim = Claim::new(ClaimParts { workspace, caller, key, id: uuid::Uuid::now_v7() });
+        match self.try_claim(&claim).await.map_err(IntoResponse::into_response)? {
             None => {
                 // Set once: a handler has one door.
-                let _ = self.0.claim.set((workspace, caller));
-                Ok(())
+                let _ = self.0.claim.set(claim.clone());
+                Ok(claim)
             }
             Some(prior) if prior.request_hash != self.0.hash => {
                 Err(Problem::conflict("The Idempotency-Key was used within 24 hours for another request.")
                     .into_response())
             }
             Some(Prior { status: Some(status), answer: Some(answer), .. }) => {
-                let answer = self.replay(workspace, &caller, status, &answer).await;
+                let answer = self.replay(&claim, status, &answer).await;
                 Err(answer.unwrap_or_else(|e| Problem::from(e).into_response()))
             }
+            Some(Prior { lost: true, .. }) => Err(Problem::answer_lost().into_response()),
             Some(_) => Err(Problem::in_progress().into_response()),
         }
     }
 
-    async fn try_claim(&self, workspace: WorkspaceId, caller: &str) -> Result<Option<Prior>, Problem> {
-        let mut tx = self.0.keeper.database.workspace(workspace).await?;
+    async fn try_claim(&self, claim: &Claim) -> Result<Option<Prior>, Problem> {
+        let mut tx = self.0.keeper.database.workspace(claim.workspace).await?;
         // A claim whose lease is over, and an answer whose time is, are as if they were not there.
         let claimed = sqlx::query!(
-            "INSERT INTO request_keys (workspace_id, caller, key, request_hash, expires_at)
-             VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
+            "INSERT INTO request_keys (workspace_id, caller, key, request_hash, claim, leased_until, expires_at)
+             VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), now() + make_interval(secs => $6))
              ON CONFLICT (workspace_id, caller, key) DO UPDATE
-                SET request_hash = EXCLUDED.request_hash, status = NULL, answer = NULL, expires_at = EXCLUDED.expires_at
+                SET request_hash = EXCLUDED.request_hash, claim = EXCLUDED.claim, carried_out = false, status = NULL,
+                    answer = NULL, leased_until = EXCLUDED.leased_until, expires_at = EXCLUDED.expires_at
               WHERE request_keys.expires_at <= now()",
-            workspace.uuid(),
-            caller,
-            self.0.key,
+            claim.workspace.uuid(),
+            claim.caller,
+            claim.key,
             &self.0.hash[..],
+            claim.id,
             f64::from(LEASE_S)
         )
         .execute(&mut *tx)
@@ -194,27 +192,22 @@ impl Once {
         }
         let prior = sqlx::query_as!(
             Prior,
-            "SELECT request_hash, status, answer FROM request_keys
-              WHERE workspace_id = $1 AND caller = $2 AND key = $3",
-            workspace.uuid(),
-            caller,
-            self.0.key
+            r#"SELECT request_hash, status, answer, (carried_out AND leased_until <= now()) AS "lost!"
+                 FROM request_keys WHERE workspace_id = $1 AND caller = $2 AND key = $3"#,
+            claim.workspace.uuid(),
+            claim.caller,
+            claim.key
         )
         .fetch_optional(&mut *tx)
         .await?;
         // Freed at this very moment: the client tries again.
-        Ok(Some(prior.unwrap_or(Prior { request_hash: self.0.hash.to_vec(), status: None, answer: None })))
+        let freed = || Prior { request_hash: self.0.hash.to_vec(), status: None, answer: None, lost: false };
+        Ok(Some(prior.unwrap_or_else(freed)))
     }
 
-    async fn replay(
-        &self,
-        workspace: WorkspaceId,
-        caller: &str,
-        status: i16,
-        sealed: &[u8],
-    ) -> Result<Response, sealing::Error> {
-        let data_key = self.0.keeper.data_keys.get(workspace).await?;
-        let row: [&[u8]; 2] = [caller.as_bytes(), self.0.key.as_bytes()];
+    async fn replay(&self, claim: &Claim, status: i16, sealed: &[u8]) -> Result<Response, sealing::Error> {
+        let data_key = self.0.keeper.data_keys.get(claim.workspace).await?;
+        let row: [&[u8]; 2] = [claim.caller.as_bytes(), claim.key.as_bytes()];
         let opened = data_key.open(&Cell { table: "request_keys", row: &row, column: "answer" }, sealed)?;
         let end = opened.iter().position(|byte| *byte == b'\n').unwrap_or(0);
         let (content_type, body) = (&opened[..end], &opened[(end + 1).min(opened.len())..]);
@@ -229,28 +222,37 @@ impl Once {
         Ok(response)
     }
 
-    async fn renew(&self) {
-        let Some((workspace, caller)) = self.0.claim.get() else { return };
-        let renewed = async {
-            let mut tx = self.0.keeper.database.workspace(*workspace).await?;
-            sqlx::query!(
-                "UPDATE request_keys SET expires_at = now() + make_interval(secs => $4)
-                  WHERE workspace_id = $1 AND caller = $2 AND key = $3 AND status IS NULL",
-                workspace.uuid(),
-                caller,
-                self.0.key,
-                f64::from(LEASE_S)
-            )
-            .execute(&mut *tx)
-            .await?;
-            tx.commit().await
-        };
-        if let Err(e) = renewed.await {
-            tracing::warn!(error = %e, "the claim of an idempotency key is not renewed");
+    /// Renews the claim's lease from time to time.
+    async fn go_on_renewing(&self) -> Infallible {
+        let mut renewal = tokio::time::interval(RENEWED_EVERY);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            renewal.tick().await;
+            if let Err(e) = self.renew().await {
+                tracing::warn!(error = %e, "the claim of an idempotency key is not renewed");
+            }
         }
     }
 
-    /// Keeps an answer; frees the key where there is none worth keeping.
+    async fn renew(&self) -> Result<(), sqlx::Error> {
+        let Some(claim) = self.0.claim.get() else { return Ok(()) };
+        let mut tx = self.0.keeper.database.workspace(claim.workspace).await?;
+        sqlx::query!(
+            "UPDATE request_keys SET leased_until = now() + make_interval(secs => $5),
+                    expires_at = CASE WHEN carried_out THEN expires_at ELSE now() + make_interval(secs => $5) END
+              WHERE workspace_id = $1 AND caller = $2 AND key = $3 AND claim = $4 AND status IS NULL",
+            claim.workspace.uuid(),
+            claim.caller,
+            claim.key,
+            claim.id,
+            f64::from(LEASE_S)
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await
+    }
+
+    /// Keeps an answer; gives the key up where there is none worth keeping.
     async fn keep(&self, response: Response) -> Response {
         let status = response.status();
         let passing = status.is_server_error()
@@ -260,14 +262,14 @@ impl Once {
             )
             || response.headers().contains_key(header::SET_COOKIE);
         if passing {
-            self.free().await;
+            self.give_up().await;
             return response;
         }
         let (parts, body) = response.into_parts();
         let body = match to_bytes(body, LONGEST).await {
             Ok(body) => body,
             Err(e) => {
-                self.free().await;
+                self.give_up().await;
                 return Problem::internal(e).into_response();
             }
         };
@@ -277,23 +279,24 @@ impl Once {
         answer.extend(&body);
         if let Err(e) = self.store(status, &answer).await {
             tracing::warn!(error = %e, "the answer to an idempotency key is not kept");
-            self.free().await;
+            self.give_up().await;
         }
         Response::from_parts(parts, Body::from(body))
     }
 
     async fn store(&self, status: StatusCode, answer: &[u8]) -> Result<(), sealing::Error> {
-        let Some((workspace, caller)) = self.0.claim.get() else { return Ok(()) };
-        let data_key = self.0.keeper.data_keys.get(*workspace).await?;
-        let row: [&[u8]; 2] = [caller.as_bytes(), self.0.key.as_bytes()];
+        let Some(claim) = self.0.claim.get() else { return Ok(()) };
+        let data_key = self.0.keeper.data_keys.get(claim.workspace).await?;
+        let row: [&[u8]; 2] = [claim.caller.as_bytes(), claim.key.as_bytes()];
         let sealed = data_key.seal(&Cell { table: "request_keys", row: &row, column: "answer" }, answer)?;
-        let mut tx = self.0.keeper.database.workspace(*workspace).await?;
+        let mut tx = self.0.keeper.database.workspace(claim.workspace).await?;
         sqlx::query!(
-            "UPDATE request_keys SET status = $4, answer = $5, expires_at = now() + make_interval(hours => $6)
-              WHERE workspace_id = $1 AND caller = $2 AND key = $3 AND status IS NULL",
-            workspace.uuid(),
-            caller,
-            self.0.key,
+            "UPDATE request_keys SET status = $5, answer = $6, expires_at = now() + make_interval(hours => $7)
+              WHERE workspace_id = $1 AND caller = $2 AND key = $3 AND claim = $4 AND status IS NULL",
+            claim.workspace.uuid(),
+            claim.caller,
+            claim.key,
+            claim.id,
             // Three digits.
             status.as_u16() as i16,
             sealed,
@@ -304,23 +307,39 @@ impl Once {
         Ok(tx.commit().await?)
     }
 
-    async fn free(&self) {
-        let Some((workspace, caller)) = self.0.claim.get() else { return };
-        let freed = async {
-            let mut tx = self.0.keeper.database.workspace(*workspace).await?;
+    /// Frees the key where nothing was carried out; where something was, says that nobody will bring its answer. Whether
+    /// it was, the row knows, even where the change's own commit was not confirmed: the database lets nobody at the row
+    /// before that is settled.
+    async fn give_up(&self) {
+        let Some(claim) = self.0.claim.get() else { return };
+        let given_up = async {
+            let mut tx = self.0.keeper.database.workspace(claim.workspace).await?;
             sqlx::query!(
-                "DELETE FROM request_keys WHERE workspace_id = $1 AND caller = $2 AND key = $3 AND status IS NULL",
-                workspace.uuid(),
-                caller,
-                self.0.key
+                "DELETE FROM request_keys
+                  WHERE workspace_id = $1 AND caller = $2 AND key = $3 AND claim = $4 AND status IS NULL
+                    AND NOT carried_out",
+                claim.workspace.uuid(),
+                claim.caller,
+                claim.key,
+                claim.id
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "UPDATE request_keys SET leased_until = now()
+                  WHERE workspace_id = $1 AND caller = $2 AND key = $3 AND claim = $4 AND status IS NULL",
+                claim.workspace.uuid(),
+                claim.caller,
+                claim.key,
+                claim.id
             )
             .execute(&mut *tx)
             .await?;
             tx.commit().await
         };
         // It ends by itself, with its lease.
-        if let Err(e) = freed.await {
-            tracing::debug!(error = %e, "an idempotency key is not freed");
+        if let Err(e) = given_up.await {
+            tracing::debug!(error = %e, "an idempotency key is not given up");
         }
     }
 }

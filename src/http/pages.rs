@@ -1,7 +1,7 @@
 //! Pages for people, made from what the program knows of itself: `/docs`, the API from its own document, and
 //! `/problems/{kind}`, where the `type` of a problem leads. No script, nothing from elsewhere.
 
-use super::problem::{KINDS, Problem};
+use super::problem::{Kind, Problem};
 use axum::extract::Path;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -73,8 +73,8 @@ pub async fn problems() -> Response {
         "<h1>Problems</h1><p>Errors are problem details (RFC 9457). Programs go by the last segment of \
         <code>type</code>.</p><table><tr><th>Kind<th>Status<th>Meaning"
             .to_owned();
-    for kind in KINDS {
-        let (name, status, means) = (kind.name, kind.status, prose(kind.means));
+    for kind in Kind::ALL {
+        let (name, status, means) = (kind.name(), kind.status(), prose(kind.means()));
         let _ = write!(body, "<tr><td><a href=\"/problems/{name}\">{name}</a><td>{status}<td>{means}");
     }
     body.push_str("</table>");
@@ -86,12 +86,12 @@ pub async fn problems() -> Response {
 /// # Errors
 /// Where there is no such kind.
 pub async fn problem(Path(name): Path<String>) -> Result<Response, Problem> {
-    let kind = KINDS
+    let kind = Kind::ALL
         .iter()
-        .find(|kind| kind.name == name)
+        .find(|kind| kind.name() == name)
         .ok_or_else(|| Problem::not_found("There is no such kind of problem; /problems/ lists all."))?;
-    let (name, status) = (kind.name, kind.status);
-    let (means, remedy) = (prose(kind.means), prose(kind.remedy));
+    let (name, status) = (kind.name(), kind.status());
+    let (means, remedy) = (prose(kind.means()), prose(kind.remedy()));
     let body = format!(
         "<h1>{name}</h1><p>HTTP status {status}.</p><h2>What it means</h2><p>{means}</p>\
          <h2>What to do</h2><p>{remedy}</p><p><a href=\"/problems/\">All problems</a> · <a href=\"/docs\">API</a></p>"

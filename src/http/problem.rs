@@ -1,5 +1,6 @@
 //! Errors over HTTP: problem details (RFC 9457), one place for all.
 
+pub use super::kind::Kind;
 use crate::id::RequestId;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -10,10 +11,12 @@ use utoipa::ToSchema;
 /// A problem: what is wrong, in words for the caller. `type` is stable; programs go by its last segment.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
+    #[serde(skip)]
+    kind: Kind,
     /// The address of a page about this kind of problem: `/problems/` and the kind.
     #[serde(rename = "type")]
     #[schema(format = "uri-reference", example = "/problems/not-found")]
-    pub kind: String,
+    page: String,
     /// The kind in words.
     pub title: &'static str,
     /// The HTTP status.
@@ -41,171 +44,24 @@ struct Unfinished(Problem);
 pub fn finish(mut response: Response, public_url: &str, request: RequestId) -> Response {
     let Some(Unfinished(mut problem)) = response.extensions_mut().remove() else { return response };
     problem.instance = Some(format!("urn:uuid:{request}"));
-    problem.kind.insert_str(0, public_url);
+    problem.page.insert_str(0, public_url);
     let (parts, _) = response.into_parts();
     Response::from_parts(parts, serde_json::to_vec(&problem).unwrap_or_default().into())
 }
 
 /// What kind of problem an answer is, where it is one.
 #[must_use]
-pub fn kind_of(response: &Response) -> Option<&str> {
-    response.extensions().get::<Unfinished>().map(|Unfinished(problem)| &problem.kind[PATH.len()..])
+pub fn kind_of(response: &Response) -> Option<Kind> {
+    response.extensions().get::<Unfinished>().map(|Unfinished(problem)| problem.kind)
 }
-
-/// A kind of problem, as its page tells it.
-#[derive(Debug)]
-pub struct Kind {
-    /// The last segment of `type`.
-    pub name: &'static str,
-    /// Its HTTP status.
-    pub status: u16,
-    /// What it means.
-    pub means: &'static str,
-    /// What to do.
-    pub remedy: &'static str,
-}
-
-const fn kind(name: &'static str, status: u16, means: &'static str, remedy: &'static str) -> Kind {
-    Kind { name, status, means, remedy }
-}
-
-/// Every kind of problem.
-pub const KINDS: &[Kind] = &[
-    kind(
-        "bad-request",
-        400,
-        "The request is not of the form that the route takes: a parameter that is out of bounds or unknown, a header \
-         that cannot be read, or a body that is not JSON.",
-        "`detail` says which. The route's parameters are in `/docs`.",
-    ),
-    kind(
-        "unauthorized",
-        401,
-        "The request carries no credentials, or such that this instance does not know, or whose time is over: an API \
-         key that was revoked or has expired or whose text was changed, or a session that has ended.",
-        "Send a key as `Authorization: Bearer …`, or sign in again. Repeating the request does not help.",
-    ),
-    kind(
-        "scope",
-        403,
-        "The key's scopes do not grant this, or what is asked for would give more than the key has.",
-        "Use a key with a scope that does; the scopes of a key stand in its text.",
-    ),
-    kind(
-        "no-passkeys",
-        403,
-        "This instance is not reached by a name that passkeys can belong to: its public address is a number, or it has none \
-         and was not reached as localhost.",
-        "Use the address that the operator has set (`public_url`), or another way to sign in.",
-    ),
-    kind(
-        "role",
-        403,
-        "Your role in this workspace does not grant this, or what is asked for would give more than you have.",
-        "Ask an administrator of the workspace.",
-    ),
-    kind(
-        "instance",
-        403,
-        "This is for the instance as a whole, and the key is one workspace's.",
-        "Use a key that reaches the whole instance.",
-    ),
-    kind(
-        "session",
-        403,
-        "This is for people who are signed in, and the request carries an API key.",
-        "Sign in, and send the session's cookie.",
-    ),
-    kind(
-        "csrf",
-        403,
-        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
-        "`GET /v1/session` tells the token to pages of this instance.",
-    ),
-    kind(
-        "passkey-required",
-        403,
-        "The workspace asks its owners and administrators to act in sessions that began with a passkey.",
-        "Sign in with a passkey.",
-    ),
-    kind(
-        "not-found",
-        404,
-        "There is no such thing, or none that you may know of: another's workspace looks like one that does not exist.",
-        "Look at the address, and at whose key or session it is.",
-    ),
-    kind(
-        "method-not-allowed",
-        405,
-        "The address exists, but does not take this method.",
-        "The header `Allow` and `/docs` say which it takes.",
-    ),
-    kind(
-        "too-slow",
-        408,
-        "The body did not arrive within 30 seconds.",
-        "Send it again. Under an `Idempotency-Key` nothing can happen twice.",
-    ),
-    kind(
-        "conflict",
-        409,
-        "It collides with what is there: a name that is taken, something that has ended already, or an \
-         `Idempotency-Key` that was used for another request within 24 hours.",
-        "`detail` says with what.",
-    ),
-    kind(
-        "in-progress",
-        409,
-        "A request with the same `Idempotency-Key` is being carried out.",
-        "Send it again after the seconds that `Retry-After` names: then you get its answer.",
-    ),
-    kind(
-        "precondition-failed",
-        412,
-        "What you want to change is not in the state that `If-Match` names.",
-        "Read it again, decide again, and send the change with the new `ETag`.",
-    ),
-    kind("too-large", 413, "The body is larger than the route takes (1 MiB).", "Send less at once."),
-    kind(
-        "unsupported-media-type",
-        415,
-        "The body is of a type that the route does not take.",
-        "Send JSON, as `Content-Type: application/json`.",
-    ),
-    kind(
-        "invalid",
-        422,
-        "The request can be read, but asks for what cannot be: a field that is missing, unknown or out of bounds.",
-        "`detail` says which.",
-    ),
-    kind(
-        "too-many-requests",
-        429,
-        "The key or the session has asked too often.",
-        "Wait the seconds that `Retry-After` names. `RateLimit` in each answer says what remains.",
-    ),
-    kind(
-        "internal",
-        500,
-        "The service failed.",
-        "The operator finds the cause in the log under the id in `instance`.",
-    ),
-    kind(
-        "unavailable",
-        503,
-        "The service cannot answer now: its database is away, or it is starting or stopping. Where something was to be \
-         changed, whether it was is not known.",
-        "Try again after the seconds that `Retry-After` names, with the same `Idempotency-Key`.",
-    ),
-];
 
 impl Problem {
-    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        let kind = format!("{PATH}{kind}");
+    fn new(kind: Kind, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
             kind,
+            page: format!("{PATH}{}", kind.name()),
             title,
-            status: status.as_u16(),
+            status: kind.status(),
             detail: detail.into(),
             instance: None,
             retry_after: None,
@@ -214,52 +70,56 @@ impl Problem {
 
     /// The request is not of the form that the route takes.
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read", detail)
+        Self::new(Kind::BadRequest, "The request cannot be read", detail)
     }
 
     /// The request reads, but asks for what cannot be.
     pub fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request cannot be carried out", detail)
+        Self::new(Kind::Invalid, "The request cannot be carried out", detail)
     }
 
     /// No token, or one that nobody has.
     pub fn unauthorized() -> Self {
         Self::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
+            Kind::Unauthorized,
             "A valid token is needed",
             "Send a token that is known here as `Authorization: Bearer …`.",
         )
     }
 
-    /// The caller is known, and may not. `kind` says why, in a word.
-    pub fn forbidden(kind: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, kind, "This is not allowed", detail)
+    /// The caller is known, and may not; `kind` says why.
+    pub fn forbidden(kind: Kind, detail: impl Into<String>) -> Self {
+        Self::new(kind, "This is not allowed", detail)
+    }
+
+    /// Somebody is not signed in, or what they show of themselves does not hold.
+    pub fn refused(kind: Kind, detail: impl Into<String>) -> Self {
+        Self::new(kind, "Not signed in", detail)
+    }
+
+    /// The same problem in other words.
+    #[must_use]
+    pub fn saying(self, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { title, detail: detail.into(), ..self }
     }
 
     /// Too much was asked in too short a time.
     pub fn too_many(retry_after: u64) -> Self {
         Self {
             retry_after: Some(retry_after),
-            ..Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too-many-requests",
-                "Too many requests",
-                format!("Try again in {retry_after} s."),
-            )
+            ..Self::new(Kind::TooManyRequests, "Too many requests", format!("Try again in {retry_after} s."))
         }
     }
 
     /// There is no such thing (or none that the caller may know of).
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+        Self::new(Kind::NotFound, "There is no such thing", detail)
     }
 
     /// The route takes other methods.
     pub fn method_not_allowed() -> Self {
         Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method-not-allowed",
+            Kind::MethodNotAllowed,
             "The route does not take this method",
             "See /openapi.json for the methods that it takes.",
         )
@@ -267,7 +127,7 @@ impl Problem {
 
     /// It collides with what is.
     pub fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "It collides with what is there", detail)
+        Self::new(Kind::Conflict, "It collides with what is there", detail)
     }
 
     /// The same request is being carried out now.
@@ -275,66 +135,52 @@ impl Problem {
         Self {
             retry_after: Some(1),
             ..Self::new(
-                StatusCode::CONFLICT,
-                "in-progress",
+                Kind::InProgress,
                 "The request is being carried out",
                 "A request with this Idempotency-Key is being carried out. Try again for its answer.",
             )
         }
     }
 
+    /// The same request was carried out, and nobody knows any more what was answered.
+    pub fn answer_lost() -> Self {
+        Self::new(
+            Kind::AnswerLost,
+            "The request was carried out, and its answer is lost",
+            "A request with this Idempotency-Key was carried out, and its answer was not kept. Nothing was done again: look \
+             at what there is now.",
+        )
+    }
+
     /// It is not in the state that the request names.
     pub fn precondition_failed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", "It has changed", detail)
+        Self::new(Kind::PreconditionFailed, "It has changed", detail)
     }
 
     /// The body is too large.
     pub fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+        Self::new(Kind::TooLarge, "The body is too large", detail)
     }
 
     /// The body did not arrive in time.
     pub fn too_slow() -> Self {
-        Self::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "too-slow",
-            "The body did not arrive in time",
-            "A body has to arrive within 30 seconds.",
-        )
+        Self::new(Kind::TooSlow, "The body did not arrive in time", "A body has to arrive within 30 seconds.")
     }
 
     /// The body is of a type that the route does not take.
     pub fn unsupported(detail: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            "The body's type is not taken",
-            detail,
-        )
+        Self::new(Kind::UnsupportedMediaType, "The body's type is not taken", detail)
     }
 
     /// Not now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self {
-            retry_after: Some(1),
-            ..Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "The service cannot answer now",
-                detail,
-            )
-        }
+        Self { retry_after: Some(1), ..Self::new(Kind::Unavailable, "The service cannot answer now", detail) }
     }
 
     /// A fault of ours. The cause is logged, not told.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(error = %error, "a request failed");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "The service failed",
-            "The operator's log says why.",
-        )
+        Self::new(Kind::Internal, "The service failed", "The operator's log says why.")
     }
 }
 
@@ -393,6 +239,11 @@ impl From<crate::ledger::append::Error> for Problem {
                 Err(e) => Self::internal(e),
             },
             Error::Draft(e) => e.into(),
+            Error::Moved => Self::precondition_failed("Something was changed meanwhile: read it again."),
+            Error::ClaimLost => {
+                Self::unavailable("It took too long to begin, and nothing was changed. Try again.")
+            }
+            e @ Error::Terms(_) => Self::internal(e),
             Error::Sealing(e) => match &*e {
                 crate::sealing::Error::Missing(id) => {
                     Self::not_found(format!("The workspace {id} does not exist."))
@@ -429,56 +280,18 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// The sources below a directory.
-    fn sources(directory: &std::path::Path, out: &mut String) {
-        for file in std::fs::read_dir(directory).unwrap() {
-            let path = file.unwrap().path();
-            if path.is_dir() {
-                sources(&path, out);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                out.push_str(&std::fs::read_to_string(path).unwrap());
-            }
-        }
-    }
-
     #[test]
-    fn every_kind_that_is_told_has_a_page() {
-        let listed: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
-        assert_eq!(listed.len(), KINDS.len());
-        let mut text = String::new();
-        sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
-        let mut found = 0;
-        for call in text.split("forbidden(").skip(1) {
-            let Some(kind) = call.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next())
-            else {
-                continue;
-            };
-            // Calls in the sources, not this test's own words.
-            if !kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') {
-                continue;
-            }
-            assert!(listed.contains(kind), "{kind} has no page");
-            found += 1;
+    fn every_kind_has_a_name_of_its_own_a_status_of_an_error_and_a_page() {
+        let names: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert!(kind.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{kind:?}");
+            let status = StatusCode::from_u16(kind.status()).unwrap();
+            assert!(status.is_client_error() || status.is_server_error(), "{kind:?}");
+            assert!(kind.means().ends_with('.') && kind.remedy().ends_with('.'), "{kind:?}");
+            let response = Problem::new(*kind, "t", "d").into_response();
+            assert_eq!((response.status(), kind_of(&response)), (status, Some(*kind)));
         }
-        assert!(found > 5);
-        for problem in [
-            Problem::bad_request(""),
-            Problem::unauthorized(),
-            Problem::too_many(1),
-            Problem::not_found(""),
-            Problem::method_not_allowed(),
-            Problem::conflict(""),
-            Problem::in_progress(),
-            Problem::precondition_failed(""),
-            Problem::too_large(""),
-            Problem::too_slow(),
-            Problem::unsupported(""),
-            Problem::invalid(""),
-            Problem::unavailable(""),
-            Problem::internal("x"),
-        ] {
-            let kind = KINDS.iter().find(|kind| kind.name == &problem.kind[PATH.len()..]).unwrap();
-            assert_eq!(kind.status, problem.status);
-        }
+        assert!(Kind::ALL.windows(2).all(|pair| pair[0].status() <= pair[1].status()));
     }
 }

@@ -16,6 +16,7 @@
 use super::batch::{self, Batch, Head, Recorded};
 use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
+use super::terms::{Claim, Condition, Terms, Version};
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
@@ -71,6 +72,15 @@ pub enum Error {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+    /// Something was changed since it was compared; nothing is recorded.
+    #[error("something was changed meanwhile")]
+    Moved,
+    /// The idempotency key that the request claimed is another's by now; nothing is recorded.
+    #[error("the idempotency key is no longer this request's")]
+    ClaimLost,
+    /// What the request asks of its transaction cannot be kept: a fault of ours.
+    #[error("the terms of a request cannot be kept: {0}")]
+    Terms(&'static str),
 }
 
 impl From<sqlx::Error> for Error {
@@ -152,6 +162,9 @@ impl Writer {
     /// # Errors
     /// If it was not recorded, or (only [`Error::Unavailable`]) if that is not known.
     pub async fn append(&self, workspace: WorkspaceId, draft: Draft) -> Result<Recorded, Error> {
+        if !draft.terms.is_empty() {
+            return Err(Error::Terms("a change is recorded without the head's lock"));
+        }
         let (reply, answer) = oneshot::channel();
         let mut request = Request { draft, reply };
         loop {
@@ -774,6 +787,11 @@ pub struct Locked {
     writer: Writer,
     tx: WorkspaceTx,
     head: Head,
+    /// As it was when the lock was taken: entries, and changes of the destinations.
+    at_lock: (u64, i64),
+    /// What was kept of the terms of requests: each is asked once in a transaction.
+    held: Vec<Condition>,
+    carried_out: Vec<Claim>,
     data_key: Arc<DataKey>,
     written: Vec<Written>,
 }
@@ -796,7 +814,9 @@ impl Locked {
         data_key: Arc<DataKey>,
     ) -> Result<Self, Error> {
         let head = read_head(&mut tx, workspace, true).await?.ok_or(Error::NoWorkspace(workspace))?;
-        Ok(Self { writer, tx, head, data_key, written: Vec::new() })
+        let at_lock = (head.frontier.size(), head.routes.version);
+        let (held, carried_out) = (Vec::new(), Vec::new());
+        Ok(Self { writer, tx, head, at_lock, held, carried_out, data_key, written: Vec::new() })
     }
 
     /// The last entry's time, in microseconds since 1970.
@@ -821,6 +841,9 @@ impl Locked {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
+        for draft in drafts {
+            self.check(&draft.terms).await?;
+        }
         let batch = batch::build(&self.head, drafts, &self.data_key, now)
             .map_err(|e| Error::from(sealing::Error::Seal(e)))?;
         let keys: Vec<_> =
@@ -841,10 +864,43 @@ impl Locked {
         }
         let lanes = write(&mut self.tx, &batch, &keys, &ring, self.writer.0.node).await?;
         index(&mut self.tx, &batch, drafts).await?;
+        // Last: whoever repeats the request waits at its row from here on, on a connection each, and what is left to do
+        // needs none besides this one.
+        for draft in drafts {
+            let Some(claim) = &draft.terms.claim else { continue };
+            if !self.carried_out.iter().any(|known| known.is(claim)) {
+                claim.carry_out(&mut self.tx).await?;
+                self.carried_out.push(claim.clone());
+            }
+        }
         self.head = batch.after.clone();
         let recorded = batch.entries.clone();
         self.written.push(Written { batch, lanes, ring });
         Ok(recorded)
+    }
+
+    /// Holds the condition of a request against what was committed before this transaction took the lock. Appending what
+    /// an act says does so too; whoever finds that there is nothing to change has to ask.
+    ///
+    /// # Errors
+    /// If it does not hold; then the transaction is to be dropped.
+    pub async fn check(&mut self, terms: &Terms) -> Result<(), Error> {
+        let Some(condition) = &terms.condition else { return Ok(()) };
+        if self.held.iter().any(|known| known.is(condition)) {
+            return Ok(());
+        }
+        let (size, routes) = self.at_lock;
+        let act = sqlx::query_scalar!(
+            "SELECT max(seq) FROM audit_index WHERE workspace_id = $1 AND ledger_id = $2 AND seq < $3",
+            self.head.workspace.uuid(),
+            self.head.ledger.uuid(),
+            size as i64
+        )
+        .fetch_one(&mut *self.tx)
+        .await?;
+        condition.hold(self.head.workspace, Version { ledger: self.head.ledger, act, routes })?;
+        self.held.push(condition.clone());
+        Ok(())
     }
 
     /// Says that the workspace's destinations were changed in this transaction: appends from here on, and everybody

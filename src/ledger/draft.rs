@@ -1,5 +1,6 @@
 //! What is to be recorded: an entry before it has its place in the ledger.
 
+use super::terms::Terms;
 use crate::audit::Found;
 use crate::id::{DestinationId, SourceId};
 use sha2::{Digest, Sha256};
@@ -86,6 +87,8 @@ pub struct Draft {
     pub idempotency: Option<IdempotencyKey>,
     /// An audit entry's: how it is found.
     pub audit: Option<Found>,
+    /// What the request that it comes of asks of the transaction.
+    pub terms: Terms,
 }
 
 impl Draft {
@@ -130,7 +133,15 @@ impl Draft {
         // level below the entry.
         json::parse_with_depth(data.as_bytes(), json::MAX_DEPTH - 1)
             .map_err(|e| Error::Value(e.to_string()))?;
-        Ok(Self { kind, data, openings, topic: Topic::default(), idempotency: None, audit: None })
+        Ok(Self {
+            kind,
+            data,
+            openings,
+            topic: Topic::default(),
+            idempotency: None,
+            audit: None,
+            terms: Terms::default(),
+        })
     }
 
     /// The same, about `app`.
@@ -165,6 +176,13 @@ impl Draft {
     #[must_use]
     pub fn audit(mut self, found: Found) -> Self {
         self.audit = Some(found);
+        self
+    }
+
+    /// The same, to be recorded on these terms or not at all.
+    #[must_use]
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
         self
     }
 

@@ -6,7 +6,8 @@
 //! batch was built on with the head that is, so `seq` is dense and `prev` is the leaf before under any concurrency.
 //!
 //! [`draft`] is an entry before it has its place, [`tree`] finds the nodes of a proof, [`checkpoint`] signs what is
-//! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`export`] streams the file that proves itself.
+//! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`export`] streams the file that
+//! proves itself. [`terms`] are what a request asks of the transaction that carries it out.
 
 pub mod append;
 pub mod batch;
@@ -16,6 +17,7 @@ pub mod draft;
 pub mod export;
 pub mod pages;
 pub mod read;
+pub mod terms;
 pub mod tree;
 
 pub use append::{Locked, Writer};

@@ -9,6 +9,7 @@ use crate::access::{Access, needs};
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::http::App;
+use crate::http::etag;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
@@ -17,6 +18,7 @@ use crate::ledger::Writer;
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -48,6 +50,14 @@ pub struct Source {
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
+}
+
+/// What of a source its tag is made of: which it is. Polls move the rest.
+#[derive(Debug, Serialize)]
+struct Configuration<'a> {
+    id: SourceId,
+    kind: &'a str,
+    name: &'a str,
 }
 
 /// A list.
@@ -377,13 +387,16 @@ async fn set_webhook_secret(
 /// Shows a source.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/sources/{source}", tag = "sources", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("source" = String, Path)),
-    responses((status = 200, body = Source), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Source,
+        headers(("ETag" = String, description = "A tag of its configuration, for `If-Match`: what moves by itself does not change it"))), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read(
     _: Access<needs::SourcesRead>,
     State(database): State<Database>,
     InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
-) -> Result<Json<Source>, Problem> {
-    Ok(Json(one(&database, workspace, id).await?))
+) -> Result<Response, Problem> {
+    let source = one(&database, workspace, id).await?;
+    let configuration = Configuration { id, kind: &source.kind, name: &source.name };
+    Ok(etag::configured(&source, &configuration))
 }
 
 /// Removes a source and destroys its key. What it said stays.

@@ -170,11 +170,10 @@ pub struct Refusal(Problem);
 impl Refusal {
     /// Whatever is wrong before a signature was found right.
     fn unsigned() -> Self {
-        Self(Problem {
-            title: "A valid signature is needed",
-            detail: "Sign the body with the source's webhook secret and send `X-Apple-Signature: hmacsha256=…`, once.".into(),
-            ..Problem::unauthorized()
-        })
+        Self(Problem::unauthorized().saying(
+            "A valid signature is needed",
+            "Sign the body with the source's webhook secret and send `X-Apple-Signature: hmacsha256=…`, once.",
+        ))
     }
 }
 

@@ -40,6 +40,7 @@ pub async fn request(
         return Err(Error::Own);
     }
     if let Some(at) = row.delete_after {
+        locked.check(act.terms()).await?;
         return Ok(at);
     }
     let at = OffsetDateTime::now_utc() + wait;

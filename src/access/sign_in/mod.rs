@@ -25,7 +25,7 @@ pub mod provider;
 use super::caller::Gate;
 use super::members;
 use crate::config::AccessSettings;
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::ledger::{Writer, append, draft};
 use crate::sealing;
 use limit::Limits;
@@ -132,6 +132,30 @@ impl Refusal {
             Self::Link => "link",
             Self::UnknownPasskey => "unknown_passkey",
             Self::Passkey => "passkey",
+        }
+    }
+
+    /// The kind of problem that a program is told.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::OtherBrowser => Kind::OtherBrowser,
+            Self::Answered => Kind::Answered,
+            Self::OtherSite => Kind::OtherSite,
+            Self::UnknownProvider => Kind::UnknownProvider,
+            Self::Declined => Kind::Declined,
+            Self::Unavailable => Kind::ProviderUnavailable,
+            Self::Code | Self::Issuer | Self::Audience | Self::Nonce | Self::Expired | Self::Signature => {
+                Kind::ProviderAnswer
+            }
+            Self::UnknownIdentity => Kind::UnknownIdentity,
+            Self::IdentityTaken => Kind::IdentityTaken,
+            Self::EmailTaken => Kind::EmailTaken,
+            Self::Disabled => Kind::Disabled,
+            Self::Invitation => Kind::Invitation,
+            Self::Link => Kind::Link,
+            Self::UnknownPasskey => Kind::UnknownPasskey,
+            Self::Passkey => Kind::Passkey,
         }
     }
 }
@@ -247,7 +271,7 @@ impl SignIn {
     pub fn webauthn(&self) -> Result<&Webauthn, Error> {
         self.webauthn.as_ref().ok_or_else(|| {
             let words = "Passkeys belong to a name: the operator has to set public_url to one.";
-            Error::Problem(Problem::forbidden("no-passkeys", words))
+            Error::Problem(Problem::forbidden(Kind::NoPasskeys, words))
         })
     }
 

@@ -4,10 +4,8 @@ use super::flow::Goal;
 use super::http::{Challenge, Nothing, challenge};
 use super::pages::{AccountPage, Way, page, problem};
 use super::{Error, SignIn, passkey};
-use crate::access::context::Surface;
+use crate::access::Person;
 use crate::access::session::{self, Held};
-use crate::access::{Access, Caller, needs};
-use crate::audit::{Act, Actor};
 use crate::http::App;
 use crate::http::extract::{Body, InPath};
 use crate::http::problem::Problem;
@@ -101,20 +99,9 @@ struct Outward {
     location: String,
 }
 
-/// The session that asks; keys have none.
-async fn held(
-    access: &Access<needs::OneSelf>,
-    sign_in: &SignIn,
-    headers: &HeaderMap,
-) -> Result<Held, Problem> {
-    if let Caller::Key { .. } = access.caller {
-        return Err(Problem::forbidden("session", "This is for people who are signed in, not for keys."));
-    }
+/// The session that asks.
+async fn held(sign_in: &SignIn, headers: &HeaderMap) -> Result<Held, Problem> {
     session::held(&sign_in.gate, headers).await?.ok_or_else(Problem::unauthorized)
-}
-
-fn act(access: &Access<needs::OneSelf>, held: &Held) -> Act {
-    Act::new(Actor::User(held.user), Surface::Dashboard, access.context.clone())
 }
 
 /// Shows one's passkeys, accounts and sessions.
@@ -133,11 +120,11 @@ async fn account_page(State(sign_in): State<SignIn>) -> Response {
 #[utoipa::path(get, path = "/v1/passkeys", tag = "sign-in", security(("session" = [])),
     responses((status = 200, body = Passkeys), (status = 403, body = Problem, content_type = "application/problem+json")))]
 async fn list_passkeys(
-    access: Access<needs::OneSelf>,
+    _: Person,
     State(sign_in): State<SignIn>,
     headers: HeaderMap,
 ) -> Result<Json<Passkeys>, Problem> {
-    let held = held(&access, &sign_in, &headers).await?;
+    let held = held(&sign_in, &headers).await?;
     let known = sign_in.passkeys(held.user).await.map_err(problem)?;
     let items = known
         .into_iter()
@@ -151,12 +138,12 @@ async fn list_passkeys(
     responses((status = 200, body = Challenge), (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn new_passkey_challenge(
-    access: Access<needs::OneSelf>,
+    _: Person,
     State(sign_in): State<SignIn>,
     headers: HeaderMap,
     Body(Nothing {}): Body<Nothing>,
 ) -> Result<Response, Problem> {
-    let held = held(&access, &sign_in, &headers).await?;
+    let held = held(&sign_in, &headers).await?;
     let begun = async {
         let (begun, options) = sign_in.register(&held).await?;
         challenge(begun, &options)
@@ -169,15 +156,15 @@ async fn new_passkey_challenge(
     responses((status = 201, body = AddedPasskey), (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn add_passkey(
-    access: Access<needs::OneSelf>,
+    person: Person,
     State(sign_in): State<SignIn>,
     headers: HeaderMap,
     Body(new): Body<NewPasskey>,
 ) -> Result<(StatusCode, Json<AddedPasskey>), Problem> {
-    let held = held(&access, &sign_in, &headers).await?;
+    let held = held(&sign_in, &headers).await?;
     let name = passkey::name(&new.name)?;
     let id = sign_in
-        .registered(&act(&access, &held), &held, &headers, &new.state, name, &new.credential)
+        .registered(&person.act(), &held, &headers, &new.state, name, &new.credential)
         .await
         .map_err(problem)?;
     Ok((StatusCode::CREATED, Json(AddedPasskey { id })))
@@ -189,13 +176,13 @@ async fn add_passkey(
     responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn remove_passkey(
-    access: Access<needs::OneSelf>,
+    person: Person,
     State(sign_in): State<SignIn>,
     headers: HeaderMap,
     InPath(id): InPath<PasskeyId>,
 ) -> Result<StatusCode, Problem> {
-    let held = held(&access, &sign_in, &headers).await?;
-    sign_in.remove_passkey(&act(&access, &held), &held, id).await.map_err(problem)?;
+    let held = held(&sign_in, &headers).await?;
+    sign_in.remove_passkey(&person.act(), &held, id).await.map_err(problem)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -203,11 +190,11 @@ async fn remove_passkey(
 #[utoipa::path(get, path = "/v1/identities", tag = "sign-in", security(("session" = [])),
     responses((status = 200, body = Identities), (status = 403, body = Problem, content_type = "application/problem+json")))]
 async fn list_identities(
-    access: Access<needs::OneSelf>,
+    _: Person,
     State(sign_in): State<SignIn>,
     headers: HeaderMap,
 ) -> Result<Json<Identities>, Problem> {
-    let held = held(&access, &sign_in, &headers).await?;
+    let held = held(&sign_in, &headers).await?;
     let mut tx = session::person(&sign_in.gate.database, held.user).await?;
     let items = sqlx::query_as!(
         Identity,
@@ -223,15 +210,16 @@ async fn list_identities(
 #[utoipa::path(post, path = "/v1/identities/{provider}", tag = "sign-in", security(("session" = [])),
     params(("provider" = String, Path, description = "The provider's id in the settings")), request_body = Nothing,
     responses((status = 200, body = Outward), (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 502, body = Problem, content_type = "application/problem+json")))]
 async fn connect_identity(
-    access: Access<needs::OneSelf>,
+    _: Person,
     State(sign_in): State<SignIn>,
     headers: HeaderMap,
     InPath(provider): InPath<String>,
     Body(Nothing {}): Body<Nothing>,
 ) -> Result<Response, Problem> {
-    let held = held(&access, &sign_in, &headers).await?;
+    let held = held(&sign_in, &headers).await?;
     let begun = async {
         let provider = sign_in.provider(&provider).map_err(|e| Problem::not_found(e.to_string()))?;
         sign_in.outward(provider, Goal::Connect { user: held.user, session: held.id }).await

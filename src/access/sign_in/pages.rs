@@ -3,8 +3,8 @@
 //! The content security policy lets a page load its one script and style from here and speak with nobody else, and lets
 //! nobody frame it. The referrer stays at home, since some of these addresses have a token in them.
 
+use super::Error;
 use super::provider::Provider;
-use super::{Error, Refusal};
 use crate::http::problem::Problem;
 use askama::Template;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -117,9 +117,11 @@ pub fn page(status: StatusCode, template: &impl Template) -> Response {
 /// What a person is told who was not signed in.
 pub fn refused(error: &Error) -> Response {
     let (status, title, wait) = match error {
-        Error::Refused(Refusal::Unavailable) => (StatusCode::BAD_GATEWAY, "Not signed in", None),
-        Error::Refused(Refusal::UnknownProvider) => (StatusCode::NOT_FOUND, "Not signed in", None),
-        Error::Refused(_) => (StatusCode::FORBIDDEN, "Not signed in", None),
+        Error::Refused(refusal) => (
+            StatusCode::from_u16(refusal.kind().status()).unwrap_or(StatusCode::FORBIDDEN),
+            "Not signed in",
+            None,
+        ),
         Error::TooMany(wait) => (StatusCode::TOO_MANY_REQUESTS, "Too many tries", Some(*wait)),
         Error::Problem(problem) => (
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
@@ -142,7 +144,7 @@ pub fn refused(error: &Error) -> Response {
 #[must_use]
 pub fn problem(error: Error) -> Problem {
     match error {
-        Error::Refused(refusal) => Problem::forbidden(refusal.name(), refusal.to_string()),
+        Error::Refused(refusal) => Problem::refused(refusal.kind(), refusal.to_string()),
         Error::TooMany(wait) => Problem::too_many(wait),
         Error::Problem(problem) => problem,
     }

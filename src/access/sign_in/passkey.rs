@@ -14,7 +14,7 @@ use crate::access::people::{self, Profile};
 use crate::access::secret::Purpose;
 use crate::access::session::{self, Held, Method};
 use crate::audit::{Act, Action};
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::id::{PasskeyId, UserId};
 use crate::ledger::append::Locked;
 use crate::sealing;
@@ -195,7 +195,7 @@ impl SignIn {
             return Ok(());
         }
         Err(Problem::forbidden(
-            "passkey-required",
+            Kind::PasskeyRequired,
             "You have a passkey: sign in with it to change your passkeys.",
         )
         .into())
