@@ -163,8 +163,9 @@ async fn invite(
     Body(new): Body<NewInvitation>,
 ) -> Result<(StatusCode, Json<CreatedInvitation>), Problem> {
     let grants = access.caller.grants();
+    let (act, person) = (access.act(), access.caller.person());
     let (id, token, expires_at) =
-        members::invite(&writer, &access.act(), grants, workspace, &new.email, new.role).await?;
+        members::invite(&writer, &act, grants, workspace, &new.email, new.role, person).await?;
     Ok((StatusCode::CREATED, Json(CreatedInvitation { id, token: token.as_str().to_owned(), expires_at })))
 }
 

@@ -51,6 +51,8 @@ pub struct ApiKey {
     /// When it was ended.
     #[serde(with = "time::serde::rfc3339::option")]
     revoked_at: Option<OffsetDateTime>,
+    /// Whether it opens nothing for now, because the person who made it (or the key that made it) is disabled.
+    suspended: bool,
 }
 
 /// A list.
@@ -145,6 +147,15 @@ async fn keys_of(
     )
     .fetch_all(&mut *tx)
     .await?;
+    drop(tx);
+    // Who is disabled is known across workspaces: they may be no member of this one any more.
+    let suspended = sqlx::query_scalar!(
+        r#"SELECT k.key_id AS "id: KeyId" FROM api_keys k JOIN users u ON u.user_id = k.person
+            WHERE k.workspace_id = $1 AND u.disabled_at IS NOT NULL"#,
+        workspace.uuid()
+    )
+    .fetch_all(&database.worker)
+    .await?;
     Ok(rows
         .into_iter()
         .map(|r| ApiKey {
@@ -158,6 +169,7 @@ async fn keys_of(
             last_used_at: r.last_used_at,
             expires_at: r.expires_at,
             revoked_at: r.revoked_at,
+            suspended: suspended.contains(&r.id),
         })
         .collect())
 }
@@ -224,7 +236,8 @@ async fn create_key(
             ));
         }
     }
-    let new = NewKey { name: new.name, scopes, instance: new.instance, expires_at: new.expires_at };
+    let (person, expires_at) = (access.caller.person(), new.expires_at);
+    let new = NewKey { name: new.name, scopes, instance: new.instance, expires_at, person };
     let (id, token) = keys::create(&writer, &gate.secret, &access.act(), workspace, new).await?;
     let key = one_key(writer.database(), workspace, id).await?;
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
@@ -267,7 +280,9 @@ async fn rotate_key(
     let overlap = rotation.overlap_s.unwrap_or(OVERLAP_S);
     // Out of any bound is out of ours.
     let overlap = time::Duration::seconds(overlap.clamp(-1, keys::LONGEST_OVERLAP.whole_seconds() + 1));
-    let (new, token) = keys::rotate(&writer, &gate.secret, &access.act(), workspace, id, overlap).await?;
+    let person = access.caller.person();
+    let (new, token) =
+        keys::rotate(&writer, &gate.secret, &access.act(), workspace, id, overlap, person).await?;
     let key = one_key(writer.database(), workspace, new).await?;
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
 }

@@ -1,5 +1,6 @@
 //! `/v1/workspaces/{workspace}/members`.
 
+use super::{act_of, person};
 use crate::access::caller::{Access, Gate};
 use crate::access::members;
 use crate::access::people::{self, Profile};
@@ -72,7 +73,10 @@ impl From<members::Error> for Problem {
 
 /// The routes of members.
 pub(super) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_members)).routes(routes!(change_member, remove_member))
+    OpenApiRouter::new()
+        .routes(routes!(list_members))
+        .routes(routes!(change_member, remove_member))
+        .routes(routes!(leave))
 }
 
 /// Lists the members.
@@ -143,5 +147,28 @@ async fn remove_member(
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
 ) -> Result<StatusCode, Problem> {
     members::remove(&writer, &access.act(), access.caller.grants(), workspace, user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Leaves a workspace, whatever one's role there; its last owner stays.
+#[utoipa::path(delete, path = "/v1/workspaces/{workspace}/membership", tag = "members", security(("session" = [])),
+    params(("workspace" = String, Path, description = "The workspace's id")),
+    responses((status = 204),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn leave(
+    access: Access<needs::OneSelf>,
+    State(writer): State<Writer>,
+    InPath(workspace): InPath<WorkspaceId>,
+) -> Result<StatusCode, Problem> {
+    let (user, _, _) = person(&access)?;
+    members::leave(&writer, &act_of(&access, user), workspace, user).await.map_err(|e| match e {
+        // Whoever has no part in a workspace does not hear whether it exists.
+        members::Error::Missing(_) => {
+            Problem::not_found(format!("The workspace {workspace} does not exist."))
+        }
+        e => e.into(),
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,8 +1,10 @@
-//! The routes of access: `/v1/workspaces/{workspace}/keys`, `…/members`, `…/invitations`, and one's own session.
+//! The routes of access: `/v1/workspaces/{workspace}/keys`, `…/members`, `…/invitations`, one's own
+//! session, and everybody on the instance.
 
 mod invitations;
 mod keys;
 mod members;
+mod people;
 mod sessions;
 
 use super::caller::{Access, Caller};
@@ -21,6 +23,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(members::router())
         .merge(invitations::router())
         .merge(sessions::router())
+        .merge(people::router())
 }
 
 /// Who is signed in; keys are refused.

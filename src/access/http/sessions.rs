@@ -7,7 +7,8 @@ use crate::access::scope::needs;
 use crate::access::session;
 use crate::audit::{Act, Action};
 use crate::http::App;
-use crate::http::extract::InPath;
+use crate::http::extract::{InPath, InQuery};
+use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
 use crate::id::{SessionId, UserId};
 use crate::ledger::Writer;
@@ -69,6 +70,9 @@ pub struct Session {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sessions {
     items: Vec<Session>,
+    /// The `cursor` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// The routes of sessions.
@@ -145,20 +149,28 @@ async fn sign_out(
 }
 
 /// Lists the sessions of whoever is signed in.
-#[utoipa::path(get, path = "/v1/sessions", tag = "session", security(("session" = [])),
+#[utoipa::path(get, path = "/v1/sessions", tag = "session", security(("session" = [])), params(PageQuery),
     responses((status = 200, body = Sessions), (status = 403, body = Problem, content_type = "application/problem+json")))]
 async fn list_sessions(
     access: Access<needs::OneSelf>,
     State(gate): State<Gate>,
     State(data_keys): State<DataKeys>,
+    InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Sessions>, Problem> {
     let (user, current, _) = person(&access)?;
+    let page: Page<Made> = query.page()?;
     let data_key = data_keys.get(gate.instance).await?;
     let mut tx = session::person(&gate.database, user).await?;
     let rows = sqlx::query!(
         r#"SELECT session_id AS "id: SessionId", method, context, created_at, last_seen_at, expires_at
-             FROM sessions WHERE user_id = $1 AND ended_at IS NULL AND expires_at > now() ORDER BY created_at, session_id"#,
-        user.uuid()
+             FROM sessions
+            WHERE user_id = $1 AND ended_at IS NULL AND expires_at > now()
+              AND ($2::timestamptz IS NULL OR (created_at, session_id) > ($2, $3::uuid))
+            ORDER BY created_at, session_id LIMIT $4"#,
+        user.uuid(),
+        page.after_at(),
+        page.after_id(),
+        page.rows()
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -180,7 +192,8 @@ async fn list_sessions(
             current: row.id == current,
         });
     }
-    Ok(Json(Sessions { items }))
+    let next = page.cut(&mut items, |session| made(session.created_at, session.id.uuid()));
+    Ok(Json(Sessions { items, next }))
 }
 
 /// Ends a session of whoever is signed in.
