@@ -527,6 +527,21 @@ async fn every_route_is_listed_with_what_it_needs() {
     assert_eq!(served, listed, "a route of the document that is not in the walk, or the other way round");
 }
 
+#[test]
+fn an_auditor_reads_and_exports_everything_and_changes_nothing() {
+    let auditor = Role::Auditor.grants();
+    let mut read = 0;
+    for route in Route::guarded() {
+        if let Needs(permission) = route.door
+            && permission != P::OneSelf
+        {
+            assert_eq!(auditor.has(permission), route.method == "GET", "{}", route.name());
+            read += usize::from(route.method == "GET");
+        }
+    }
+    assert!(read > 20, "{read}");
+}
+
 #[tokio::test]
 async fn keys_that_are_none_open_nothing() {
     let scene = scene().await;
