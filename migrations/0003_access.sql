@@ -44,10 +44,12 @@ CREATE TABLE users (
     disabled_at timestamptz
 );
 COMMENT ON COLUMN users.profile IS 'Sealed: {"email","name"}.';
+COMMENT ON COLUMN users.disabled_at IS 'Since when they cannot sign in; what they have made rests until they can again.';
 
 -- How a person is known at an identity provider.
 CREATE TABLE identities (
     subject_index bytea PRIMARY KEY CHECK (length(subject_index) = 32),
+    identity_id   uuid NOT NULL CONSTRAINT identities_id_unique UNIQUE,
     provider      text NOT NULL CHECK (length(provider) BETWEEN 1 AND 60),
     user_id       uuid NOT NULL REFERENCES users,
     created_at    timestamptz NOT NULL DEFAULT now()
@@ -128,8 +130,10 @@ CREATE TABLE invitations (
     claimed_by    uuid,
     accepted_at   timestamptz,
     revoked_at    timestamptz,
+    invited_by    uuid,
     PRIMARY KEY (workspace_id, invitation_id)
 );
+COMMENT ON COLUMN invitations.invited_by IS 'The person behind it, where there is one: while they are disabled it is not accepted.';
 COMMENT ON COLUMN invitations.claimed_by IS 'The person who was made for it: nobody else can accept it any more.';
 COMMENT ON COLUMN invitations.profile IS 'Sealed: {"email"}, for whoever looks at the list.';
 CREATE UNIQUE INDEX invitations_hash ON invitations (hash);
@@ -150,8 +154,11 @@ CREATE TABLE api_keys (
     last_used_at timestamptz,
     expires_at   timestamptz,
     revoked_at   timestamptz,
+    person       uuid,
     PRIMARY KEY (workspace_id, key_id)
 );
+COMMENT ON COLUMN api_keys.person IS 'Who made it, or made the key that made it: while they are disabled it opens nothing.';
+CREATE INDEX api_keys_person ON api_keys (person) WHERE person IS NOT NULL;
 COMMENT ON COLUMN api_keys.instance IS 'Whether it reaches every workspace; only a key of the instance''s own can.';
 
 -- Requests that may be repeated: what was answered to an idempotency key.
@@ -224,6 +231,10 @@ END $$;
 CREATE POLICY members_of_the_workspace ON users FOR SELECT TO statusledger_service
     USING (user_id IN (SELECT user_id FROM members));
 
+-- Whoever administers the instance sees everybody, in a transaction that says so.
+CREATE POLICY everybody_on_the_instance ON users FOR SELECT TO statusledger_service
+    USING ((SELECT current_setting('sl.people', true)) = 'all');
+
 GRANT SELECT, INSERT ON instance_secrets TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON instance_facts TO statusledger_service;
 GRANT UPDATE (name, passkey_required, delete_after, deleted_at) ON workspaces TO statusledger_service;
@@ -244,9 +255,9 @@ GRANT SELECT ON identities, members TO statusledger_worker;
 GRANT SELECT (passkey_id, credential_index, user_id) ON passkeys TO statusledger_worker;
 GRANT SELECT (session_id, user_id, hash, method, created_at, last_seen_at, expires_at, ended_at),
       UPDATE (last_seen_at) ON sessions TO statusledger_worker;
-GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, claimed_by, accepted_at, revoked_at) ON invitations
-      TO statusledger_worker;
-GRANT SELECT (workspace_id, key_id, scopes, hash, instance, expires_at, revoked_at, last_used_at),
+GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, claimed_by, accepted_at, revoked_at, invited_by)
+      ON invitations TO statusledger_worker;
+GRANT SELECT (workspace_id, key_id, scopes, hash, instance, expires_at, revoked_at, last_used_at, person),
       UPDATE (last_used_at) ON api_keys TO statusledger_worker;
 GRANT SELECT (workspace_id, caller, key, expires_at), DELETE ON request_keys TO statusledger_worker;
 GRANT SELECT (sign_in_id, expires_at), DELETE ON sign_ins TO statusledger_worker;

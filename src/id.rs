@@ -126,6 +126,10 @@ id!(
     PasskeyId, "pk_", "a passkey's id (pk_ and a UUID)"
 );
 id!(
+    /// An account at an identity provider that a person has connected.
+    IdentityId, "idn_", "an identity's id (idn_ and a UUID)"
+);
+id!(
     /// An invitation to a workspace.
     InvitationId, "inv_", "an invitation's id (inv_ and a UUID)"
 );

@@ -23,6 +23,7 @@ fn filled(path: &str, workspace: &str) -> String {
         .replace("{invitation}", "inv_0199b1c4-0000-7000-8000-000000000001")
         .replace("{session}", "ses_0199b1c4-0000-7000-8000-000000000001")
         .replace("{passkey}", "pk_0199b1c4-0000-7000-8000-000000000001")
+        .replace("{identity}", "idn_0199b1c4-0000-7000-8000-000000000001")
         .replace("{provider}", "somewhere")
         .replace("{number}", "1")
         .replace("{seq}", "0")
@@ -60,6 +61,7 @@ async fn the_document_lists_every_route_and_nothing_else() {
         GET /v1/workspaces/{workspace}/members
         PATCH /v1/workspaces/{workspace}/members/{user}
         DELETE /v1/workspaces/{workspace}/members/{user}
+        DELETE /v1/workspaces/{workspace}/membership
         GET /v1/workspaces/{workspace}/invitations
         POST /v1/workspaces/{workspace}/invitations
         DELETE /v1/workspaces/{workspace}/invitations/{invitation}
@@ -87,6 +89,10 @@ async fn the_document_lists_every_route_and_nothing_else() {
         DELETE /v1/passkeys/{passkey}
         GET /v1/identities
         POST /v1/identities/{provider}
+        DELETE /v1/identities/{provider}/{identity}
+        GET /v1/people
+        GET /v1/people/{user}
+        PATCH /v1/people/{user}
         GET /v1/workspaces/{workspace}/status
         GET /v1/workspaces/{workspace}/sources
         POST /v1/workspaces/{workspace}/sources

@@ -1,8 +1,13 @@
 //! Sign-in: at a real OpenID provider, at one that lies, at GitHub, by links; who comes in, who does not, and the record
 //! of both. Passkeys need a browser: tests/sign_in/run.sh.
 
+mod authenticator;
 mod browser;
+mod cut_off;
+mod disabled;
 mod issuer;
+mod proxy;
+mod ways;
 
 use crate::harness::{World, eventually, send, temporary};
 use browser::{Browser, location, query};
@@ -258,20 +263,37 @@ async fn an_id_token_that_does_not_hold_signs_nobody_in() {
 }
 
 #[tokio::test]
-async fn a_key_that_the_issuer_changed_to_is_asked_for_after_a_while() {
+async fn a_key_that_the_issuer_changed_to_is_asked_for_at_once_but_not_for_every_token() {
     let (world, issuer) = with_issuer().await;
     let token = world.invitation("team").await;
-    let mut browser = Browser::of(&world);
-    let start = format!("/sign-in/with/issuer?invitation={token}");
-    assert_eq!(
-        location(&by_issuer(&mut browser, &issuer, &start, |_| (), Signed::Rightly).await),
-        "/account"
-    );
-    issuer.rotate();
+    let start = "/sign-in/with/issuer";
+    let arrives = async |start: &str, signed| {
+        let mut browser = Browser::of(&world);
+        by_issuer(&mut browser, &issuer, start, |_| (), signed).await
+    };
+    let first = format!("{start}?invitation={token}");
+    assert_eq!(location(&arrives(&first, Signed::Rightly).await), "/account");
+    assert_eq!(issuer.keys_asked(), 1);
     // The same key id with another key is a signature that does not hold, and no reason to ask again.
-    let answer = by_issuer(&mut browser, &issuer, "/sign-in/with/issuer", |_| (), Signed::Rightly).await;
-    assert_eq!(answer.status, 403);
+    issuer.rotate("k");
+    assert_eq!(arrives(start, Signed::Rightly).await.status, 403);
     world.failed("signature").await;
+    assert_eq!(issuer.keys_asked(), 1);
+    // A new key under its own id is, however young what is known is.
+    issuer.rotate("k2");
+    assert_eq!(location(&arrives(start, Signed::Rightly).await), "/account");
+    assert_eq!(issuer.keys_asked(), 2);
+    assert_eq!(location(&arrives(start, Signed::Rightly).await), "/account");
+    assert_eq!(issuer.keys_asked(), 2);
+    // Tokens by keys that the issuer does not have cannot make us ask it each time: once in ten seconds.
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(arrives(start, Signed::ByAKeyThatIsNotListed).await.status, 403);
+    }
+    let most = 2 + 1 + usize::try_from(began.elapsed().as_secs() / 10).unwrap();
+    assert!(issuer.keys_asked() <= most && most < 22, "{} times", issuer.keys_asked());
+    // Who has a good one comes in meanwhile.
+    assert_eq!(location(&arrives(start, Signed::Rightly).await), "/account");
 }
 
 #[tokio::test]

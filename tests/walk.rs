@@ -45,6 +45,7 @@ const ROUTES: &[(&str, Door, &str)] = &[
     ("GET /v1/workspaces/{workspace}/members", Needs(P::MembersRead), ""),
     ("PATCH /v1/workspaces/{workspace}/members/{user}", Needs(P::MembersWrite), r#"{"role":"admin"}"#),
     ("DELETE /v1/workspaces/{workspace}/members/{user}", Needs(P::MembersWrite), ""),
+    ("DELETE /v1/workspaces/{workspace}/membership", OnlyAPerson, ""),
     ("GET /v1/workspaces/{workspace}/invitations", Needs(P::MembersRead), ""),
     (
         "POST /v1/workspaces/{workspace}/invitations",
@@ -64,6 +65,10 @@ const ROUTES: &[(&str, Door, &str)] = &[
     ("DELETE /v1/passkeys/{passkey}", OnlyAPerson, ""),
     ("GET /v1/identities", OnlyAPerson, ""),
     ("POST /v1/identities/{provider}", OnlyAPerson, "{}"),
+    ("DELETE /v1/identities/{provider}/{identity}", OnlyAPerson, ""),
+    ("GET /v1/people", Needs(P::PeopleRead), ""),
+    ("GET /v1/people/{user}", Needs(P::PeopleRead), ""),
+    ("PATCH /v1/people/{user}", Needs(P::Instance), r#"{"disabled":true}"#),
     ("GET /sign-in", Open, ""),
     ("GET /sign-in/with/{provider}", Open, ""),
     ("GET /sign-in/callback/{provider}", Open, ""),
@@ -252,6 +257,7 @@ async fn scene() -> Scene {
         ("{user}", viewer.id.to_string()),
         ("{session}", viewer.session.to_string()),
         ("{passkey}", "pk_0199b1c4-0000-7000-8000-000000000001".to_owned()),
+        ("{identity}", "idn_0199b1c4-0000-7000-8000-000000000001".to_owned()),
         ("{provider}", "acme".to_owned()),
         ("{number}", "1".to_owned()),
         ("{seq}", "2".to_owned()),
@@ -304,7 +310,7 @@ impl Scene {
                     refuse(401, "unauthorized", ended, id, *workspace)
                 } else if route.of_a_workspace() && *workspace != self.theirs.id {
                     refuse(404, "not-found", "other_workspace", id, *workspace)
-                } else if route.permission() == P::Instance {
+                } else if route.permission().of_the_instance() {
                     refuse(403, "instance", "not_of_the_instance", id, *workspace)
                 } else if route.door == OnlyAPerson {
                     refuse(403, "session", "not_a_person", id, *workspace)
@@ -519,6 +525,21 @@ async fn every_route_is_listed_with_what_it_needs() {
     let listed: BTreeSet<String> = Route::all().map(|route| route.name()).collect();
     assert_eq!(listed.len(), ROUTES.len(), "each once");
     assert_eq!(served, listed, "a route of the document that is not in the walk, or the other way round");
+}
+
+#[test]
+fn an_auditor_reads_and_exports_everything_and_changes_nothing() {
+    let auditor = Role::Auditor.grants();
+    let mut read = 0;
+    for route in Route::guarded() {
+        if let Needs(permission) = route.door
+            && permission != P::OneSelf
+        {
+            assert_eq!(auditor.has(permission), route.method == "GET", "{}", route.name());
+            read += usize::from(route.method == "GET");
+        }
+    }
+    assert!(read > 20, "{read}");
 }
 
 #[tokio::test]

@@ -84,6 +84,26 @@ async fn a_workspace_ends_after_its_time_and_leaves_nothing_but_entries() {
             .unwrap();
         assert_eq!(left, 0, "{table}");
     }
+    // What whoever made something called it is gone with it.
+    let named = "SELECT string_agg(name, ' ') FROM (SELECT name FROM api_keys WHERE workspace_id = $1
+                     UNION ALL SELECT name FROM sources WHERE workspace_id = $1
+                     UNION ALL SELECT name FROM destinations WHERE workspace_id = $1) n";
+    let named: String =
+        sqlx::query_scalar(named).bind(workspace.id.uuid()).fetch_one(&mut superuser).await.unwrap();
+    assert!(named.split(' ').all(|word| word == "deleted" || word.parse::<uuid::Uuid>().is_ok()), "{named}");
+    // Nothing of it changes any more, even for whoever reaches every workspace.
+    let nothing = json!({});
+    for (method, rest, body) in [
+        ("PATCH", "", json!({ "name": "again" })),
+        ("DELETE", "", nothing.clone()),
+        ("POST", "/restore", nothing.clone()),
+        ("POST", "/keys", json!({ "name": "late", "scopes": ["read"] })),
+        ("POST", "/invitations", json!({ "email": "late@example.com", "role": "owner" })),
+        ("POST", "/sources", json!({ "kind": "inbound", "name": "late" })),
+    ] {
+        let answer = send(world.api.request(method, &workspace.at(rest)).json(&body)).await;
+        assert_eq!(answer.problem(404), "not-found", "{method} {rest}");
+    }
     // The entries are whole, and can still be taken away: that stands in the instance's ledger.
     let entries = audit(&world, &workspace.path, "&action=workspace.*").await;
     assert_eq!(kinds(&entries).last(), Some(&"audit.workspace.deleted"));
@@ -238,7 +258,22 @@ async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
     let gone = workspace.at(&format!("/invitations/{}", invited["id"].as_str().unwrap()));
     assert_eq!(world.api.delete(&gone).await.status, 204);
     assert_eq!(world.api.delete(&gone).await.problem(404), "not-found");
-    // A removed member's session sees nothing of the workspace.
+    // A removed member's session sees nothing of the workspace; whoever leaves, neither, and the last owner cannot.
+    let leaves = |n: usize, at: &str| {
+        send(session(n, "DELETE", &format!("{at}/membership")).header("x-csrf-token", &csrf[n]))
+    };
+    let elsewhere = world.workspace("elsewhere").await;
+    let nowhere = "/v1/workspaces/ws_0199b1c4-0000-7000-8000-000000000001";
+    assert_eq!(leaves(1, &workspace.path).await.problem(409), "conflict");
+    for at in [elsewhere.path.as_str(), nowhere] {
+        let answer = leaves(0, at).await;
+        assert_eq!(answer.problem(404), "not-found");
+        let id = at.rsplit('/').next().unwrap();
+        assert_eq!(answer.json()["detail"], format!("The workspace {id} does not exist."));
+    }
+    assert_eq!(leaves(0, &workspace.path).await.status, 204);
+    assert_eq!(leaves(0, &workspace.path).await.problem(404), "not-found");
+    assert_eq!(send(session(0, "GET", &workspace.path)).await.problem(404), "not-found");
     assert_eq!(send(session(2, "GET", &workspace.path)).await.status, 200);
     assert_eq!(world.api.delete(&member(2)).await.status, 204);
     assert_eq!(send(session(2, "GET", &workspace.path)).await.problem(404), "not-found");
@@ -251,7 +286,7 @@ async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
     let of = |kind: &str| kinds(&entries).iter().filter(|k| **k == kind).count();
     assert_eq!(
         (of("audit.member.role_changed"), of("audit.member.removed"), of("audit.member.invited")),
-        (3, 1, 1)
+        (3, 2, 1)
     );
     // No address of anybody in clear, in the ledger or in the database's tables.
     let whole = workspace.entries().await;

@@ -71,6 +71,8 @@ pub enum Caller {
         workspace: WorkspaceId,
         /// Whether it reaches every workspace.
         instance: bool,
+        /// Who made it, or made the key that made it; none where the operator did.
+        person: Option<UserId>,
         /// What its scopes grant.
         grants: Permissions,
     },
@@ -93,6 +95,15 @@ impl Caller {
     pub const fn grants(&self) -> Permissions {
         match self {
             Self::Key { grants, .. } | Self::Session { grants, .. } => *grants,
+        }
+    }
+
+    /// The person behind it: who is signed in, or who made the key.
+    #[must_use]
+    pub const fn person(&self) -> Option<UserId> {
+        match self {
+            Self::Key { person, .. } => *person,
+            Self::Session { user, .. } => Some(*user),
         }
     }
 
@@ -244,7 +255,7 @@ impl Gate {
         workspace: Option<WorkspaceId>,
     ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
         match self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))? {
-            Shown::Key(shown) => self.admit_key(shown, permission, workspace).await,
+            Shown::Key(shown) => self.admit_key(shown, permission, workspace, parts.method.is_safe()).await,
             Shown::Session(shown) => {
                 let reads = parts.method.is_safe();
                 if !reads && !session::csrf_holds(&self.secret, &shown, &parts.headers, &self.sessions) {
@@ -264,10 +275,12 @@ impl Gate {
         shown: ShownKey,
         permission: Permission,
         workspace: Option<WorkspaceId>,
+        reads: bool,
     ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
         let grants = shown.scopes.grants();
         if !grants.has(permission) {
-            let known = Caller::Key { id: shown.id, workspace: self.instance, instance: false, grants };
+            let known =
+                Caller::Key { id: shown.id, workspace: self.instance, instance: false, person: None, grants };
             let problem = Problem::forbidden(
                 Kind::Scope,
                 format!("The key's scopes ({}) do not grant this.", shown.scopes),
@@ -275,12 +288,18 @@ impl Gate {
             return Err((Some(known), Reason::Scope, problem));
         }
         let row = sqlx::query!(
-            r#"SELECT workspace_id AS "workspace: WorkspaceId", hash, instance, expires_at, revoked_at,
-                      (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS "stale!",
-                      ($2::uuid IS NULL OR EXISTS (SELECT FROM workspaces w WHERE w.workspace_id = $2)) AS "there!"
-                 FROM api_keys WHERE key_id = $1"#,
+            r#"SELECT k.workspace_id AS "workspace: WorkspaceId", k.hash, k.instance, k.expires_at, k.revoked_at,
+                      k.person AS "person: UserId",
+                      (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute') AS "stale!",
+                      COALESCE(u.disabled_at IS NOT NULL, false) AS "rests!",
+                      ($2::uuid IS NULL OR EXISTS (SELECT FROM workspaces w WHERE w.workspace_id = $2
+                                                      AND (w.deleted_at IS NULL OR $3))) AS "there!"
+                 FROM api_keys k LEFT JOIN users u ON u.user_id = k.person
+                WHERE k.key_id = $1"#,
             shown.id.uuid(),
-            workspace.map(WorkspaceId::uuid)
+            workspace.map(WorkspaceId::uuid),
+            // Of a workspace that was ended the entries are read; nothing of it changes any more.
+            reads
         )
         .fetch_optional(&self.database.worker)
         .await
@@ -290,8 +309,9 @@ impl Gate {
         else {
             return Err((None, Reason::UnknownKey, Problem::unauthorized()));
         };
-        let caller = Caller::Key { id: shown.id, workspace: row.workspace, instance: row.instance, grants };
-        if row.revoked_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
+        let (workspace_of, instance, person) = (row.workspace, row.instance, row.person);
+        let caller = Caller::Key { id: shown.id, workspace: workspace_of, instance, person, grants };
+        if row.rests || row.revoked_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
             return Err((Some(caller), Reason::Revoked, Problem::unauthorized()));
         }
         if row.expires_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
@@ -301,7 +321,7 @@ impl Gate {
             match workspace {
                 Some(asked) if asked == row.workspace => {}
                 Some(asked) => return Err((Some(caller), Reason::OtherWorkspace, no_workspace(asked))),
-                None if permission == Permission::Instance => {
+                None if permission.of_the_instance() => {
                     let problem =
                         Problem::forbidden(Kind::Instance, "The key is one workspace's, not the instance's.");
                     return Err((Some(caller), Reason::NotOfTheInstance, problem));

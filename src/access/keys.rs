@@ -5,7 +5,7 @@ use super::key;
 use super::scope::Scopes;
 use super::secret::AccessSecret;
 use crate::audit::{Act, Action};
-use crate::id::{KeyId, WorkspaceId};
+use crate::id::{KeyId, UserId, WorkspaceId};
 use crate::ledger::append;
 use crate::ledger::{Writer, draft};
 use serde_json::json;
@@ -56,6 +56,8 @@ pub struct NewKey {
     pub instance: bool,
     /// When it ends by itself.
     pub expires_at: Option<OffsetDateTime>,
+    /// The person behind whoever makes it ([`super::Caller::person`]): while they are disabled, it opens nothing.
+    pub person: Option<UserId>,
 }
 
 /// A key as an audit entry shows it.
@@ -78,8 +80,9 @@ async fn insert(
     let id = KeyId::new();
     let text = key::mint(secret, id, &new.scopes);
     sqlx::query!(
-        "INSERT INTO api_keys (workspace_id, key_id, name, scopes, hash, instance, created_by, replaces, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO api_keys (workspace_id, key_id, name, scopes, hash, instance, created_by, replaces, expires_at,
+                               person)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         locked.workspace().uuid(),
         id.uuid(),
         new.name,
@@ -88,7 +91,8 @@ async fn insert(
         new.instance,
         act.actor().to_string(),
         replaces.map(KeyId::uuid),
-        new.expires_at
+        new.expires_at,
+        new.person.map(UserId::uuid)
     )
     .execute(&mut ***locked)
     .await?;
@@ -124,7 +128,7 @@ pub async fn create(
 }
 
 /// Replaces a key by a new one of the same name and scopes, whose text is returned this once. The old one ends after
-/// `overlap`, so that whoever uses it can change over.
+/// `overlap`, so that whoever uses it can change over. Behind the new one is `person`, who sees its text now.
 ///
 /// # Errors
 /// If there is no such key, or it has ended.
@@ -135,6 +139,7 @@ pub async fn rotate(
     workspace: WorkspaceId,
     id: KeyId,
     overlap: time::Duration,
+    person: Option<UserId>,
 ) -> Result<(KeyId, Zeroizing<String>), Error> {
     if overlap.is_negative() || overlap > LONGEST_OVERLAP {
         return Err(Error::Overlap);
@@ -157,7 +162,7 @@ pub async fn rotate(
     let now = OffsetDateTime::now_utc();
     // As long as the old one was made for.
     let expires_at = row.expires_at.map(|at| now + (at - row.created_at));
-    let new = NewKey { name: row.name, scopes, instance: row.instance, expires_at };
+    let new = NewKey { name: row.name, scopes, instance: row.instance, expires_at, person };
     let (new_id, text) = insert(&mut locked, secret, act, &new, Some(id)).await?;
     let ends = row.expires_at.map_or(now + overlap, |at| at.min(now + overlap));
     sqlx::query!(
@@ -217,7 +222,7 @@ pub async fn bootstrap(
         super::scope::Scope::all().filter(|(s, _)| s.name() == "admin").map(|(s, _)| s).collect(),
     )
     .map_err(|_| Error::Name)?;
-    let new = NewKey { name: "bootstrap".into(), scopes, instance: true, expires_at: None };
+    let new = NewKey { name: "bootstrap".into(), scopes, instance: true, expires_at: None, person: None };
     let (_, text) = create(writer, secret, &Act::operator(), instance, new).await?;
     Ok(text)
 }

@@ -64,11 +64,12 @@ async fn role_of(tx: &mut WorkspaceTx, user: UserId) -> Result<Role, Error> {
     .ok_or(Error::Missing(user))
 }
 
-/// Checks that an owner is left when `user` is one no more. The head's lock makes it so until the commit.
+/// Checks that an owner is left who can sign in when `user` is one no more. The head's lock makes it so until the commit.
 async fn keep_an_owner(tx: &mut WorkspaceTx, user: UserId) -> Result<(), Error> {
     let workspace = tx.workspace;
     let others = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM members WHERE workspace_id = $1 AND role = 'owner' AND user_id <> $2"#,
+        r#"SELECT count(*) AS "n!" FROM members JOIN users USING (user_id)
+            WHERE workspace_id = $1 AND role = 'owner' AND user_id <> $2 AND disabled_at IS NULL"#,
         workspace.uuid(),
         user.uuid()
     )
@@ -113,7 +114,7 @@ pub async fn set_role(
     Ok(())
 }
 
-/// Removes a member; themselves anybody may.
+/// Removes a member; oneself by [`leave`].
 ///
 /// # Errors
 /// If they are none, their role is more than `grants`, or nobody would own the workspace.
@@ -129,6 +130,33 @@ pub async fn remove(
     if !grants.covers(before.grants()) {
         return Err(Error::TooMuch);
     }
+    take_out(locked, act, user, before).await
+}
+
+/// Has a member leave, whatever their role.
+///
+/// # Errors
+/// If they are none, or nobody would own the workspace.
+pub async fn leave(writer: &Writer, act: &Act, workspace: WorkspaceId, user: UserId) -> Result<(), Error> {
+    // Whoever has no part in it does not take its lock.
+    let member = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM members WHERE workspace_id = $1 AND user_id = $2) AS "member!""#,
+        workspace.uuid(),
+        user.uuid()
+    )
+    .fetch_one(&writer.database().worker)
+    .await?;
+    if !member {
+        return Err(Error::Missing(user));
+    }
+    let mut locked = writer.lock(workspace).await?;
+    let before = role_of(&mut locked, user).await?;
+    take_out(locked, act, user, before).await
+}
+
+/// Deletes a member, with the entry that says so; commits.
+async fn take_out(mut locked: append::Locked, act: &Act, user: UserId, before: Role) -> Result<(), Error> {
+    let workspace = locked.workspace();
     if before == Role::Owner {
         keep_an_owner(&mut locked, user).await?;
     }
@@ -146,7 +174,8 @@ pub async fn remove(
     Ok(())
 }
 
-/// Invites somebody. Whoever shows the returned text while signed in becomes a member; it is shown this once.
+/// Invites somebody. Whoever shows the returned text while signed in becomes a member; it is shown this once. While
+/// `person`, who is behind it, is disabled, nobody does.
 ///
 /// # Errors
 /// If it is no address, or the role is more than `grants`.
@@ -157,6 +186,7 @@ pub async fn invite(
     workspace: WorkspaceId,
     email: &str,
     role: Role,
+    person: Option<UserId>,
 ) -> Result<(InvitationId, Zeroizing<String>, OffsetDateTime), Error> {
     if !people::is_email(email.trim()) {
         return Err(Error::Email);
@@ -172,14 +202,15 @@ pub async fn invite(
     let sealed = people::seal_profile(&data_key, "invitations", id.uuid(), &profile)?;
     let mut locked = writer.lock(workspace).await?;
     sqlx::query!(
-        "INSERT INTO invitations (workspace_id, invitation_id, role, profile, hash, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO invitations (workspace_id, invitation_id, role, profile, hash, expires_at, invited_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         workspace.uuid(),
         id.uuid(),
         role.name(),
         sealed,
         &hash_token(&token)[..],
-        expires_at
+        expires_at,
+        person.map(UserId::uuid)
     )
     .execute(&mut **locked)
     .await?;
@@ -232,7 +263,7 @@ pub async fn accept(
     let hash = hash_token(token);
     let row = sqlx::query!(
         r#"SELECT workspace_id AS "workspace: WorkspaceId", invitation_id AS "id: InvitationId"
-             FROM invitations WHERE hash = $1"#,
+             FROM invitations LEFT JOIN users ON user_id = invited_by WHERE hash = $1 AND disabled_at IS NULL"#,
         &hash[..]
     )
     .fetch_optional(&writer.database().worker)

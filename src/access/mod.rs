@@ -5,11 +5,13 @@
 //! * [`caller`]: the door before every handler of `/v1` · [`context`]: where a request comes from
 //! * [`sign_in`]: identity providers, passkeys, one-time links
 //! * [`denial`], [`beyond`]: refusals, on the record · [`people`]: who somebody is · [`members`]: members, invitations
+//! * [`disable`]: keeping a person out
 
 pub mod beyond;
 pub mod caller;
 pub mod context;
 pub mod denial;
+pub mod disable;
 pub mod http;
 pub mod key;
 pub mod keys;

@@ -39,10 +39,20 @@ pub enum Permission {
     KeysRead,
     /// Make, rotate and revoke API keys.
     KeysWrite,
-    /// Administer the instance: make workspaces.
+    /// Administer the instance: make workspaces, disable people.
     Instance,
+    /// See everybody on the instance.
+    PeopleRead,
     /// See and end one's own sessions, accept an invitation; list the workspaces that one has a part in.
     OneSelf,
+}
+
+impl Permission {
+    /// Whether it is about the instance: granted by a role in the instance's own workspace, or a key of the instance's.
+    #[must_use]
+    pub const fn of_the_instance(self) -> bool {
+        matches!(self, Self::Instance | Self::PeopleRead)
+    }
 }
 
 use Permission as P;
@@ -88,7 +98,7 @@ const READ: Permissions =
     EVERYBODY.or(Permissions::of(&[P::WorkspaceRead, P::SourcesRead, P::DestinationsRead, P::LedgerRead]));
 const WRITE: Permissions = READ.or(Permissions::of(&[P::SourcesWrite, P::DestinationsWrite]));
 const AUDIT: Permissions =
-    READ.or(Permissions::of(&[P::LedgerExport, P::AuditRead, P::MembersRead, P::KeysRead]));
+    READ.or(Permissions::of(&[P::LedgerExport, P::AuditRead, P::MembersRead, P::KeysRead, P::PeopleRead]));
 const ADMIN: Permissions =
     WRITE.or(AUDIT).or(Permissions::of(&[P::WorkspaceWrite, P::MembersWrite, P::KeysWrite, P::Instance]));
 const OWNER: Permissions = ADMIN.or(Permissions::of(&[P::WorkspaceDelete]));
@@ -349,6 +359,8 @@ needs! {
     MembersRead,
     /// See keys.
     KeysRead,
+    /// See everybody on the instance.
+    PeopleRead,
     /// What is one's own.
     OneSelf
     ;

@@ -148,6 +148,12 @@ actions! {
     SessionRevoked = "session.revoked",
     /// A person connected an account at an identity provider.
     IdentityAdded = "identity.added",
+    /// A person gave such an account up.
+    IdentityRemoved = "identity.removed",
+    /// A person was kept from signing in, and their sessions were ended.
+    PersonDisabled = "person.disabled",
+    /// A person may sign in again.
+    PersonEnabled = "person.enabled",
     /// A passkey was added to a person.
     PasskeyAdded = "passkey.added",
     /// A passkey was removed.

@@ -155,9 +155,12 @@ async fn end(writer: &Writer, workspace: WorkspaceId) -> Result<(), Error> {
     sqlx::query!("UPDATE attempts SET answer = NULL WHERE workspace_id = $1", id)
         .execute(&mut **locked)
         .await?;
-    sqlx::query!("UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now()) WHERE workspace_id = $1", id)
-        .execute(&mut **locked)
-        .await?;
+    sqlx::query!(
+        "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now()), name = 'deleted' WHERE workspace_id = $1",
+        id
+    )
+    .execute(&mut **locked)
+    .await?;
     sqlx::query!("DELETE FROM openings WHERE workspace_id = $1", id).execute(&mut **locked).await?;
     sqlx::query!("DELETE FROM invitations WHERE workspace_id = $1", id).execute(&mut **locked).await?;
     sqlx::query!("DELETE FROM members WHERE workspace_id = $1", id).execute(&mut **locked).await?;

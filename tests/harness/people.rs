@@ -19,6 +19,11 @@ pub struct Person {
 }
 
 impl World {
+    /// Makes a person of that name with one role, and signs them in.
+    pub async fn person_of(&self, name: &str, workspace: WorkspaceId, role: Role) -> Person {
+        self.person(&format!("{name}@example.com"), &[(workspace, role)]).await
+    }
+
     /// Makes a person who has these roles, and signs them in.
     pub async fn person(&self, email: &str, roles: &[(WorkspaceId, Role)]) -> Person {
         let node = self.node();

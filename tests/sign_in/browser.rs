@@ -3,6 +3,7 @@
 use crate::harness::{Answer, World, send};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use url::Url;
 
 /// A browser of one person's.
@@ -19,13 +20,22 @@ pub struct Browser {
 impl Browser {
     /// One whose relative addresses are the world's.
     pub fn of(world: &World) -> Self {
+        Self::at(None, format!("http://localhost:{}", world.node().address.port()))
+    }
+
+    /// One at that address, whose relative addresses are those of `home`.
+    pub fn from(address: IpAddr, home: String) -> Self {
+        Self::at(Some(address), home)
+    }
+
+    fn at(address: Option<IpAddr>, home: String) -> Self {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
+            .local_address(address)
             .build()
             .unwrap();
-        let home = format!("http://localhost:{}", world.node().address.port());
         Self { client, home, ..Self::default() }
     }
 

@@ -31,10 +31,15 @@ pub enum Signed {
     ByTheSecret,
     ByThePublicKey,
     ByAnother,
+    ByAKeyThatIsNotListed,
 }
 
 struct Parts {
     key: SigningKey,
+    /// Its id.
+    kid: String,
+    /// How often the keys were asked for.
+    keys_asked: usize,
     /// What the token endpoint answers with.
     token: String,
     /// What it was asked with.
@@ -60,7 +65,13 @@ async fn serve(router: Router) -> String {
 impl Issuer {
     pub async fn start() -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let parts = Arc::new(Mutex::new(Parts { key, token: String::new(), asked: Vec::new() }));
+        let parts = Arc::new(Mutex::new(Parts {
+            key,
+            kid: "k".into(),
+            keys_asked: 0,
+            token: String::new(),
+            asked: Vec::new(),
+        }));
         let keys = Arc::clone(&parts);
         let tokens = Arc::clone(&parts);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -77,9 +88,11 @@ impl Issuer {
             .route(
                 "/jwks",
                 get(move || async move {
-                    let public = keys.lock().unwrap().key.verifying_key();
+                    let mut parts = keys.lock().unwrap();
+                    parts.keys_asked += 1;
+                    let public = parts.key.verifying_key();
                     Json(json!({ "keys": [{
-                        "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "k",
+                        "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": parts.kid,
                         "x": b64(public.as_bytes()),
                     }] }))
                 }),
@@ -109,11 +122,12 @@ impl Issuer {
     pub fn say(&self, claims: &Value, signed: Signed) {
         let mut parts = self.parts.lock().unwrap();
         let algorithm = match signed {
-            Signed::Rightly | Signed::ByAnother => "EdDSA",
+            Signed::Rightly | Signed::ByAnother | Signed::ByAKeyThatIsNotListed => "EdDSA",
             Signed::Not => "none",
             Signed::ByTheSecret | Signed::ByThePublicKey => "HS256",
         };
-        let header = json!({ "alg": algorithm, "kid": "k", "typ": "JWT" });
+        let kid = if signed == Signed::ByAKeyThatIsNotListed { "nobody's" } else { &parts.kid };
+        let header = json!({ "alg": algorithm, "kid": kid, "typ": "JWT" });
         let text = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
         let by = |key: &[u8]| {
             let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
@@ -122,7 +136,9 @@ impl Issuer {
         };
         let signature = match signed {
             Signed::Rightly => b64(parts.key.sign(text.as_bytes()).to_bytes()),
-            Signed::ByAnother => b64(SigningKey::from_bytes(&[8; 32]).sign(text.as_bytes()).to_bytes()),
+            Signed::ByAnother | Signed::ByAKeyThatIsNotListed => {
+                b64(SigningKey::from_bytes(&[8; 32]).sign(text.as_bytes()).to_bytes())
+            }
             Signed::Not => String::new(),
             Signed::ByTheSecret => by(SECRET.as_bytes()),
             Signed::ByThePublicKey => by(parts.key.verifying_key().as_bytes()),
@@ -130,9 +146,16 @@ impl Issuer {
         parts.token = format!("{text}.{signature}");
     }
 
-    /// Changes its key.
-    pub fn rotate(&self) {
-        self.parts.lock().unwrap().key = SigningKey::from_bytes(&[9; 32]);
+    /// Changes its key to another one under this id.
+    pub fn rotate(&self, kid: &str) {
+        let mut parts = self.parts.lock().unwrap();
+        parts.key = SigningKey::from_bytes(&Sha256::digest(parts.key.to_bytes()).into());
+        parts.kid = kid.to_owned();
+    }
+
+    /// How often its keys were asked for.
+    pub fn keys_asked(&self) -> usize {
+        self.parts.lock().unwrap().keys_asked
     }
 
     /// What the token endpoint was asked with last.

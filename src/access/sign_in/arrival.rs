@@ -11,10 +11,10 @@ use super::{Error, Refusal, SignIn, flow, link};
 use crate::access::context::{RequestContext, Surface};
 use crate::access::people::{self, Profile};
 use crate::access::scope::Role;
-use crate::access::session::{self, Method};
+use crate::access::session::{self, Held, Method};
 use crate::access::{hash_token, members};
 use crate::audit::{Act, Action, Actor};
-use crate::id::{InvitationId, SessionId, UserId, WorkspaceId};
+use crate::id::{IdentityId, InvitationId, SessionId, UserId, WorkspaceId};
 use crate::ledger::append::Locked;
 use axum::http::{HeaderMap, HeaderValue};
 use statusledger_verify::json::Value;
@@ -71,8 +71,9 @@ impl SignIn {
         let row = sqlx::query!(
             r#"SELECT workspace_id AS "workspace: WorkspaceId", invitation_id AS "id: InvitationId", role,
                       claimed_by AS "claimed_by: UserId"
-                 FROM invitations
-                WHERE hash = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()"#,
+                 FROM invitations LEFT JOIN users ON user_id = invited_by
+                WHERE hash = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()
+                  AND disabled_at IS NULL"#,
             &hash_token(token)[..]
         )
         .fetch_optional(&self.gate.database.worker)
@@ -124,21 +125,25 @@ impl SignIn {
     /// Connects an identity with somebody who is signed in.
     ///
     /// # Errors
-    /// If it is connected with somebody else.
-    pub async fn connect(&self, arriving: Arriving<'_>, user: UserId, proven: &Proven) -> Result<(), Error> {
+    /// If it is connected with somebody else, or they may not in this session.
+    pub async fn connect(&self, arriving: Arriving<'_>, held: &Held, proven: &Proven) -> Result<(), Error> {
+        let user = held.user;
         let index = people::subject_index(&self.gate.secret, &proven.issuer, &proven.subject);
         self.limits.identity(index).map_err(Error::TooMany)?;
         let mut locked = self.writer.lock(self.gate.instance).await?;
         see(&mut locked, user).await?;
-        match self.owner_of(index).await? {
+        // A passkey may have come since it was begun.
+        self.may_change(&mut locked, held).await?;
+        let id = match self.owner_of(index).await? {
             Some(owner) if owner == user => return Ok(()),
             Some(_) => return Err(Refusal::IdentityTaken.into()),
             None => insert_identity(&mut locked, index, arriving.provider, user).await?,
-        }
+        };
         let act = Act::new(Actor::User(user), Surface::Dashboard, arriving.context.clone());
         let mut record = act
             .of(Action::IdentityAdded)
             .target("user", user)
+            .target("identity", id)
             .detail("method", Value::String(arriving.method.name().into()));
         if let Some(provider) = arriving.provider {
             record = record.detail("provider", Value::String(provider.into()));
@@ -317,15 +322,18 @@ async fn insert_identity(
     index: [u8; 32],
     provider: Option<&str>,
     user: UserId,
-) -> Result<(), Error> {
+) -> Result<IdentityId, Error> {
+    let id = IdentityId::new();
     let inserted = sqlx::query!(
-        "INSERT INTO identities (subject_index, provider, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO identities (subject_index, identity_id, provider, user_id) VALUES ($1, $2, $3, $4)
+         ON CONFLICT DO NOTHING",
         &index[..],
+        id.uuid(),
         provider.unwrap_or_default(),
         user.uuid()
     )
     .execute(&mut ***locked)
     .await?
     .rows_affected();
-    if inserted == 1 { Ok(()) } else { Err(Refusal::IdentityTaken.into()) }
+    if inserted == 1 { Ok(id) } else { Err(Refusal::IdentityTaken.into()) }
 }

@@ -338,10 +338,10 @@ async fn come_from_provider(
             }
             Goal::Connect { user, session } => {
                 let held = session::held(&sign_in.gate, &headers).await?;
-                if held.is_none_or(|held| (held.user, held.id) != (user, session)) {
-                    return Err(Refusal::OtherBrowser.into());
-                }
-                sign_in.connect(arriving, user, &proven).await?;
+                let held = held
+                    .filter(|held| (held.user, held.id) == (user, session))
+                    .ok_or(Refusal::OtherBrowser)?;
+                sign_in.connect(arriving, &held, &proven).await?;
                 let mut response = see_other(HOME);
                 response.headers_mut().append(header::SET_COOKIE, flow::forget(&sign_in.gate));
                 Ok(response)

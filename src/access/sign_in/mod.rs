@@ -8,7 +8,8 @@
 //!
 //! * [`flow`]: what a sign-in that has begun remembers · [`limit`]: how often somebody may try
 //! * [`provider`]: identity providers, [`oidc`] and [`github`] · [`passkey`] · [`link`]
-//! * [`arrival`]: who that is, and their session · [`http`], [`own`]: the routes · [`pages`]: what people see
+//! * [`arrival`]: who that is, and their session · [`ways`]: the ways in that somebody has
+//! * [`http`], [`own`]: the routes · [`pages`]: what people see
 
 pub mod arrival;
 pub mod flow;
@@ -21,6 +22,7 @@ pub mod own;
 pub mod pages;
 pub mod passkey;
 pub mod provider;
+pub mod ways;
 
 use super::caller::Gate;
 use super::members;

@@ -1,7 +1,8 @@
 //! OpenID Connect Core 1.0: the authorization-code flow with PKCE, `state` and `nonce`, at any issuer.
 //!
 //! The discovery document and the keys are asked for when they are needed and kept for a while; an ID token by a key
-//! that is not among them has them asked for again, since providers change keys without a word. Only signatures by a
+//! that is not among them has them asked for again at once, since providers change keys without a word, but not more
+//! often than every few seconds, whatever tokens come. Only signatures by a
 //! public key are taken, whatever the document offers: a client's secret signs nothing here. The issuer is compared in
 //! the discovery document, in the answer where it says (RFC 9207) and in the token.
 
@@ -25,8 +26,8 @@ use zeroize::Zeroizing;
 
 /// How long a discovery document is kept.
 const KEPT: Duration = Duration::from_secs(600);
-/// How young it has to be that an unknown key does not have it asked for again.
-const FRESH: Duration = Duration::from_secs(10);
+/// How long after an unknown key had it asked for again another one does not.
+const RENEWED: Duration = Duration::from_secs(10);
 
 /// Signatures that are taken: by a key of the provider's that nobody else has.
 const ALGORITHMS: [Algorithm; 9] = [
@@ -66,6 +67,8 @@ pub struct Oidc {
     client: Client,
     /// What the issuer said last. Locked for look-ups only.
     discovered: Mutex<Option<Discovered>>,
+    /// When an unknown key last had it asked for. Locked while it is: of many tokens by a new key one asks.
+    renewed: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Oidc {
@@ -93,15 +96,34 @@ impl Oidc {
             back: RedirectUrl::from_url(back),
             client,
             discovered: Mutex::new(None),
+            renewed: tokio::sync::Mutex::new(None),
         })
     }
 
-    /// The discovery document and the keys, at most so old.
-    async fn metadata(&self, oldest: Duration) -> Result<Arc<CoreProviderMetadata>, Error> {
+    /// The discovery document and the keys.
+    async fn metadata(&self) -> Result<Arc<CoreProviderMetadata>, Error> {
         let known = self.discovered.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(known) = known.filter(|known| known.at.elapsed() < oldest) {
-            return Ok(known.metadata);
+        match known.filter(|known| known.at.elapsed() < KEPT) {
+            Some(known) => Ok(known.metadata),
+            None => self.discover().await,
         }
+    }
+
+    /// The same, newer than `seen`, which lacks a key; `seen` where it was asked for lately.
+    async fn renewed(&self, seen: Arc<CoreProviderMetadata>) -> Result<Arc<CoreProviderMetadata>, Error> {
+        let mut renewed = self.renewed.lock().await;
+        let known = self.metadata().await?;
+        if !Arc::ptr_eq(&known, &seen) {
+            return Ok(known);
+        }
+        if renewed.is_some_and(|at| at.elapsed() < RENEWED) {
+            return Ok(seen);
+        }
+        *renewed = Some(Instant::now());
+        self.discover().await
+    }
+
+    async fn discover(&self) -> Result<Arc<CoreProviderMetadata>, Error> {
         let asked = CoreProviderMetadata::discover_async(self.issuer.clone(), &self.client).await;
         let metadata = Arc::new(asked.map_err(|e| {
             tracing::warn!(issuer = %self.issuer.as_str(), error = %e, "the discovery document cannot be had");
@@ -141,7 +163,7 @@ impl Oidc {
     /// # Errors
     /// If the issuer does not say.
     pub async fn outward(&self, state: String) -> Result<Outward, Error> {
-        let metadata = self.metadata(KEPT).await?;
+        let metadata = self.metadata().await?;
         let client = self.client(&metadata);
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (location, _, nonce) = client
@@ -170,7 +192,7 @@ impl Oidc {
         if issuer.is_some_and(|said| said != self.issuer.as_str()) {
             return Err(Refusal::Issuer.into());
         }
-        let metadata = self.metadata(KEPT).await?;
+        let metadata = self.metadata().await?;
         let client = self.client(&metadata);
         let asked = client
             .exchange_code(AuthorizationCode::new(code))
@@ -195,7 +217,7 @@ impl Oidc {
             Err(ClaimsVerificationError::SignatureVerification(
                 SignatureVerificationError::NoMatchingKey,
             )) => {
-                let metadata = self.metadata(FRESH).await?;
+                let metadata = self.renewed(metadata).await?;
                 verify(&self.client(&metadata), token, &nonce).cloned()
             }
             verified => verified.cloned(),

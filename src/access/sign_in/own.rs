@@ -3,13 +3,13 @@
 use super::flow::Goal;
 use super::http::{Challenge, Nothing, challenge};
 use super::pages::{AccountPage, Way, page, problem};
-use super::{Error, SignIn, passkey};
+use super::{Error, SignIn, passkey, ways};
 use crate::access::Person;
 use crate::access::session::{self, Held};
 use crate::http::App;
 use crate::http::extract::{Body, InPath};
 use crate::http::problem::Problem;
-use crate::id::PasskeyId;
+use crate::id::{IdentityId, PasskeyId};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -30,6 +30,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(remove_passkey))
         .routes(routes!(list_identities))
         .routes(routes!(connect_identity))
+        .routes(routes!(remove_identity))
 }
 
 /// A passkey.
@@ -79,6 +80,9 @@ struct AddedPasskey {
 /// An account at an identity provider.
 #[derive(Debug, Serialize, ToSchema)]
 struct Identity {
+    /// `idn_` and a UUID.
+    #[schema(value_type = String)]
+    id: IdentityId,
     /// The provider's id in the settings.
     provider: String,
     /// Since when.
@@ -170,11 +174,12 @@ async fn add_passkey(
     Ok((StatusCode::CREATED, Json(AddedPasskey { id })))
 }
 
-/// Removes a passkey, in a session that began with one, or with a one-time link.
+/// Removes a passkey, in a session that began with one, or with a one-time link. The last way to sign in stays.
 #[utoipa::path(delete, path = "/v1/passkeys/{passkey}", tag = "sign-in", security(("session" = [])),
     params(("passkey" = String, Path)),
     responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn remove_passkey(
     person: Person,
     State(sign_in): State<SignIn>,
@@ -198,7 +203,8 @@ async fn list_identities(
     let mut tx = session::person(&sign_in.gate.database, held.user).await?;
     let items = sqlx::query_as!(
         Identity,
-        "SELECT provider, created_at FROM identities WHERE user_id = $1 ORDER BY created_at",
+        r#"SELECT identity_id AS "id: IdentityId", provider, created_at FROM identities
+            WHERE user_id = $1 ORDER BY created_at, identity_id"#,
         held.user.uuid()
     )
     .fetch_all(&mut *tx)
@@ -206,7 +212,8 @@ async fn list_identities(
     Ok(Json(Identities { items }))
 }
 
-/// Begins to connect an account at an identity provider with oneself.
+/// Begins to connect an account at an identity provider with oneself. Whoever has a passkey needs a session that began
+/// with one, or with a one-time link.
 #[utoipa::path(post, path = "/v1/identities/{provider}", tag = "sign-in", security(("session" = [])),
     params(("provider" = String, Path, description = "The provider's id in the settings")), request_body = Nothing,
     responses((status = 200, body = Outward), (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -222,8 +229,29 @@ async fn connect_identity(
     let held = held(&sign_in, &headers).await?;
     let begun = async {
         let provider = sign_in.provider(&provider).map_err(|e| Problem::not_found(e.to_string()))?;
+        if !(ways::may_change(&held) || sign_in.passkeys(held.user).await?.is_empty()) {
+            return Err(ways::guarded());
+        }
         sign_in.outward(provider, Goal::Connect { user: held.user, session: held.id }).await
     };
     let (location, cookie) = begun.await.map_err(|e: Error| problem(e))?;
     Ok(([(header::SET_COOKIE, cookie)], Json(Outward { location })).into_response())
+}
+
+/// Disconnects an account at an identity provider. Whoever has a passkey needs a session that began with one, or with a
+/// one-time link. The last way to sign in stays. Sessions that began at the provider go on until they are ended.
+#[utoipa::path(delete, path = "/v1/identities/{provider}/{identity}", tag = "sign-in", security(("session" = [])),
+    params(("provider" = String, Path, description = "The provider's id in the settings"), ("identity" = String, Path)),
+    responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn remove_identity(
+    person: Person,
+    State(sign_in): State<SignIn>,
+    headers: HeaderMap,
+    InPath((provider, id)): InPath<(String, IdentityId)>,
+) -> Result<StatusCode, Problem> {
+    let held = held(&sign_in, &headers).await?;
+    sign_in.remove_identity(&person.act(), &held, &provider, id).await.map_err(problem)?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -4,15 +4,15 @@
 //! an authenticator is nobody's business here, and a list of good makers would lock out the others. A signature counter
 //! that does not go up is a copy, and is refused; authenticators that keep none say 0 for ever.
 //!
-//! Whoever has a passkey adds and removes others only in a session that began with one, or with a link: a session that
-//! was stolen, or an account at an identity provider, must not be made into a lasting way in.
+//! Whoever has a passkey adds and removes others only in a session that began with one, or with a link ([`super::ways`]).
 
 use super::arrival::{Arrived, Arriving, see};
 use super::flow::{self, Begun, Pending};
+use super::ways::{guarded, may_change};
 use super::{Error, Refusal, SignIn};
 use crate::access::people::{self, Profile};
 use crate::access::secret::Purpose;
-use crate::access::session::{self, Held, Method};
+use crate::access::session::{self, Held};
 use crate::audit::{Act, Action};
 use crate::http::problem::{Kind, Problem};
 use crate::id::{PasskeyId, UserId};
@@ -189,25 +189,15 @@ impl SignIn {
         self.arrive(locked, arriving, row.user, &[("passkey", row.id.to_string())]).await
     }
 
-    /// Refuses who may not change their passkeys in this session.
-    async fn may_change(&self, held: &Held, known: &[Known]) -> Result<(), Error> {
-        if known.is_empty() || [Method::Passkey.name(), Method::Link.name()].contains(&held.method.as_str()) {
-            return Ok(());
-        }
-        Err(Problem::forbidden(
-            Kind::PasskeyRequired,
-            "You have a passkey: sign in with it to change your passkeys.",
-        )
-        .into())
-    }
-
     /// Begins a passkey for somebody who is signed in.
     ///
     /// # Errors
     /// If they may not in this session, or have too many.
     pub async fn register(&self, held: &Held) -> Result<(Begun, CreationChallengeResponse), Error> {
         let known = self.passkeys(held.user).await?;
-        self.may_change(held, &known).await?;
+        if !(known.is_empty() || may_change(held)) {
+            return Err(guarded());
+        }
         if known.len() >= MOST {
             return Err(Problem::conflict(format!("{MOST} passkeys are enough; remove one first.")).into());
         }
@@ -251,6 +241,8 @@ impl SignIn {
         let passkey = self.webauthn()?.finish_passkey_registration(answer, &state).map_err(not_registered)?;
         let mut locked = self.writer.lock(self.gate.instance).await?;
         see(&mut locked, held.user).await?;
+        // Another one may have come since it was begun.
+        self.may_change(&mut locked, held).await?;
         let id = self.insert_passkey(&mut locked, held.user, name, passkey).await?;
         let record = act.of(Action::PasskeyAdded).target("user", held.user).target("passkey", id);
         locked.append(&[record.draft()?]).await?;
@@ -261,11 +253,11 @@ impl SignIn {
     /// Removes a passkey.
     ///
     /// # Errors
-    /// If they have no such one, or may not in this session.
+    /// If they have no such one, may not in this session, or could not sign in any more.
     pub async fn remove_passkey(&self, act: &Act, held: &Held, id: PasskeyId) -> Result<(), Error> {
-        self.may_change(held, &self.passkeys(held.user).await?).await?;
         let mut locked = self.writer.lock(self.gate.instance).await?;
         see(&mut locked, held.user).await?;
+        self.may_change(&mut locked, held).await?;
         let removed = sqlx::query!(
             "DELETE FROM passkeys WHERE passkey_id = $1 AND user_id = $2",
             id.uuid(),
@@ -277,6 +269,7 @@ impl SignIn {
         if removed == 0 {
             return Err(Problem::not_found(format!("You have no passkey {id}.")).into());
         }
+        self.keep_a_way_in(&mut locked, held.user).await?;
         let record = act.of(Action::PasskeyRemoved).target("user", held.user).target("passkey", id);
         locked.append(&[record.draft()?]).await?;
         locked.commit().await?;

@@ -142,7 +142,11 @@ async function account() {
   })));
   if ($("identities")) {
     const identities = await ask("GET", "/v1/identities");
-    list("identities", identities.items.map((i) => ({ words: `${i.provider}, since ${when(i.created_at)}` })));
+    list("identities", identities.items.map((i) => ({
+      words: `${i.provider}, since ${when(i.created_at)}`,
+      label: "Disconnect",
+      remove: () => ask("DELETE", `/v1/identities/${i.provider}/${i.id}`),
+    })));
   }
   list("sessions", sessions.items.map((s) => ({
     words: `${s.current ? "This one: " : ""}${s.method}, ${s.ip || "?"}, ${s.user_agent || "?"}, last seen ${when(s.last_seen_at)}`,
