@@ -349,6 +349,7 @@ async fn read(
     request_body = DestinationChange,
     responses((status = 200, body = Destination),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn update(
     access: Access<needs::DestinationsWrite>,
