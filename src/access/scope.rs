@@ -88,8 +88,7 @@ impl Permissions {
 const EVERYBODY: Permissions = Permissions::of(&[P::OneSelf]);
 const READ: Permissions =
     EVERYBODY.or(Permissions::of(&[P::WorkspaceRead, P::SourcesRead, P::DestinationsRead, P::LedgerRead]));
-const WRITE: Permissions =
-    READ.or(Permissions::of(&[P::SourcesWrite, P::DestinationsWrite, P::Configure]));
+const WRITE: Permissions = READ.or(Permissions::of(&[P::SourcesWrite, P::DestinationsWrite, P::Configure]));
 const AUDIT: Permissions =
     READ.or(Permissions::of(&[P::LedgerExport, P::AuditRead, P::MembersRead, P::KeysRead]));
 const ADMIN: Permissions =

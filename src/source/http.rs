@@ -218,7 +218,11 @@ async fn all(
     .await?)
 }
 
-pub(super) async fn one(database: &Database, workspace: WorkspaceId, id: SourceId) -> Result<Source, Problem> {
+pub(super) async fn one(
+    database: &Database,
+    workspace: WorkspaceId,
+    id: SourceId,
+) -> Result<Source, Problem> {
     all(database, workspace, Some(id), &Page::one()).await?.pop().ok_or_else(|| Error::Missing(id).into())
 }
 

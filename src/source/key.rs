@@ -108,8 +108,8 @@ impl StoreKey {
             Account::Individual(key) => ("individual", key),
             Account::Service(email) => ("service", email),
         };
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.private.as_bytes())
-            .expect("HMAC takes a key of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.private.as_bytes()).expect("HMAC takes a key of any length");
         mac.update(FINGERPRINT);
         mac.update(source.uuid().as_bytes());
         for part in [kind, account, &self.id] {
@@ -327,9 +327,7 @@ pub async fn set_key(
     let given = GivenKey::try_from(request)?;
     let changed = replace(&writer, &access.act(), workspace, id, &given, fetch_options(&polling)).await?;
     // The key is kept; what the store says to it now is a report and no condition.
-    if changed
-        && let Err(e) = access::try_reads(writer.database(), &writer, &polling, workspace, id).await
-    {
+    if changed && let Err(e) = access::try_reads(writer.database(), &writer, &polling, workspace, id).await {
         tracing::warn!(source = %id, error = %e, "the reads of a new key could not be tried");
     }
     Ok(Json(http::one(writer.database(), workspace, id).await?))
@@ -370,13 +368,19 @@ mod tests {
         assert!(!team.is_of_the_account_of(&apple("K1", Some("other"), "a")));
         let individual = apple("K1", None, "a");
         assert!(individual.is_of_the_account_of(&apple("K1", None, "b")));
-        assert!(!individual.is_of_the_account_of(&apple("K2", None, "a")) && !team.is_of_the_account_of(&individual));
+        assert!(
+            !individual.is_of_the_account_of(&apple("K2", None, "a"))
+                && !team.is_of_the_account_of(&individual)
+        );
         let google = |email: &str| {
             let file = serde_json::json!({ "client_email": email, "private_key": "a", "token_uri": "x" });
             StoreKey::read(Kind::GooglePlay, file.to_string().as_bytes()).unwrap()
         };
         assert!(google("a@x").is_of_the_account_of(&google("A@x")));
         assert!(!google("a@x").is_of_the_account_of(&google("b@x")));
-        assert!(StoreKey::read(Kind::GooglePlay, b"{\"private_key\":\"MARK\"").is_err_and(|e| !e.to_string().contains("MARK")));
+        assert!(
+            StoreKey::read(Kind::GooglePlay, b"{\"private_key\":\"MARK\"")
+                .is_err_and(|e| !e.to_string().contains("MARK"))
+        );
     }
 }

@@ -125,7 +125,9 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
         Command::Export { asking, of, format, out, openings } => {
             let stdout = out == Path::new("-");
             if stdout && asking.json() {
-                return Err(Error::Usage("--json says what was written to a file; --out - prints it".into()).into());
+                return Err(
+                    Error::Usage("--json says what was written to a file; --out - prints it".into()).into()
+                );
             }
             if stdout && std::io::stdout().is_terminal() {
                 bail!("what others wrote is not printed on a terminal as it is: give --out a file");
@@ -186,11 +188,7 @@ async fn search(
 }
 
 /// Writes an export as it comes, to its file or to standard output.
-async fn take_away(
-    place: &Place,
-    query: &[(&'static str, String)],
-    mut aside: Option<Aside>,
-) -> Result<u64> {
+async fn take_away(place: &Place, query: &[(&'static str, String)], mut aside: Option<Aside>) -> Result<u64> {
     let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut file = place.desk.remote.file(&format!("{}/audit/export", place.path), &query).await?;
     let mut bytes = 0;

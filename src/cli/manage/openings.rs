@@ -30,8 +30,7 @@ pub async fn run(settings: &Settings, args: OpeningsArgs) -> Result<u8> {
     let place = Place::open(settings, &args.asking).await?;
     let path = format!("{}/entries/{}", place.path, args.seq);
     let entry: Value = place.desk.remote.get(&path, &[], Duration::ZERO).await?;
-    let document: Value =
-        place.desk.remote.get(&format!("{path}/openings"), &[], Duration::ZERO).await?;
+    let document: Value = place.desk.remote.get(&format!("{path}/openings"), &[], Duration::ZERO).await?;
     let Some(openings) = document["openings"].as_object() else {
         return Err(place.desk.remote.unreadable("the answer has no openings").into());
     };

@@ -301,7 +301,8 @@ impl Poller {
                         // What it was told before is not what it is now.
                         station.lock().await.health = None;
                     }
-                    let told = super::set_health(&self.writer, workspace, source, health, Some(&why), None).await;
+                    let told =
+                        super::set_health(&self.writer, workspace, source, health, Some(&why), None).await;
                     if let Err(e) = told {
                         tracing::warn!(source = %due.source, error = %e, "the source's health is not recorded");
                     }
