@@ -194,6 +194,8 @@ CREATE TABLE destinations (
     PRIMARY KEY (workspace_id, destination_id)
 );
 COMMENT ON COLUMN destinations.openings IS 'Whether notifications to it carry the openings of sealed values.';
+-- Among those that are there: a name is free again when its destination is deleted.
+CREATE UNIQUE INDEX destinations_name_unique ON destinations (workspace_id, name) WHERE deleted_at IS NULL;
 
 -- A destination's queue: its receipt numbers, and which node sends. One node at a time holds a lane, which is
 -- what keeps attempts in the order of their numbers and the number in flight bounded over all nodes.

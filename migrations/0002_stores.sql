@@ -94,7 +94,11 @@ ALTER TABLE sources
     -- The secret of the store's own webhooks (sealed).
     ADD webhook_secret bytea,
     -- What the key could read when it was last tried.
-    ADD access         jsonb;
+    ADD access         jsonb,
+    -- By what the key is told from another, without telling anything of it (src/source/key.rs).
+    ADD key_fingerprint bytea CHECK (length(key_fingerprint) = 32),
+    -- When the key was given.
+    ADD key_set_at     timestamptz;
 
 -- ── Row-level security and grants ───────────────────────────────────────────────────────────────────────────
 

@@ -53,6 +53,7 @@ async fn the_document_lists_every_route_and_nothing_else() {
         POST /v1/workspaces/{workspace}/restore
         GET /v1/workspaces/{workspace}/audit
         GET /v1/workspaces/{workspace}/audit/export
+        POST /v1/workspaces/{workspace}/configurations
         GET /v1/workspaces/{workspace}/keys
         POST /v1/workspaces/{workspace}/keys
         GET /v1/workspaces/{workspace}/keys/{key}
@@ -99,6 +100,7 @@ async fn the_document_lists_every_route_and_nothing_else() {
         GET /v1/workspaces/{workspace}/sources/{source}
         DELETE /v1/workspaces/{workspace}/sources/{source}
         PUT /v1/workspaces/{workspace}/sources/{source}/webhook-secret
+        PUT /v1/workspaces/{workspace}/sources/{source}/key
         POST /v1/workspaces/{workspace}/sources/{source}/look
         GET /v1/workspaces/{workspace}/subjects
         GET /v1/workspaces/{workspace}/destinations
@@ -114,6 +116,7 @@ async fn the_document_lists_every_route_and_nothing_else() {
         POST /v1/workspaces/{workspace}/destinations/{destination}/redeliver
         GET /v1/workspaces/{workspace}/entries
         GET /v1/workspaces/{workspace}/entries/{seq}
+        GET /v1/workspaces/{workspace}/entries/{seq}/openings
         GET /v1/workspaces/{workspace}/proofs/inclusion
         GET /v1/workspaces/{workspace}/proofs/consistency
         GET /v1/workspaces/{workspace}/checkpoint

@@ -592,7 +592,9 @@ async fn a_look_at_very_many_subjects_is_recorded_in_time_that_grows_with_their_
         ..Look::default()
     };
     let at = time::OffsetDateTime::now_utc();
-    let asked = Asked { workspace: workspace.id, source, store: Store::AppStore, at, direct: false };
+    // It has no key, and nothing of this is news that would be recorded under one.
+    let (store, under) = (Store::AppStore, [0; 32]);
+    let asked = Asked { workspace: workspace.id, source, store, at, direct: false, under };
     let mut missed = Missed::default();
     let recorded = record(&world.node().writer, &asked, &look, &mut missed);
     let news = tokio::time::timeout(2 * crate::harness::DEADLINE, recorded).await.unwrap().unwrap();

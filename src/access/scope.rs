@@ -31,6 +31,8 @@ pub enum Permission {
     LedgerExport,
     /// Search the audit entries.
     AuditRead,
+    /// Put on the record that a configuration was applied.
+    Configure,
     /// See who is a member.
     MembersRead,
     /// Invite, change and remove members.
@@ -96,7 +98,7 @@ impl Permissions {
 const EVERYBODY: Permissions = Permissions::of(&[P::OneSelf]);
 const READ: Permissions =
     EVERYBODY.or(Permissions::of(&[P::WorkspaceRead, P::SourcesRead, P::DestinationsRead, P::LedgerRead]));
-const WRITE: Permissions = READ.or(Permissions::of(&[P::SourcesWrite, P::DestinationsWrite]));
+const WRITE: Permissions = READ.or(Permissions::of(&[P::SourcesWrite, P::DestinationsWrite, P::Configure]));
 const AUDIT: Permissions =
     READ.or(Permissions::of(&[P::LedgerExport, P::AuditRead, P::MembersRead, P::KeysRead, P::PeopleRead]));
 const ADMIN: Permissions =
@@ -118,7 +120,7 @@ const SCOPES: &[(&str, Permissions, &str)] = &[
     ),
     (
         "destinations:write",
-        Permissions::of(&[P::WorkspaceRead, P::DestinationsRead, P::DestinationsWrite]),
+        Permissions::of(&[P::WorkspaceRead, P::DestinationsRead, P::DestinationsWrite, P::Configure]),
         "changes destinations, redelivers",
     ),
     ("keys:read", Permissions::of(&[P::WorkspaceRead, P::KeysRead]), "sees which keys there are"),
@@ -126,7 +128,7 @@ const SCOPES: &[(&str, Permissions, &str)] = &[
     (
         "ledger:export",
         Permissions::of(&[P::WorkspaceRead, P::LedgerRead, P::LedgerExport]),
-        "takes exports and receipts away",
+        "takes exports and receipts away, opens sealed values",
     ),
     (
         "ledger:read",
@@ -143,7 +145,7 @@ const SCOPES: &[(&str, Permissions, &str)] = &[
     ("sources:read", Permissions::of(&[P::WorkspaceRead, P::SourcesRead]), "sees sources and how apps stand"),
     (
         "sources:write",
-        Permissions::of(&[P::WorkspaceRead, P::SourcesRead, P::SourcesWrite]),
+        Permissions::of(&[P::WorkspaceRead, P::SourcesRead, P::SourcesWrite, P::Configure]),
         "makes, changes and removes sources",
     ),
     ("workspace:read", Permissions::of(&[P::WorkspaceRead]), "sees the workspace"),
@@ -374,6 +376,8 @@ needs! {
     DestinationsWrite,
     /// Take the ledger away.
     LedgerExport,
+    /// Say that a configuration was applied.
+    Configure,
     /// Change members.
     MembersWrite,
     /// Change keys.
@@ -410,6 +414,7 @@ mod tests {
             P::WorkspaceDelete,
             P::SourcesWrite,
             P::DestinationsWrite,
+            P::Configure,
             P::MembersWrite,
             P::KeysWrite,
             P::Instance,

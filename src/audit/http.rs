@@ -100,7 +100,10 @@ pub struct AuditExportQuery {
 
 /// The routes of audit.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(search)).routes(routes!(take_away))
+    OpenApiRouter::new()
+        .routes(routes!(search))
+        .routes(routes!(take_away))
+        .merge(super::configuration::router())
 }
 
 /// An entry found.

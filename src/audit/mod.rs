@@ -4,6 +4,7 @@
 //! says beside the change, or the change does not happen. Refusals come another way ([`crate::access::denial`]).
 //! Of what changed, only fields that are listed here are recorded: a new one is not, until somebody lists it.
 
+pub mod configuration;
 pub mod fields;
 pub mod format;
 pub mod http;

@@ -28,19 +28,11 @@ pub struct HistoryArgs {
           value_parser = PossibleValuesParser::new(KINDS.iter().map(|(_, name)| *name)))]
     kinds: Vec<String>,
     /// Only what was recorded since: a day (2026-11-22), a time (RFC 3339), or an age (90m, 24h, 7d)
-    #[arg(long, value_name = "WHEN", value_parser = when)]
+    #[arg(long, value_name = "WHEN", value_parser = words::when)]
     since: Option<OffsetDateTime>,
     /// One JSON document
     #[arg(long)]
     json: bool,
-}
-
-/// A point in time as people give it.
-fn when(text: &str) -> Result<OffsetDateTime, String> {
-    let age = words::span(text).and_then(|age| OffsetDateTime::now_utc().checked_sub(age));
-    age.or_else(|| OffsetDateTime::parse(text, &Rfc3339).ok())
-        .or_else(|| OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339).ok())
-        .ok_or_else(|| "a day (2026-11-22), a time (RFC 3339) or an age (90m, 24h, 7d)".into())
 }
 
 /// What belongs together: a version line of an app, a release on a track, or a subject that belongs to neither.

@@ -63,10 +63,10 @@ enum Command {
     Tail(tail::TailArgs),
     /// Shows what an app has been through, over the API of an instance here or elsewhere.
     History(history::HistoryArgs),
-    /// Lists and makes workspaces, over the API.
+    /// Lists, makes, changes and ends workspaces, over the API.
     #[command(subcommand)]
     Workspaces(manage::workspaces::Command),
-    /// Lists, adds and removes what is watched, over the API.
+    /// Lists, adds, changes and removes what is watched, over the API.
     #[command(subcommand)]
     Sources(manage::sources::Command),
     /// Lists, adds and changes what is notified, over the API.
@@ -78,6 +78,11 @@ enum Command {
     /// Lists, invites and changes a workspace's members, over the API.
     #[command(subcommand)]
     Members(manage::members::Command),
+    /// Searches who did what, and takes it away, over the API.
+    #[command(subcommand)]
+    Audit(manage::audit::Command),
+    /// Shows what the sealed values of an entry are, over the API; that is on the record.
+    Openings(manage::openings::OpeningsArgs),
     /// Makes a workspace's sources and destinations what a file says, over the API.
     Apply(apply::ApplyArgs),
 }
@@ -338,6 +343,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Destinations(command) => understood(manage::destinations::run(&settings, command).await),
         Command::ApiKeys(command) => understood(manage::api_keys::run(&settings, command).await),
         Command::Members(command) => understood(manage::members::run(&settings, command).await),
+        Command::Audit(command) => understood(manage::audit::run(&settings, command).await),
+        Command::Openings(args) => understood(manage::openings::run(&settings, args).await),
         Command::Apply(args) => understood(apply::run(&settings, args).await),
     }
 }

@@ -10,6 +10,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use url::Host;
 use zeroize::Zeroizing;
@@ -105,6 +106,8 @@ pub struct Remote {
     base: String,
     token_from: String,
     workspace: Option<String>,
+    /// The ids of the requests that have changed something. Locked to add one, and to read them.
+    changed: Mutex<Vec<String>>,
 }
 
 impl Remote {
@@ -140,7 +143,7 @@ impl Remote {
         let base = url.as_str().trim_end_matches('/').to_owned();
         let workspace =
             connection.workspace().map(str::to_owned).or_else(|| variable("STATUSLEDGER_WORKSPACE"));
-        Ok(Self { client, base, token_from, workspace })
+        Ok(Self { client, base, token_from, workspace, changed: Mutex::default() })
     }
 
     /// Asks for `path` and `query`, and gives the answer `wait` more time than usual.
@@ -167,10 +170,20 @@ impl Remote {
             request = request.json(body);
         }
         let response = self.send(request).await?;
+        let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        if let Some(id) = id {
+            self.changed.lock().unwrap_or_else(PoisonError::into_inner).push(id.to_owned());
+        }
         if response.status() == StatusCode::NO_CONTENT || response.content_length() == Some(0) {
             return Ok(Value::Null);
         }
         self.read(response).await
+    }
+
+    /// The ids of the requests that have changed something, in their order.
+    #[must_use]
+    pub fn changed(&self) -> Vec<String> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks for a file, to be read as it comes, however long that takes.

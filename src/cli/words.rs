@@ -181,6 +181,17 @@ fn date(at: OffsetDateTime) -> String {
     at.to_offset(time::UtcOffset::UTC).format(&format).unwrap_or_default()
 }
 
+/// A point in time that has passed, as people give it: a day, a time (RFC 3339), or an age.
+///
+/// # Errors
+/// If it is none of them.
+pub fn when(text: &str) -> Result<OffsetDateTime, String> {
+    let age = span(text).and_then(|age| OffsetDateTime::now_utc().checked_sub(age));
+    age.or_else(|| OffsetDateTime::parse(text, &Rfc3339).ok())
+        .or_else(|| OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339).ok())
+        .ok_or_else(|| "a day (2026-11-22), a time (RFC 3339) or an age (90m, 24h, 7d)".into())
+}
+
 /// A time as entries have it, to the second: `2026-11-22 03:52:43`. What is no time is left as it is.
 #[must_use]
 pub fn second(time: &str) -> String {

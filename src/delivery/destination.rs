@@ -33,6 +33,9 @@ pub enum Error {
     /// The name is empty or too long.
     #[error("a destination's name has 1 to 100 characters")]
     Name,
+    /// Another destination of the workspace is called so.
+    #[error("a destination called \"{0}\" exists")]
+    NameTaken(String),
     /// The address is not one.
     #[error("the address is not a URL: {0}")]
     Url(String),
@@ -74,7 +77,7 @@ pub enum Error {
 /// What a destination is made of.
 #[derive(Clone, Debug)]
 pub struct NewDestination {
-    /// What people call it.
+    /// What people call it; unique in the workspace.
     pub name: String,
     /// Where to.
     pub url: String,
@@ -106,6 +109,15 @@ pub struct Change {
 fn check_name(name: &str) -> Result<(), Error> {
     let fine = !name.is_empty() && name.chars().count() <= 100 && !name.chars().any(char::is_control);
     if fine { Ok(()) } else { Err(Error::Name) }
+}
+
+fn name_taken(e: sqlx::Error, name: &str) -> Error {
+    match &e {
+        sqlx::Error::Database(d) if d.constraint() == Some("destinations_name_unique") => {
+            Error::NameTaken(name.to_owned())
+        }
+        _ => e.into(),
+    }
 }
 
 fn check_max_in_flight(n: i32) -> Result<(), Error> {
@@ -170,7 +182,7 @@ pub fn open_secret(
 /// Makes a destination and returns its id and its secret, which is shown this once.
 ///
 /// # Errors
-/// If something is out of bounds or the address is refused; then nothing is made.
+/// If something is out of bounds, the name is taken or the address is refused; then nothing is made.
 pub async fn create(
     writer: &Writer,
     act: &Act,
@@ -199,7 +211,8 @@ pub async fn create(
         seal_secret(&data_key, id, &secret)?
     )
     .execute(&mut **locked)
-    .await?;
+    .await
+    .map_err(|e| name_taken(e, &new.name))?;
     sqlx::query!(
         "INSERT INTO lanes (workspace_id, destination_id) VALUES ($1, $2)",
         workspace.uuid(),
@@ -239,7 +252,7 @@ pub async fn create(
 /// Changes a destination.
 ///
 /// # Errors
-/// If something is out of bounds or the address is refused; then nothing is changed.
+/// If something is out of bounds, the name is taken or the address is refused; then nothing is changed.
 pub async fn update(
     writer: &Writer,
     act: &Act,
@@ -280,7 +293,8 @@ pub async fn update(
         change.enabled
     )
     .execute(&mut **locked)
-    .await?;
+    .await
+    .map_err(|e| name_taken(e, change.name.as_deref().unwrap_or_default()))?;
     let after = shown(&mut locked, id).await?;
     if let Some(enabled) = change.enabled {
         set_stopped(&mut locked, id, !enabled).await?;

@@ -103,7 +103,7 @@ pub struct Destinations {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationRequest {
-    /// 1 to 100 characters.
+    /// 1 to 100 characters, unique in the workspace.
     name: String,
     /// Where to: https, and a public address, unless the operator allows more.
     url: String,
@@ -120,7 +120,7 @@ pub struct DestinationRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationChange {
-    /// 1 to 100 characters.
+    /// 1 to 100 characters, unique in the workspace.
     name: Option<String>,
     /// Where to.
     url: Option<String>,
@@ -257,7 +257,7 @@ impl From<Error> for Problem {
     fn from(e: Error) -> Self {
         match e {
             Error::Missing(_) | Error::NoDelivery(..) => Self::not_found(e.to_string()),
-            Error::Disabled(_) => Self::conflict(e.to_string()),
+            Error::Disabled(_) | Error::NameTaken(_) => Self::conflict(e.to_string()),
             Error::Name | Error::Url(_) | Error::Refused(_) | Error::Filter(_) | Error::MaxInFlight => {
                 Self::invalid(e.to_string())
             }
@@ -337,6 +337,7 @@ async fn list(
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = DestinationRequest,
     responses((status = 201, body = CreatedDestination),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn create(
     access: Access<needs::DestinationsWrite>,
@@ -379,6 +380,7 @@ async fn read(
     request_body = DestinationChange,
     responses((status = 200, body = Destination),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn update(
     access: Access<needs::DestinationsWrite>,

@@ -6,8 +6,9 @@
 //! batch was built on with the head that is, so `seq` is dense and `prev` is the leaf before under any concurrency.
 //!
 //! [`draft`] is an entry before it has its place, [`tree`] finds the nodes of a proof, [`checkpoint`] signs what is
-//! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`export`] streams the file that
-//! proves itself. [`terms`] are what a request asks of the transaction that carries it out.
+//! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`openings`] what was sealed,
+//! [`export`] streams the file that proves itself. [`terms`] are what a request asks of the transaction that carries it
+//! out.
 
 pub mod append;
 pub mod batch;
@@ -15,6 +16,7 @@ pub mod checkpoint;
 mod connections;
 pub mod draft;
 pub mod export;
+pub mod openings;
 pub mod pages;
 pub mod read;
 pub mod terms;

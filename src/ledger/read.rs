@@ -2,7 +2,7 @@
 
 use super::checkpoint::{self, SeenHeads, SignedTree};
 use super::tree::{self, Stored};
-use super::{Writer, base64, export, hex, pages};
+use super::{Writer, base64, export, hex, openings, pages};
 use crate::access::{Access, needs};
 use crate::database::{Database, WorkspaceTx};
 use crate::http::App;
@@ -222,6 +222,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(pages::list_entries))
         .routes(routes!(read_entry))
+        .routes(routes!(openings::read_openings))
         .routes(routes!(inclusion))
         .routes(routes!(consistency))
         .routes(routes!(read_checkpoint))

@@ -11,7 +11,6 @@ use crate::ledger::append::Locked;
 use crate::ledger::{Draft, Writer};
 use crate::source::look::Heat;
 use crate::source::store::Store;
-use sha2::{Digest, Sha256};
 use statusledger_verify::json::{Object, Value};
 use time::OffsetDateTime;
 
@@ -48,8 +47,18 @@ pub struct Told {
     pub via: Via,
     /// When it came.
     pub received_at: OffsetDateTime,
-    /// The SHA-256 of the sealed secret that it was verified with; none of what was read with the store's key.
-    pub under: Option<[u8; 32]>,
+    /// By what it is believed.
+    pub under: Under,
+}
+
+/// By what an event is believed: the SHA-256 of a secret of the source's, as it is kept. What is believed by a secret that
+/// the source has no longer is not recorded.
+#[derive(Clone, Copy, Debug)]
+pub enum Under {
+    /// It came signed with the webhook secret.
+    WebhookSecret([u8; 32]),
+    /// It was read with the store's key.
+    Key([u8; 32]),
 }
 
 /// What became of an event.
@@ -130,20 +139,25 @@ pub async fn record_notice(
     Ok(Outcome::Moved(seq as u64))
 }
 
-/// That the source is still there, and what was verified with its secret was verified with the one that it has. Both
+/// That the source is still there, and what was verified or read with its secret was so with the one that it has. Both
 /// change under the head's lock: nothing is taken after the entry that says so.
 async fn may_tell(locked: &mut Locked, told: &Told) -> Result<(), Error> {
-    let sealed = sqlx::query_scalar!(
-        "SELECT webhook_secret FROM sources WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
+    let (webhook_secret, key) = match told.under {
+        Under::WebhookSecret(hash) => (Some(hash), None),
+        Under::Key(hash) => (None, Some(hash)),
+    };
+    let may = sqlx::query_scalar!(
+        r#"SELECT true AS "may!" FROM sources
+            WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL
+              AND (sha256(webhook_secret) = $3 OR sha256(secret) = $4)"#,
         told.workspace.uuid(),
-        told.source.uuid()
+        told.source.uuid(),
+        webhook_secret.as_ref().map(|hash| &hash[..]),
+        key.as_ref().map(|hash| &hash[..])
     )
     .fetch_optional(&mut ***locked)
-    .await?
-    .ok_or(Error::Gone)?;
-    let Some(under) = told.under else { return Ok(()) };
-    let same = sealed.is_some_and(|sealed| <[u8; 32]>::from(Sha256::digest(&sealed)) == under);
-    if same { Ok(()) } else { Err(Error::Gone) }
+    .await?;
+    may.map(drop).ok_or(Error::Gone)
 }
 
 async fn take(locked: &mut Locked, told: &Told, id: &str) -> Result<bool, Error> {

@@ -229,12 +229,14 @@ fn dated(at: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
 }
 
 /// That a source is still there, under the head's lock, which its deletion takes as well.
-async fn still_there(locked: &mut Locked, source: SourceId) -> Result<(), Error> {
+async fn still_there(locked: &mut Locked, source: SourceId, under: [u8; 32]) -> Result<(), Error> {
     let workspace = locked.workspace().uuid();
     let there = sqlx::query_scalar!(
-        r#"SELECT true AS "there!" FROM sources WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL"#,
+        r#"SELECT true AS "there!" FROM sources WHERE workspace_id = $1 AND source_id = $2
+            AND deleted_at IS NULL AND sha256(secret) = $3"#,
         workspace,
-        source.uuid()
+        source.uuid(),
+        &under
     )
     .fetch_optional(&mut ***locked)
     .await?;

@@ -38,6 +38,8 @@ pub struct Asked {
     pub at: OffsetDateTime,
     /// Whether each subject was asked for by itself: such an answer is believed at once.
     pub direct: bool,
+    /// The SHA-256 of the sealed key that it was asked with. Nothing is recorded where the source has another by then.
+    pub under: [u8; 32],
 }
 
 /// What was missing in a round so far. Two of its listings may have one and the same old answer behind them: an absence
@@ -141,7 +143,7 @@ pub async fn record(writer: &Writer, asked: &Asked, look: &Look, missed: &mut Mi
     drop(tx);
     // Read again under the head's lock: another node may have seen the same.
     let mut locked = writer.lock(asked.workspace).await?;
-    still_there(&mut locked, asked.source).await?;
+    still_there(&mut locked, asked.source, asked.under).await?;
     let before = known::read(&mut locked, asked.workspace, asked.source, &subjects, &look.covered).await?;
     let (mut drafts, mut changed) = (Vec::new(), Vec::new());
     for (observation, facts) in &observations {
@@ -473,7 +475,7 @@ async fn touch(tx: &mut PgConnection, asked: &Asked, same: &[(Kind, &str)]) -> R
 /// If the database does not confirm.
 pub async fn record_gone(writer: &Writer, asked: &Asked, kind: Kind, key: &str) -> Result<bool, Error> {
     let mut locked = writer.lock(asked.workspace).await?;
-    still_there(&mut locked, asked.source).await?;
+    still_there(&mut locked, asked.source, asked.under).await?;
     let found = known::read(&mut locked, asked.workspace, asked.source, &[(kind, key)], &[])
         .await?
         .into_values()

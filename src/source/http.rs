@@ -1,6 +1,7 @@
 //! `/v1/workspaces/{workspace}/sources`, and the subjects they speak of.
 
 use super::inbound::{self, SourceTokens};
+use super::key;
 use super::poller::access::{self, Access as Reach};
 use super::poller::fetch_options;
 use super::webhook::{self, WebhookSecrets};
@@ -41,6 +42,14 @@ pub struct Source {
     health: String,
     /// Why, in words.
     health_detail: Option<String>,
+    /// A store key: hexadecimal digits by which it is told from another, and that tell nothing of it; none where there is no
+    /// key. docs/operations.md says how they are made.
+    key_fingerprint: Option<String>,
+    /// When the key was given.
+    #[serde(with = "time::serde::rfc3339::option")]
+    key_set_at: Option<OffsetDateTime>,
+    /// Whether the store's own webhooks are taken.
+    webhook_secret_set: bool,
     /// A store key: what it could read when it was given, each read tried.
     #[schema(value_type = Option<Reach>)]
     access: Option<serde_json::Value>,
@@ -161,6 +170,7 @@ impl From<Error> for Problem {
         match e {
             Error::Missing(_) => Self::not_found(e.to_string()),
             Error::Name(ref what) if what.ends_with("exists") => Self::conflict(what.clone()),
+            e @ Error::OtherAccount => Self::conflict(e.to_string()),
             Error::Name(what) | Error::Key(what) => Self::invalid(what),
             Error::Sql(e) => e.into(),
             Error::Sealing(e) => e.into(),
@@ -177,6 +187,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list, create))
         .routes(routes!(read, remove))
         .routes(routes!(set_webhook_secret))
+        .routes(routes!(key::set_key))
         .routes(routes!(look))
         .routes(routes!(subjects))
         .merge(
@@ -201,7 +212,8 @@ async fn all(
     Ok(sqlx::query_as!(
         Source,
         r#"SELECT source_id AS "id: SourceId", kind, name, health, health_detail, access, last_polled_at,
-                  created_at
+                  created_at, encode(key_fingerprint, 'hex') AS key_fingerprint, key_set_at,
+                  webhook_secret IS NOT NULL AS "webhook_secret_set!"
              FROM sources
             WHERE workspace_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR source_id = $2)
               AND ($3::timestamptz IS NULL OR (created_at, source_id) > ($3, $4::uuid))
@@ -216,7 +228,11 @@ async fn all(
     .await?)
 }
 
-async fn one(database: &Database, workspace: WorkspaceId, id: SourceId) -> Result<Source, Problem> {
+pub(super) async fn one(
+    database: &Database,
+    workspace: WorkspaceId,
+    id: SourceId,
+) -> Result<Source, Problem> {
     all(database, workspace, Some(id), &Page::one()).await?.pop().ok_or_else(|| Error::Missing(id).into())
 }
 

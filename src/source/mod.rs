@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod google_play;
 pub mod http;
 pub mod inbound;
+pub mod key;
 pub mod look;
 pub mod poller;
 pub mod store;
@@ -107,7 +108,7 @@ impl Health {
             ),
             Self::Refused => Some(
                 "The store keeps refusing the key. Look in the store's console whether it was revoked or has expired; \
-                 if so, make a new one and add it as a source.",
+                 if so, make a new one and give it to this source (`sources replace-key`).",
             ),
             Self::AgreementsMissing => Some(
                 "The account holder has to accept an agreement in App Store Connect (Business). Until then the store \
@@ -136,6 +137,12 @@ pub enum Error {
     /// The key or its settings are not usable.
     #[error("{0}")]
     Key(String),
+    /// The key is of another account than the one before, or nobody can tell.
+    #[error(
+        "the key is not of the account whose apps this source knows, or does not tell: add it as a source of its own, \
+         or say that it is meant (other_account)"
+    )]
+    OtherAccount,
     /// The secret cannot be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -191,6 +198,10 @@ pub async fn create(
         Some(secret) => Some(SecretColumn::SourceSecret(id).seal(&data_key, secret)?),
         None => None,
     };
+    let fingerprint = match &new.secret {
+        Some(secret) => Some(key::StoreKey::read(new.kind, secret)?.fingerprint(id)),
+        None => None,
+    };
     let sealed_webhook = match &new.webhook_secret {
         Some(secret) => Some(SecretColumn::SourceWebhookSecret(id).seal(&data_key, secret)?),
         None => None,
@@ -201,9 +212,9 @@ pub async fn create(
     let mut locked = writer.lock(workspace).await?;
     sqlx::query!(
         "INSERT INTO sources (workspace_id, source_id, kind, name, settings, secret, token_hash, next_poll_at, health,
-                              webhook_secret)
+                              webhook_secret, key_fingerprint, key_set_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN now() END, CASE WHEN $8 THEN 'new' ELSE 'ok' END,
-                 $9)",
+                 $9, $10, CASE WHEN $6::bytea IS NOT NULL THEN now() END)",
         workspace.uuid(),
         id.uuid(),
         new.kind.name(),
@@ -212,7 +223,8 @@ pub async fn create(
         sealed,
         token_hash.as_ref().map(|h| &h[..]),
         polled,
-        sealed_webhook
+        sealed_webhook,
+        fingerprint.as_ref().map(|f| &f[..])
     )
     .execute(&mut **locked)
     .await
@@ -247,7 +259,7 @@ pub async fn delete(writer: &Writer, act: &Act, workspace: WorkspaceId, id: Sour
     let mut locked = writer.lock(workspace).await?;
     let found = sqlx::query!(
         "UPDATE sources SET deleted_at = now(), secret = NULL, webhook_secret = NULL, token_hash = NULL,
-                next_poll_at = NULL,
+                key_fingerprint = NULL, next_poll_at = NULL,
                 name = name || ' ' || source_id
           WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
         workspace.uuid(),
@@ -338,22 +350,27 @@ pub async fn record_look(
     Ok(())
 }
 
-/// Sets how a source fares, with an entry where that is a change.
+/// Sets how a source fares, with an entry where that is a change. `under` is the SHA-256 of the sealed key of which it
+/// was found; none where it is not of one.
 ///
 /// # Errors
-/// If the database does not confirm.
+/// If the database does not confirm; [`Error::Missing`] also where the source has another key by now.
 pub async fn set_health(
     writer: &Writer,
     workspace: WorkspaceId,
     id: SourceId,
     health: Health,
     detail: Option<&str>,
+    under: Option<[u8; 32]>,
 ) -> Result<bool, Error> {
     let mut locked = writer.lock(workspace).await?;
     let before = sqlx::query_scalar!(
-        "SELECT health FROM sources WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL FOR UPDATE",
+        "SELECT health FROM sources
+          WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL
+            AND ($3::bytea IS NULL OR sha256(secret) = $3) FOR UPDATE",
         workspace.uuid(),
-        id.uuid()
+        id.uuid(),
+        under.as_ref().map(|u| &u[..])
     )
     .fetch_optional(&mut **locked)
     .await?

@@ -14,7 +14,7 @@ use crate::http::extract::InPath;
 use crate::http::problem::Problem;
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::Writer;
-use crate::observation::event::{self, Outcome, StateEvent, Told};
+use crate::observation::event::{self, Outcome, StateEvent, Told, Under};
 use crate::observation::{self, Via};
 use crate::sealing::SecretColumn;
 use axum::Json;
@@ -271,7 +271,7 @@ async fn taken(writer: &Writer, claim: &Claim, body: &[u8]) -> Result<Option<Out
         store: Store::AppStore,
         via: Via::Webhook,
         received_at: OffsetDateTime::now_utc(),
-        under: Some(*sealed),
+        under: Under::WebhookSecret(*sealed),
     };
     metrics::counter!("statusledger_store_events_total").increment(1);
     take(writer, &told, event).await.map_err(|e| match e {

@@ -2,6 +2,7 @@
 
 use super::Desk;
 use serde_json::{Value, json};
+use sha2::Digest;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
@@ -148,8 +149,15 @@ async fn a_workspace_becomes_what_the_file_says_and_stays_so() {
         std::fs::rename(desk.directory.join(file), desk.directory.join(format!("{file}.away"))).unwrap();
     }
     let output = desk.command(&APPLY).output().await.unwrap();
-    assert_eq!(super::text(&output.stdout), "nothing to change\n", "{}", super::text(&output.stderr));
-    assert_eq!(acts(&desk).await, before);
+    let told = super::text(&output.stderr);
+    assert_eq!(super::text(&output.stdout), "nothing to change\n", "{told}");
+    assert!(
+        told.contains("not compared, since their keys are not where the file says: \"Apple\", \"Play\""),
+        "{told}"
+    );
+    let mut after = before;
+    after.push("audit.configuration.applied".to_owned());
+    assert_eq!(acts(&desk).await, after, "but that it was applied");
 }
 
 #[tokio::test]
@@ -291,42 +299,149 @@ async fn the_first_refusal_ends_it_and_the_next_time_it_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn keys_are_replaced_only_where_that_is_asked_for() {
+async fn a_key_that_is_another_is_seen_and_replaced_in_place() {
     let desk = Desk::new().await;
-    let text = full(&desk).replace("secret_file = \"hook.secret\"", "");
+    let right = desk.read("AuthKey.p8");
+    desk.write("AuthKey.p8", &rcgen::KeyPair::generate().unwrap().serialize_pem());
     let told =
         "\n[[source]]\nkind = \"app_store\"\nname = \"Told\"\nwebhook_secret_file = \"apple.secret\"\n";
+    let text = full(&desk)
+        .replace("secret_file = \"hook.secret\"\n", "")
+        .replace("webhook_secret_file = \"apple.secret\"\n", "webhook_secret_file = \"new.secret\"\n");
+    desk.write("new.secret", "MARK another secret\n");
     desk.write("statusledger.toml", &format!("{text}{told}"));
     desk.write("quiet.url", "http://127.0.0.1:9/");
     desk.applied(&[]).await;
     let ids = async || -> Vec<(String, String)> {
         let of = |s: &Value, name: &str| s[name].as_str().unwrap().to_owned();
-        let mut all: Vec<_> =
-            desk.items("sources").await.iter().map(|s| (of(s, "name"), of(s, "id"))).collect();
-        all.sort();
-        all
+        desk.items("sources").await.iter().map(|s| (of(s, "name"), of(s, "id"))).collect()
     };
     let before = ids().await;
-    let (code, told, _) = desk.not_applied(&["--replace-keys", "CI"]).await;
-    assert!(code == 1 && told.contains("ci.token exists already"), "{told}");
+    assert_eq!(desk.applied(&[]).await.line(), "nothing to change", "with the keys where the file says");
+    // The file's key is another: that is seen, and the source stays what it is.
+    desk.write("AuthKey.p8", &right);
+    let dry = desk.applied(&["--dry-run"]).await;
+    assert_eq!(lines(&dry.out), ["~ source \"Apple\": key", "1 change to make; nothing was changed"]);
+    let done = desk.applied(&["--json"]).await;
+    let change = json!({ "action": "change", "kind": "source", "name": "Apple", "changes": { "key": null }, "done": true });
+    assert_eq!(done.json()["changes"], json!([change]));
+    assert!(done.err.contains("readable: "), "{}", done.err);
     assert_eq!(ids().await, before);
-    let replaced = desk.applied(&["--replace-keys", "Apple", "--replace-keys", "Told"]).await;
+    assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
+    crate::harness::eventually("the store is asked with it", || async {
+        let subjects = desk.items("subjects").await;
+        subjects.iter().any(|s| s["app"] == "com.acme.weather").then_some(())
+    })
+    .await;
+    // A webhook secret is not seen, and is given where that is asked for.
+    desk.write("new.secret", "MARK a third secret\n");
+    assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
+    let asked = desk.applied(&["--replace-keys", "Apple", "--replace-keys", "Told"]).await;
     let expected = [
-        "~ source \"Apple\": keys (it is removed, and added anew under another id)",
+        "~ source \"Apple\": key",
+        "~ source \"Apple\": webhook secret",
         "~ source \"Told\": webhook secret",
-        "~ destination \"hook\": filter.sources",
         "3 changes made",
     ];
-    assert_eq!(lines(&replaced.out), expected);
+    assert_eq!(lines(&asked.out), expected);
+    assert_eq!(ids().await, before);
+    desk.said(&["sources", "webhook-secret", "Apple", "--none"]).await;
+    let gone = desk.applied(&[]).await;
+    assert_eq!(
+        lines(&gone.out),
+        ["~ source \"Apple\": webhook secret", "1 change made"],
+        "that there is none is seen"
+    );
+    for said in [&dry, &done, &asked, &gone] {
+        assert!(!format!("{}{}", said.out, said.err).contains("MARK"), "{}", said.err);
+    }
+    // Another account's is refused by the instance, unless it is meant.
+    let individual = format!("{text}{told}")
+        .lines()
+        .filter(|l| !l.starts_with("issuer_id"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    desk.write("statusledger.toml", &individual);
+    let (code, told, _) = desk.not_applied(&[]).await;
+    assert!(code == 1 && told.contains("409") && told.contains("other_account"), "{told}");
+    let (code, told, _) = desk.not_applied(&["--other-account", "nobody"]).await;
+    assert_eq!((code, told.as_str()), (2, "--other-account: the file has no source \"nobody\""));
+    assert_eq!(desk.applied(&["--other-account", "Apple"]).await.out.lines().last(), Some("1 change made"));
+    // An inbound source has a token, which is another only if the source is.
+    let (code, told, _) = desk.not_applied(&["--replace-keys", "CI"]).await;
+    assert!(code == 1 && told.contains("ci.token exists already"), "{told}");
+    std::fs::remove_file(desk.directory.join("ci.token")).unwrap();
+    let replaced = desk.applied(&["--replace-keys", "CI"]).await;
+    let line = "~ source \"CI\": token (it is removed, and added anew under another id)";
+    assert_eq!(lines(&replaced.out), [line, "1 change made"]);
     let after = ids().await;
-    let same: Vec<&str> =
-        before.iter().zip(&after).filter(|(a, b)| a == b).map(|((name, _), _)| name.as_str()).collect();
-    assert_eq!(same, ["CI", "Play", "Told"]);
-    // The destination wants what the new source says.
-    let wanted = &desk.items("destinations").await[0]["filter"]["sources"];
-    let of = |name: &str| after.iter().find(|(n, _)| n == name).unwrap().1.clone();
-    assert_eq!(*wanted, json!([of("Apple"), of("Play")]));
-    assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
+    let same = |all: &[(String, String)]| -> BTreeSet<(String, String)> {
+        all.iter().filter(|(name, _)| name != "CI").cloned().collect()
+    };
+    assert_eq!(same(&after), same(&before));
+    assert_ne!(after.iter().find(|(name, _)| name == "CI"), before.iter().find(|(name, _)| name == "CI"));
+}
+
+#[tokio::test]
+async fn each_real_run_is_on_the_record_with_what_the_ledger_knows_of_it() {
+    let desk = Desk::new().await;
+    let file = "[[source]]\nkind = \"inbound\"\nname = \"CI\"\ntoken_file = \"ci.token\"\n\
+                [[destination]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/\"\nenabled = false\n";
+    desk.write("statusledger.toml", file);
+    desk.applied(&["--dry-run"]).await;
+    let runs = async || desk.workspace.entries_of("audit.configuration.applied").await;
+    assert_eq!(runs().await, [Value::Null; 0], "a dry run leaves nothing");
+    desk.applied(&[]).await;
+    let run = runs().await.remove(0)["data"].clone();
+    assert_eq!((&run["surface"], &run["outcome"]), (&json!("cli"), &json!("success")));
+    assert_eq!(run["targets"], json!([{ "type": "workspace", "id": desk.workspace.id.to_string() }]));
+    let details = &run["details"];
+    let sha256: String =
+        sha2::Sha256::digest(file.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let planned = json!({ "add": 2, "change": 0, "remove": 0, "replace": 0 });
+    assert_eq!(details["claimed"], json!({ "complete": true, "planned": planned, "sha256": sha256 }));
+    // A destination that is made disabled is made and then changed.
+    let acts = json!({ "destination.created": 1, "destination.updated": 1, "source.created": 1 });
+    assert_eq!((&details["acts"], &details["changes"]), (&acts, &json!(3)));
+    let entries = desk.workspace.entries().await;
+    let named: Vec<&Value> = details["entries"].as_array().unwrap().iter().collect();
+    for seq in &named {
+        let entry = entries.iter().find(|e| e["seq"] == **seq).unwrap();
+        assert!(entry["type"].as_str().unwrap().starts_with("audit."));
+        assert_eq!(entry["data"]["actor"], run["actor"]);
+    }
+    assert_eq!(named.len(), 3);
+
+    // One that is refused midway says so; what was not done is not among its entries.
+    desk.write("statusledger.toml", &format!("{file}[[destination]]\nname = \"b\"\nurl = \"http://127.0.0.1:9/\"\n[[destination]]\nname = \"c\"\nurl = \"http://10.1.2.3/\"\n"));
+    assert_eq!(desk.not_applied(&[]).await.0, 1);
+    let details = runs().await.remove(1)["data"]["details"].clone();
+    assert_eq!((&details["claimed"]["complete"], &details["changes"]), (&json!(false), &json!(1)));
+    assert_eq!(details["claimed"]["planned"]["add"], 2);
+    // Nobody names what another has done, what was refused, or what there never was.
+    let made = desk.workspace.entries_of("audit.destination.created").await.remove(0);
+    let path = desk.workspace.at("/configurations");
+    let key = json!({ "name": "k", "scopes": ["destinations:write"] });
+    let key = desk.world.api.post(&desk.workspace.at("/keys"), key).await.expect(201).json();
+    let body = json!({
+        "sha256": sha256, "planned": {}, "complete": true,
+        "requests": [made["data"]["request"], "0199b1c4-0000-7000-8000-000000000001"],
+    });
+    let request = desk.world.api.bare("POST", &path).bearer_auth(key["token"].as_str().unwrap());
+    let answer = crate::harness::send(request.json(&body)).await.expect(201).json();
+    assert_eq!(answer["changes"], 0);
+    let lie = runs().await.pop().unwrap();
+    assert_eq!((&lie["seq"], &lie["data"]["details"]["entries"]), (&answer["seq"], &json!([])));
+    let own = desk.world.api.post(&path, body.clone()).await.expect(201).json();
+    assert_eq!(own["changes"], 1, "whose it is names it");
+    for (member, wrong) in
+        [("sha256", json!("x")), ("requests", json!(vec![sha256.clone()])), ("planned", json!({ "more": 1 }))]
+    {
+        let mut body = body.clone();
+        body[member] = wrong;
+        assert_eq!(desk.world.api.post(&path, body).await.problem(422), "invalid", "{member}");
+    }
+    desk.world.assert_whole(&[&desk.workspace]).await;
 }
 
 #[tokio::test]

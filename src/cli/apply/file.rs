@@ -8,11 +8,14 @@
 use super::raw::Raw;
 use crate::cli::manage::secret;
 use crate::delivery::routes::Filter;
+use crate::id::SourceId;
 use crate::source::Kind;
 use crate::source::fetch::FetchOptions;
+use crate::source::key::StoreKey;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -39,6 +42,14 @@ impl Place {
             (Some(_), Some(_)) => bail!("{what}_file and {what}_env are both given"),
             (Some(file), None) => Ok(Some(Self::File(beside.join(file)))),
             (None, variable) => Ok(variable.map(Self::Variable)),
+        }
+    }
+
+    /// Whether anything lies there.
+    fn is_there(&self) -> bool {
+        match self {
+            Self::File(file) => !matches!(file.try_exists(), Ok(false)),
+            Self::Variable(name) => std::env::var_os(name).is_some_and(|text| !text.is_empty()),
         }
     }
 
@@ -128,6 +139,8 @@ pub struct Destination {
 /// What a workspace is to be.
 #[derive(Clone, Debug)]
 pub struct Wanted {
+    /// SHA-256 of the file's bytes, hexadecimal.
+    pub sha256: String,
     /// Which workspace.
     pub workspace: Option<String>,
     /// Whether what is not named goes.
@@ -164,6 +177,7 @@ pub fn read(file: &Path) -> Result<Wanted> {
         format!("{shown}:{line}:{column}")
     };
     let mut wanted = Wanted {
+        sha256: crate::ledger::hex(&Sha256::digest(text.as_bytes())),
         workspace: raw.workspace,
         prune: raw.prune,
         sources: Vec::with_capacity(raw.sources.len()),
@@ -200,10 +214,16 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 impl Source {
-    /// Whether nothing but the store's own webhooks tells of it.
+    /// Whether the file names a store's key for it.
     #[must_use]
-    pub const fn is_only_told(&self) -> bool {
-        matches!(self.keys, Keys::AppStore { key: None, .. })
+    pub const fn has_key(&self) -> bool {
+        matches!(self.keys, Keys::AppStore { key: Some(_), .. } | Keys::GooglePlay { .. })
+    }
+
+    /// Whether the file names what its webhooks are signed with.
+    #[must_use]
+    pub const fn has_webhook_secret(&self) -> bool {
+        matches!(self.keys, Keys::AppStore { webhook_secret: Some(_), .. })
     }
 
     /// Reads its secrets and makes the request that adds it; a key that cannot be one is refused here.
@@ -214,13 +234,8 @@ impl Source {
         let mut request = json!({ "kind": self.kind.name(), "name": self.name });
         match &self.keys {
             Keys::AppStore { key, base_url, .. } => {
-                if let Some((key_id, issuer_id, place)) = key {
-                    let private_key = place.read("private key")?;
-                    let credentials = json!({
-                        "key_id": key_id, "issuer_id": issuer_id, "private_key": private_key.as_str(),
-                    });
-                    check_app_store(&credentials, base_url.clone())?;
-                    request["credentials"] = credentials;
+                if let Some(key) = key {
+                    request["credentials"] = credentials(key, base_url.as_ref())?;
                 }
                 if let Some(secret) = self.webhook_secret()? {
                     request["webhook_secret"] = secret.as_str().into();
@@ -230,13 +245,7 @@ impl Source {
                 }
             }
             Keys::GooglePlay { account, settings } => {
-                let text = account.read("service account")?;
-                // What the parser found there may be a part of the key: only where it is, is told.
-                let account: Value = serde_json::from_str(&text)
-                    .map_err(|e| anyhow!("line {}, column {}", e.line(), e.column()))
-                    .context("the service account is not the JSON that Google gave")?;
-                check_google_play(&text, settings)?;
-                request["service_account"] = account;
+                request["service_account"] = service_account(account, settings)?;
                 for (name, value) in settings {
                     request[*name] = value.clone();
                 }
@@ -244,6 +253,51 @@ impl Source {
             Keys::Inbound { .. } => {}
         }
         Ok(request)
+    }
+
+    /// Reads its key and makes the request that gives it to the source in the place of another; a key that cannot be
+    /// one is refused here. None: the file names no key.
+    ///
+    /// # Errors
+    /// If it cannot be read or used.
+    pub fn key_request(&self, other_account: bool) -> Result<Option<Value>> {
+        let mut request = match &self.keys {
+            Keys::AppStore { key: Some(key), base_url, .. } => {
+                json!({ "kind": "app_store", "credentials": credentials(key, base_url.as_ref())? })
+            }
+            Keys::GooglePlay { account, settings } => {
+                let account = service_account(account, settings)?;
+                let dedicated = settings.iter().find(|(name, _)| *name == "dedicated_account");
+                json!({
+                    "kind": "google_play",
+                    "service_account": account,
+                    "dedicated_account": dedicated.map(|(_, email)| email),
+                })
+            }
+            Keys::AppStore { key: None, .. } | Keys::Inbound { .. } => return Ok(None),
+        };
+        request["other_account"] = other_account.into();
+        Ok(Some(request))
+    }
+
+    /// The fingerprint that the source would have with the file's key. None: there is no key where the file says, and
+    /// nothing to compare.
+    ///
+    /// # Errors
+    /// If what is there cannot be read or used.
+    pub fn fingerprint(&self, id: SourceId) -> Result<Option<String>> {
+        let place = match &self.keys {
+            Keys::AppStore { key: Some((_, _, place)), .. } => place,
+            Keys::GooglePlay { account, .. } => account,
+            Keys::AppStore { key: None, .. } | Keys::Inbound { .. } => return Ok(None),
+        };
+        if !place.is_there() {
+            return Ok(None);
+        }
+        let Some(request) = self.key_request(false)? else { return Ok(None) };
+        let member = if self.kind == Kind::AppStore { "credentials" } else { "service_account" };
+        let secret = Zeroizing::new(serde_json::to_vec(&request[member])?);
+        Ok(Some(crate::ledger::hex(&StoreKey::read(self.kind, &secret)?.fingerprint(id))))
     }
 
     /// What its webhooks are signed with, if the file names it.
@@ -258,6 +312,27 @@ impl Source {
         }
         Ok(Some(secret))
     }
+}
+
+/// Credentials as the API takes them.
+fn credentials(key: &(String, Option<String>, Place), base_url: Option<&String>) -> Result<Value> {
+    let (key_id, issuer_id, place) = key;
+    let private_key = place.read("private key")?;
+    let credentials =
+        json!({ "key_id": key_id, "issuer_id": issuer_id, "private_key": private_key.as_str() });
+    check_app_store(&credentials, base_url.cloned())?;
+    Ok(credentials)
+}
+
+/// A service account as the API takes it.
+fn service_account(place: &Place, settings: &[(&'static str, Value)]) -> Result<Value> {
+    let text = place.read("service account")?;
+    // What the parser found there may be a part of the key: only where it is, is told.
+    let account: Value = serde_json::from_str(&text)
+        .map_err(|e| anyhow!("line {}, column {}", e.line(), e.column()))
+        .context("the service account is not the JSON that Google gave")?;
+    check_google_play(&text, settings)?;
+    Ok(account)
 }
 
 /// Refuses a key that the instance would refuse.

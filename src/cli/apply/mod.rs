@@ -2,7 +2,8 @@
 //!
 //! Everything that can be found wrong without changing anything is found first: the file, what it names, what is there.
 //! Then the changes are made one by one, additions before removals, so that nothing goes unwatched in between; the
-//! first that is refused ends it, and what was made and what was not is said. Applied again, it goes on where it ended.
+//! first that is refused ends it, and what was made and what was not is said. Applied again, it goes on where it ended. At
+//! its end, a run puts itself on the record (`audit.configuration.applied`).
 
 mod file;
 mod plan;
@@ -12,13 +13,17 @@ mod work;
 use super::manage::{Asking, Place, pretty};
 use super::remote::Error;
 use super::show;
-use super::terminal::{self, Screen};
+use super::terminal::{self, Screen, clean};
 use crate::config::Settings;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use plan::{Act, Present};
-use serde_json::{Value, json};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+
+/// Requests that one entry takes: more changes leave several entries.
+const REQUESTS: usize = 1000;
 
 /// What to apply, and how.
 #[derive(Debug, Args)]
@@ -34,10 +39,13 @@ pub struct ApplyArgs {
     /// Removes the sources and destinations that the file does not name
     #[arg(long)]
     prune: bool,
-    /// Gives this source the keys of the file anew: it is removed and added under another id (a source that is only
-    /// told keeps its id, and gets its webhook secret)
+    /// Gives this source the file's key and webhook secret, seen to be others or not (an inbound source is removed and
+    /// added under another id, with another token)
     #[arg(long, value_name = "SOURCE")]
     replace_keys: Vec<String>,
+    /// The key of this source may be of another account than the one whose apps it knows, or not tell
+    #[arg(long, value_name = "SOURCE")]
+    other_account: Vec<String>,
 }
 
 /// Applies a file.
@@ -49,8 +57,15 @@ pub async fn run(settings: &Settings, args: ApplyArgs) -> Result<u8> {
     let place = place(settings, &args, wanted.workspace.as_deref()).await?;
     let present =
         Present { sources: place.list("sources").await?, destinations: place.list("destinations").await? };
+    let named = [("--replace-keys", &args.replace_keys), ("--other-account", &args.other_account)];
+    for (flag, names) in named {
+        if let Some(name) = names.iter().find(|name| !wanted.sources.iter().any(|s| s.name == **name)) {
+            let name = clean(name);
+            return Err(Error::Usage(format!("{flag}: the file has no source \"{name}\"")).into());
+        }
+    }
     let plan = plan::plan(&wanted, &present, &args.replace_keys, args.prune || wanted.prune)?;
-    let acts = plan.acts.len();
+    let (acts, planned) = (plan.acts.len(), planned(&plan.acts));
     let screen = Screen::stdout();
     if !args.asking.json() {
         terminal::print(plan.acts.iter().map(|act| act.painted(screen)))?;
@@ -59,8 +74,15 @@ pub async fn run(settings: &Settings, args: ApplyArgs) -> Result<u8> {
         let names = plan.others.join(", ");
         show::note(format!("statusledger: not in the file, and left alone (--prune removes them): {names}"));
     }
+    if !plan.unseen.is_empty() {
+        let names = plan.unseen.join(", ");
+        show::note(format!(
+            "statusledger: not compared, since their keys are not where the file says: {names}"
+        ));
+    }
     // Every secret is read, and room made for each that comes, before anything is changed.
-    let jobs = plan.acts.into_iter().map(work::prepare).collect::<Result<Vec<_>>>()?;
+    let prepare = |act| work::prepare(act, &args.other_account);
+    let jobs = plan.acts.into_iter().map(prepare).collect::<Result<Vec<_>>>()?;
     if args.dry_run {
         let undone = jobs.iter().map(|job| job.act.document(false)).collect();
         return end(&place, &args, undone, &format!("{}; nothing was changed", changes(acts, "to make")));
@@ -83,13 +105,42 @@ pub async fn run(settings: &Settings, args: ApplyArgs) -> Result<u8> {
             if args.asking.json() {
                 end(&place, &args, documents, "")?;
             }
+            if let Err(unrecorded) = record(&place, &wanted.sha256, &planned, false).await {
+                show::note(format!("statusledger: and that it was tried is not on the record: {unrecorded}"));
+            }
             return Err(e);
         }
         show::note(format!("statusledger: made: {}", act.line()));
         made.push(act);
     }
     let documents = made.iter().map(|act| act.document(true)).collect();
-    end(&place, &args, documents, &changes(acts, "made"))
+    let code = end(&place, &args, documents, &changes(acts, "made"))?;
+    record(&place, &wanted.sha256, &planned, true)
+        .await
+        .context("it was applied, but that is not on the record")?;
+    Ok(code)
+}
+
+/// How many acts there are, by what they do.
+fn planned(acts: &[Act]) -> Value {
+    let count = |verb: &str| acts.iter().filter(|act| act.verb() == verb).count();
+    let verbs = ["add", "change", "replace", "remove"];
+    verbs.iter().map(|verb| ((*verb).to_owned(), Value::from(count(verb)))).collect::<Map<_, _>>().into()
+}
+
+/// Puts on the record that the file was applied, and which requests were its changes.
+async fn record(place: &Place, sha256: &str, planned: &Value, complete: bool) -> Result<(), Error> {
+    let requests = place.changed();
+    let mut chunks: Vec<&[String]> = requests.chunks(REQUESTS).collect();
+    if chunks.is_empty() {
+        chunks.push(&[]);
+    }
+    for requests in chunks {
+        let body =
+            json!({ "sha256": sha256, "planned": planned, "complete": complete, "requests": requests });
+        place.change(Method::POST, "configurations", Some(&body)).await?;
+    }
+    Ok(())
 }
 
 /// The workspace that the file names, or the arguments.

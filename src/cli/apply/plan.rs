@@ -1,11 +1,11 @@
 //! What there is to do: the difference between a file and a workspace. It is made before anything is done, from one
-//! look at the workspace, and says nothing of what it cannot see (keys, tokens, secrets and a source's settings, which
-//! the API never shows).
+//! look at the workspace, and says nothing of what it cannot see (tokens, webhook secrets and a source's settings, which
+//! the API never shows). Of a key it sees the fingerprint, and compares that with the one that the file's would have.
 
 use super::file::{Destination, Source, Wanted};
-use crate::cli::remote::Error;
 use crate::cli::terminal::{Colour, Screen, clean};
-use anyhow::{Result, bail};
+use crate::source::Kind;
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
 
@@ -32,9 +32,11 @@ pub struct Difference {
 pub enum Act {
     /// A source is added.
     AddSource(Source),
-    /// A source is removed and added anew, with the keys of the file.
+    /// An inbound source is removed and added anew, with another token.
     ReplaceSource(Source, String),
-    /// A source that is only told gets the file's webhook secret.
+    /// A store's source gets the file's key.
+    SetKey(Source, String),
+    /// It gets the file's webhook secret.
     SetWebhookSecret(Source, String),
     /// A destination is added.
     AddDestination(Destination),
@@ -53,6 +55,8 @@ pub struct Plan {
     pub acts: Vec<Act>,
     /// What is there, is not in the file, and stays.
     pub others: Vec<String>,
+    /// Sources whose keys were not compared: they are not where the file says.
+    pub unseen: Vec<String>,
 }
 
 /// A member of an item as text.
@@ -75,17 +79,10 @@ pub fn id(item: &Value) -> Result<String> {
 /// The difference between `wanted` and `present`. Of the sources in `replaced` the keys are set anew.
 ///
 /// # Errors
-/// If it cannot be carried out: a source is of another kind, a filter names a source that will not be there, two
-/// destinations have one name.
+/// If it cannot be carried out: a source is of another kind, a filter names a source that will not be there, a key that is
+/// to be compared cannot be used.
 pub fn plan(wanted: &Wanted, present: &Present, replaced: &[String], prune: bool) -> Result<Plan> {
     let mut plan = Plan::default();
-    for name in replaced {
-        if !wanted.sources.iter().any(|source| source.name == *name) {
-            return Err(
-                Error::Usage(format!("--replace-keys: the file has no source \"{}\"", clean(name))).into()
-            );
-        }
-    }
     // Names of sources whose id will be another.
     let mut moving = BTreeSet::new();
     for source in &wanted.sources {
@@ -103,14 +100,24 @@ pub fn plan(wanted: &Wanted, present: &Present, replaced: &[String], prune: bool
                 clean(kind)
             );
         }
-        if replaced.contains(&source.name) {
-            let id = id(there)?;
-            plan.acts.push(if source.is_only_told() {
-                Act::SetWebhookSecret(source.clone(), id)
-            } else {
+        let asked = replaced.contains(&source.name);
+        if source.kind == Kind::Inbound {
+            if asked {
                 moving.insert(source.name.as_str());
-                Act::ReplaceSource(source.clone(), id)
-            });
+                plan.acts.push(Act::ReplaceSource(source.clone(), id(there)?));
+            }
+            continue;
+        }
+        if source.has_key() {
+            match is_other_key(source, there)? {
+                Some(other) if other || asked => plan.acts.push(Act::SetKey(source.clone(), id(there)?)),
+                None if asked => plan.acts.push(Act::SetKey(source.clone(), id(there)?)),
+                None => plan.unseen.push(format!("\"{}\"", clean(&source.name))),
+                Some(_) => {}
+            }
+        }
+        if source.has_webhook_secret() && (asked || there["webhook_secret_set"] == false) {
+            plan.acts.push(Act::SetWebhookSecret(source.clone(), id(there)?));
         }
     }
     let stays = |name: &str| {
@@ -121,25 +128,17 @@ pub fn plan(wanted: &Wanted, present: &Present, replaced: &[String], prune: bool
         if let Some(name) = destination.sources.iter().find(|name| !stays(name)) {
             bail!("{}: filter.sources: there is no source \"{name}\"", destination.at);
         }
-        let mut there = present.destinations.iter().filter(|d| text(d, "name") == destination.name);
-        let Some(first) = there.next() else {
+        let Some(there) = present.destinations.iter().find(|d| text(d, "name") == destination.name) else {
             plan.acts.push(Act::AddDestination(destination.clone()));
             continue;
         };
-        if there.next().is_some() {
-            bail!(
-                "{}: several destinations are called \"{}\": rename or remove all but one",
-                destination.at,
-                destination.name
-            );
-        }
-        let mut differences = differences(destination, first, &present.sources);
+        let mut differences = differences(destination, there, &present.sources);
         let moves = destination.sources.iter().any(|name| moving.contains(name.as_str()));
         if moves && !differences.iter().any(|d| d.member == "filter.sources") {
             differences.push(Difference { member: "filter.sources", values: None });
         }
         if !differences.is_empty() {
-            plan.acts.push(Act::ChangeDestination(destination.clone(), id(first)?, differences));
+            plan.acts.push(Act::ChangeDestination(destination.clone(), id(there)?, differences));
         }
     }
     let unnamed = |items: &[Value], is_named: &dyn Fn(&str) -> bool| -> Result<Vec<(String, String)>> {
@@ -157,6 +156,18 @@ pub fn plan(wanted: &Wanted, present: &Present, replaced: &[String], prune: bool
         plan.others.extend(destinations.iter().map(|(name, _)| format!("destination \"{}\"", clean(name))));
     }
     Ok(plan)
+}
+
+/// Whether a source has another key than the file, or none yet; none where that cannot be told.
+fn is_other_key(source: &Source, there: &Value) -> Result<Option<bool>> {
+    match there.get("key_fingerprint") {
+        Some(Value::Null) => Ok(Some(true)),
+        Some(Value::String(has)) => {
+            let fingerprint = source.fingerprint(id(there)?.parse()?).with_context(|| source.at.clone())?;
+            Ok(fingerprint.map(|would| would != *has))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The members in which a destination is not as it is to be.
@@ -202,16 +213,19 @@ impl Act {
         match self {
             Self::AddSource(_) | Self::AddDestination(_) => ('+', "add", Colour::Green),
             Self::ReplaceSource(..) => ('~', "replace", Colour::Yellow),
-            Self::SetWebhookSecret(..) | Self::ChangeDestination(..) => ('~', "change", Colour::Yellow),
+            Self::SetKey(..) | Self::SetWebhookSecret(..) | Self::ChangeDestination(..) => {
+                ('~', "change", Colour::Yellow)
+            }
             Self::RemoveDestination(..) | Self::RemoveSource(..) => ('-', "remove", Colour::Red),
         }
     }
 
     fn thing(&self) -> (&'static str, &str) {
         match self {
-            Self::AddSource(source) | Self::ReplaceSource(source, _) | Self::SetWebhookSecret(source, _) => {
-                ("source", &source.name)
-            }
+            Self::AddSource(source)
+            | Self::ReplaceSource(source, _)
+            | Self::SetKey(source, _)
+            | Self::SetWebhookSecret(source, _) => ("source", &source.name),
             Self::AddDestination(destination) | Self::ChangeDestination(destination, ..) => {
                 ("destination", &destination.name)
             }
@@ -229,7 +243,8 @@ impl Act {
             Self::AddDestination(destination) if !destination.url_is_secret => {
                 format!(" to {}", destination.url)
             }
-            Self::ReplaceSource(..) => ": keys (it is removed, and added anew under another id)".to_owned(),
+            Self::ReplaceSource(..) => ": token (it is removed, and added anew under another id)".to_owned(),
+            Self::SetKey(..) => ": key".to_owned(),
             Self::SetWebhookSecret(..) => ": webhook secret".to_owned(),
             Self::ChangeDestination(_, _, differences) => {
                 let all: Vec<String> = differences.iter().map(Difference::words).collect();
@@ -246,6 +261,12 @@ impl Act {
         screen.paint(self.sign().2, &self.line())
     }
 
+    /// What it does, in a word: `add`, `change`, `replace` or `remove`.
+    #[must_use]
+    pub const fn verb(&self) -> &'static str {
+        self.sign().1
+    }
+
     /// It as a member of the document of `--json`.
     #[must_use]
     pub fn document(&self, done: bool) -> Value {
@@ -258,6 +279,12 @@ impl Act {
                 changes.insert(difference.member.to_owned(), value);
             }
         }
+        let unshown = match self {
+            Self::SetKey(..) => Some("key"),
+            Self::SetWebhookSecret(..) => Some("webhook_secret"),
+            _ => None,
+        };
+        changes.extend(unshown.map(|member| (member.to_owned(), Value::Null)));
         json!({ "action": self.sign().1, "kind": kind, "name": name, "changes": changes, "done": done })
     }
 }

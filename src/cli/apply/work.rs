@@ -1,9 +1,7 @@
 //! The changes, one by one.
 //!
-//! Two may apply at once. A source's name is unique in its workspace, so the second is refused and finds the first
-//! one's. A destination's is not: whoever has made one looks at the list *after* that, and if there is another of the
-//! name, takes its own back and begins again. Of two of whom each has made one and looked, at least one has seen both,
-//! so never do both stay. Nothing is told of one's own secret before that is settled.
+//! Two may apply at once. Names are unique in their workspace, so the second is refused, finds what the first one made, and
+//! makes that what it is to be.
 
 use super::file::{Destination, Keys, Source};
 use super::plan::{self, Act, Present};
@@ -18,12 +16,9 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
 
-/// How often a destination is begun again because somebody else made one of the name.
-const ATTEMPTS: u32 = 12;
-/// The longest pause before the second attempt; each further one may be so much longer.
-const PAUSE: Duration = Duration::from_millis(120);
+/// How often a destination is begun again because somebody else has made and removed one of the name meanwhile.
+const ATTEMPTS: u32 = 5;
 
 /// A change with what it needs: read and begun, so that it cannot fail for that.
 pub struct Job {
@@ -35,11 +30,12 @@ pub struct Job {
     secret: Option<Aside>,
 }
 
-/// Reads what an act needs, and makes room for what comes of it.
+/// Reads what an act needs, and makes room for what comes of it. The keys of the sources in `other_accounts` may be of
+/// another account than the one whose apps the source knows.
 ///
 /// # Errors
 /// If something cannot be read, is no key, or there is no room.
-pub fn prepare(act: Act) -> Result<Job> {
+pub fn prepare(act: Act, other_accounts: &[String]) -> Result<Job> {
     let room = |file: &Path| Aside::begin(file, true).map(Some);
     let (request, secret) = match &act {
         Act::AddSource(source) | Act::ReplaceSource(source, _) => {
@@ -49,6 +45,10 @@ pub fn prepare(act: Act) -> Result<Job> {
                 Keys::AppStore { .. } | Keys::GooglePlay { .. } => None,
             };
             (Some(request), secret)
+        }
+        Act::SetKey(source, _) => {
+            let other_account = other_accounts.contains(&source.name);
+            (source.key_request(other_account).with_context(|| source.at.clone())?, None)
         }
         Act::SetWebhookSecret(source, _) => {
             let secret = source.webhook_secret().with_context(|| source.at.clone())?;
@@ -90,6 +90,12 @@ impl<'a> Work<'a> {
             Act::ReplaceSource(source, id) => {
                 self.remove(&format!("sources/{id}")).await?;
                 self.add_source(&source, request, secret).await
+            }
+            Act::SetKey(_, id) => {
+                let after =
+                    self.place.change(Method::PUT, &format!("sources/{id}/key"), request.as_ref()).await?;
+                report(&after);
+                Ok(())
             }
             Act::SetWebhookSecret(_, id) => {
                 let path = format!("sources/{id}/webhook-secret");
@@ -183,31 +189,30 @@ impl<'a> Work<'a> {
         let change = self.body(wanted)?;
         let mut request = change.clone();
         let enabled = request.as_object_mut().and_then(|body| body.remove("enabled"));
-        for attempt in 1..=ATTEMPTS {
-            if let Some(there) = self.called(&wanted.name).await?.pop() {
-                if self.adopt(wanted, &change, &there).await? {
-                    return Ok(());
+        for _ in 0..ATTEMPTS {
+            let made = match self.place.change(Method::POST, "destinations", Some(&request)).await {
+                Err(Error::Refused { status: 409, .. }) => {
+                    if let Some(there) = self.called(&wanted.name).await?
+                        && self.adopt(wanted, &change, &there).await?
+                    {
+                        return Ok(());
+                    }
+                    continue;
                 }
-                continue;
+                made => made?,
+            };
+            if enabled == Some(Value::Bool(false)) {
+                let path = format!("destinations/{}", plan::id(&made)?);
+                self.place.change(Method::PATCH, &path, Some(&json!({ "enabled": false }))).await?;
             }
-            let made = self.place.change(Method::POST, "destinations", Some(&request)).await?;
-            let id = plan::id(&made)?;
-            if self.called(&wanted.name).await?.iter().all(|other| other["id"] == id.as_str()) {
-                if enabled == Some(Value::Bool(false)) {
-                    let change = json!({ "enabled": false });
-                    self.place.change(Method::PATCH, &format!("destinations/{id}"), Some(&change)).await?;
-                }
-                return told(wanted, &made, secret);
-            }
-            self.remove(&format!("destinations/{id}")).await?;
-            tokio::time::sleep(PAUSE.mul_f64(draw() * f64::from(attempt))).await;
+            return told(wanted, &made, secret);
         }
         bail!("others keep making and removing destinations called \"{}\"", clean(&wanted.name))
     }
 
-    async fn called(&self, name: &str) -> Result<Vec<Value>, Error> {
+    async fn called(&self, name: &str) -> Result<Option<Value>, Error> {
         let all = self.place.list("destinations").await?;
-        Ok(all.into_iter().filter(|d| d["name"] == name).collect())
+        Ok(all.into_iter().find(|d| d["name"] == name))
     }
 
     /// Makes one that somebody else made what it is to be; false where they have taken it back.
@@ -250,11 +255,4 @@ fn keep(made: &Value, member: &str, mut file: Aside) -> Result<()> {
     let text = made[member].as_str().with_context(|| format!("the answer has no {member}"))?;
     writeln!(file.file(), "{text}")?;
     file.finish()
-}
-
-/// A draw from 0 to 1.
-fn draw() -> f64 {
-    let mut byte = [0];
-    crate::ledger::fill_random(&mut byte);
-    f64::from(byte[0]) / 255.0
 }

@@ -5,8 +5,10 @@
 //! *given* comes from a file or standard input, since `ps` shows arguments to everybody.
 
 pub mod api_keys;
+pub mod audit;
 pub mod destinations;
 pub mod members;
+pub mod openings;
 pub mod secret;
 pub mod sources;
 pub mod workspaces;
@@ -141,6 +143,12 @@ impl Place {
     /// If the instance refuses.
     pub async fn change(&self, method: Method, rest: &str, body: Option<&Value>) -> Result<Value, Error> {
         self.desk.remote.change(method, &format!("{}/{rest}", self.path), body).await
+    }
+
+    /// The ids of the requests that have changed something of it.
+    #[must_use]
+    pub fn changed(&self) -> Vec<String> {
+        self.desk.remote.changed()
     }
 
     /// The item of `list` that is called so, or has that id.

@@ -1,6 +1,7 @@
 //! `sources`.
 
 use super::{Asking, Place, Value, ago, items, lines, plain, secret, text};
+use crate::cli::remote::Error;
 use crate::cli::show;
 use crate::cli::terminal::{Colour, Table, Yield, clean};
 use crate::config::Settings;
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What to do with sources.
 #[derive(Debug, Subcommand)]
@@ -25,6 +26,8 @@ pub enum Command {
     Remove(Named),
     /// Asks a store for everything now.
     Look(Named),
+    /// Gives one of a store another key, or its first. It keeps its id and what it knows.
+    ReplaceKey(ReplaceKey),
     /// Sets what App Store Connect's own webhooks are signed with.
     WebhookSecret {
         #[command(flatten)]
@@ -105,6 +108,32 @@ pub struct GooglePlay {
     reporting_url: Option<String>,
 }
 
+/// Another key.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("key").required(true))]
+pub struct ReplaceKey {
+    #[command(flatten)]
+    named: Named,
+    /// App Store Connect: the private key as it was downloaded (AuthKey_….p8), or `-`
+    #[arg(long, value_name = "FILE", group = "key", requires = "key_id")]
+    p8: Option<PathBuf>,
+    /// The key's id
+    #[arg(long, value_name = "ID", requires = "p8")]
+    key_id: Option<String>,
+    /// The team's issuer id; none for an individual key
+    #[arg(long, value_name = "ID", requires = "p8")]
+    issuer_id: Option<String>,
+    /// Google Play: the service account's JSON file as Google gave it, or `-`
+    #[arg(long, value_name = "FILE", group = "key")]
+    service_account: Option<PathBuf>,
+    /// Where the source reads rollouts: the account's client_email, as a sign that nothing else uses it
+    #[arg(long, value_name = "EMAIL", requires = "service_account")]
+    dedicated_account: Option<String>,
+    /// Takes it though it is not of the account whose apps the source knows, or does not tell
+    #[arg(long)]
+    other_account: bool,
+}
+
 /// A source of a workspace.
 #[derive(Debug, Args)]
 pub struct Named {
@@ -153,6 +182,15 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             place.change(Method::POST, &format!("sources/{id}/look"), None).await?;
             done(&place, &named, &id, "asked for everything now")
         }
+        Command::ReplaceKey(args) => {
+            let body = new_key(&args)?;
+            let (place, id) = find(settings, &args.named).await?;
+            let after = place.change(Method::PUT, &format!("sources/{id}/key"), Some(&body)).await?;
+            report(&after);
+            place.desk.show(&after, || {
+                vec![format!("the source \"{}\" was given the key", clean(&args.named.source))]
+            })
+        }
         Command::WebhookSecret { named, file, none: _ } => {
             let secret = file.map(|file| secret::read_line("webhook secret", &file)).transpose()?;
             let (place, id) = find(settings, &named).await?;
@@ -187,11 +225,7 @@ fn app_store(args: &AppStore) -> Result<Value> {
     body.insert("kind".into(), "app_store".into());
     body.insert("name".into(), args.name.clone().into());
     if let (Some(file), Some(key_id)) = (&args.p8, &args.key_id) {
-        let private_key = secret::read("private key", file)?;
-        let issuer_id = &args.issuer_id;
-        let credentials =
-            json!({ "key_id": key_id, "issuer_id": issuer_id, "private_key": private_key.as_str() });
-        body.insert("credentials".into(), credentials);
+        body.insert("credentials".into(), credentials(file, key_id, args.issuer_id.as_deref())?);
     }
     if let Some(file) = &args.webhook_secret {
         let secret = secret::read_line("webhook secret", file)?;
@@ -203,12 +237,40 @@ fn app_store(args: &AppStore) -> Result<Value> {
     Ok(body.into())
 }
 
-fn google_play(args: &GooglePlay) -> Result<Value> {
-    let account = secret::read("service account", &args.service_account)?;
+/// Credentials of App Store Connect, as the API takes them.
+fn credentials(file: &Path, key_id: &str, issuer_id: Option<&str>) -> Result<Value> {
+    let private_key = secret::read("private key", file)?;
+    Ok(json!({ "key_id": key_id, "issuer_id": issuer_id, "private_key": private_key.as_str() }))
+}
+
+/// A service account, as the API takes it.
+fn service_account(file: &Path) -> Result<Value> {
+    let account = secret::read("service account", file)?;
     // What the parser found there may be a part of the key: only where it is, is told.
-    let account: Value = serde_json::from_str(&account)
+    serde_json::from_str(&account)
         .map_err(|e| anyhow::anyhow!("line {}, column {}", e.line(), e.column()))
-        .context("the service account is not the JSON that Google gave")?;
+        .context("the service account is not the JSON that Google gave")
+}
+
+/// The request that gives a source another key.
+fn new_key(args: &ReplaceKey) -> Result<Value> {
+    let mut body = match (&args.p8, &args.key_id, &args.service_account) {
+        (Some(file), Some(key_id), _) => {
+            let credentials = credentials(file, key_id, args.issuer_id.as_deref())?;
+            json!({ "kind": "app_store", "credentials": credentials })
+        }
+        (_, _, Some(file)) => {
+            let account = service_account(file)?;
+            json!({ "kind": "google_play", "service_account": account, "dedicated_account": args.dedicated_account })
+        }
+        _ => return Err(Error::Usage("give --p8 and --key-id, or --service-account".into()).into()),
+    };
+    body["other_account"] = args.other_account.into();
+    Ok(body)
+}
+
+fn google_play(args: &GooglePlay) -> Result<Value> {
+    let account = service_account(&args.service_account)?;
     let mut body = json!({ "kind": "google_play", "name": args.name, "service_account": account });
     if args.rollout_by_edits {
         body["rollout_by_edits"] = true.into();

@@ -3,12 +3,13 @@
 use super::{Asking, Desk, Value, ago, items, lines, plain, text};
 use crate::cli::remote::Error;
 use crate::cli::show;
-use crate::cli::terminal::{Table, Yield, clean};
+use crate::cli::terminal::{Colour, Table, Yield, clean};
+use crate::cli::words;
 use crate::config::Settings;
 use anyhow::Result;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Map, json};
 use std::time::Duration;
 
 /// What to do with workspaces.
@@ -27,6 +28,31 @@ pub enum Command {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Changes one; what is not given stays.
+    Update {
+        #[command(flatten)]
+        named: Named,
+        /// What to call it from now on, 1 to 100 characters
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Whether its owners and administrators have to sign in with a passkey
+        #[arg(long, value_name = "BOOL")]
+        require_passkey: Option<bool>,
+    },
+    /// Asks for one's end: after the waiting period its secrets and openings are destroyed; its entries stay.
+    Delete(Named),
+    /// Calls its end off.
+    Restore(Named),
+}
+
+/// A workspace.
+#[derive(Debug, Args)]
+pub struct Named {
+    #[command(flatten)]
+    asking: Asking,
+    /// The workspace, by name or id
+    #[arg(value_name = "WORKSPACE")]
+    which: String,
 }
 
 /// Runs a command.
@@ -37,9 +63,7 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
     match command {
         Command::List { asking } => {
             let desk = Desk::open(settings, &asking)?;
-            let all: Result<super::List, Error> =
-                desk.remote.get("/v1/workspaces", &[], Duration::ZERO).await;
-            let all = all?.items;
+            let all = all(&desk).await?;
             desk.show(&items(&all), || table(&all))
         }
         Command::Create { asking, name } => {
@@ -49,7 +73,46 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             show::note(format!("statusledger: the workspace \"{}\" was made", clean(&name)));
             desk.show(&made, || vec![clean(text(&made, "id")).into_owned()])
         }
+        Command::Update { named, name, require_passkey } => {
+            let mut change = Map::new();
+            change.extend(name.map(|name| ("name".to_owned(), name.into())));
+            change.extend(require_passkey.map(|passkey| ("passkey_required".to_owned(), passkey.into())));
+            if change.is_empty() {
+                return Err(Error::Usage("say what shall change; see --help".into()).into());
+            }
+            let (desk, path) = find(settings, &named).await?;
+            let after = desk.remote.change(Method::PATCH, &path, Some(&change.into())).await?;
+            done(&desk, &named, &after, "changed")
+        }
+        Command::Delete(named) => {
+            let (desk, path) = find(settings, &named).await?;
+            let after = desk.remote.change(Method::DELETE, &path, None).await?;
+            let at = words::second(text(&after, "delete_after"));
+            show::note("statusledger: until then `statusledger workspaces restore` calls it off");
+            done(&desk, &named, &after, &format!("asked to end: {at} UTC"))
+        }
+        Command::Restore(named) => {
+            let (desk, path) = find(settings, &named).await?;
+            let after = desk.remote.change(Method::POST, &format!("{path}/restore"), None).await?;
+            done(&desk, &named, &after, "restored: it does not end")
+        }
     }
+}
+
+async fn all(desk: &Desk) -> Result<Vec<Value>, Error> {
+    let all: super::List = desk.remote.get("/v1/workspaces", &[], Duration::ZERO).await?;
+    Ok(all.items)
+}
+
+async fn find(settings: &Settings, named: &Named) -> Result<(Desk, String)> {
+    let desk = Desk::open(settings, &named.asking)?;
+    let id = super::one(all(&desk).await?, &["name"], "workspace", &named.which)?.id;
+    Ok((desk, format!("/v1/workspaces/{id}")))
+}
+
+/// Says what became of a workspace.
+fn done(desk: &Desk, named: &Named, document: &Value, what: &str) -> Result<u8> {
+    desk.show(document, || vec![format!("the workspace \"{}\" was {what}", clean(&named.which))])
 }
 
 fn table(all: &[Value]) -> Vec<String> {
@@ -61,13 +124,18 @@ fn table(all: &[Value]) -> Vec<String> {
         ("", Yield::Never),
     ]);
     for workspace in all {
-        let own = if workspace["own"] == true { "the instance's own" } else { "" };
+        let what = match (workspace["own"] == true, text(workspace, "delete_after")) {
+            (true, _) => ("the instance's own".to_owned(), Colour::Plain),
+            (false, "") => (String::new(), Colour::Plain),
+            (false, _) if workspace["deleted_at"].is_string() => ("ended".to_owned(), Colour::Dim),
+            (false, at) => (format!("ends {}", words::second(at)), Colour::Red),
+        };
         table.row(vec![
             plain(text(workspace, "name")),
             plain(text(workspace, "id")),
             plain(text(workspace, "ledger")),
             plain(ago(workspace, "created_at")),
-            plain(own),
+            what,
         ]);
     }
     lines(&table, "there is no workspace yet: `statusledger workspaces create NAME`")

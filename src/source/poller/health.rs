@@ -16,7 +16,12 @@ const MOST_SKEW: time::Duration = time::Duration::seconds(45);
 
 impl Poller {
     /// Notes when the key was last used, and the store's word on its limit.
-    pub(super) async fn note_round(&self, due: &Due, client: &Client) -> Result<(), sqlx::Error> {
+    pub(super) async fn note_round(
+        &self,
+        due: &Due,
+        client: &Client,
+        under: [u8; 32],
+    ) -> Result<(), sqlx::Error> {
         let rate = client.rate();
         let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
         let mut tx = self.database.workspace(due.workspace).await?;
@@ -24,12 +29,13 @@ impl Poller {
             "UPDATE sources SET last_polled_at = $3, rate_limit = COALESCE($4, rate_limit),
                     rate_remaining = COALESCE($5, rate_remaining),
                     rate_at = CASE WHEN $4::int4 IS NULL THEN rate_at ELSE $3 END
-              WHERE workspace_id = $1 AND source_id = $2",
+              WHERE workspace_id = $1 AND source_id = $2 AND sha256(secret) = $6",
             due.workspace.uuid(),
             due.source.uuid(),
             OffsetDateTime::now_utc(),
             rate.map(|r| number(r.limit)),
-            rate.map(|r| number(r.remaining))
+            rate.map(|r| number(r.remaining)),
+            &under
         )
         .execute(&mut *tx)
         .await?;
@@ -100,7 +106,8 @@ impl Poller {
             || !failing.is_empty();
         let told = (health, detail);
         if worth && station.health.as_ref() != Some(&told) {
-            source::set_health(&self.writer, due.workspace, due.source, told.0, told.1.as_deref()).await?;
+            let (under, detail) = (Some(station.under), told.1.as_deref());
+            source::set_health(&self.writer, due.workspace, due.source, told.0, detail, under).await?;
             station.health = Some(told);
         }
         Ok(())

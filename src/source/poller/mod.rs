@@ -20,6 +20,7 @@ use crate::id::{NodeId, SourceId, WorkspaceId};
 use crate::ledger::{Writer, append};
 use crate::observation;
 use crate::sealing::{self, SecretColumn};
+use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,6 +57,8 @@ const LOOK_EVERY_AT_MOST: Duration = Duration::from_secs(1);
 /// What is remembered of a source between sweeps on this node.
 struct Station {
     client: Client,
+    /// The SHA-256 of the sealed key that the client has, by which it is known to be the source's of today.
+    under: [u8; 32],
     failing: budget::Backoff,
     refusals: u32,
     /// As it was last told, with the words to it.
@@ -117,7 +120,7 @@ pub enum Unusable {
 }
 
 impl Unusable {
-    /// Whether the source was deleted while it was attended to.
+    /// Whether the source was deleted, or given another key, while it was attended to.
     fn is_deletion(&self) -> bool {
         matches!(self, Self::Observation(observation::Error::Gone) | Self::Source(super::Error::Missing(_)))
     }
@@ -285,7 +288,11 @@ impl Poller {
                 Unusable::Sql(sqlx::Error::PoolClosed)
                 | Unusable::Observation(observation::Error::Sql(sqlx::Error::PoolClosed)),
             ) => return,
-            Err(e) if e.is_deletion() => return self.forget(due.source),
+            Err(e) if e.is_deletion() => {
+                self.forget(due.source);
+                // One whose key was replaced goes on at once with the new one.
+                Duration::ZERO
+            }
             Err(e) => {
                 tracing::warn!(source = %due.source, error = %e, "a source cannot be asked");
                 if let Some((health, why)) = e.health() {
@@ -294,7 +301,8 @@ impl Poller {
                         // What it was told before is not what it is now.
                         station.lock().await.health = None;
                     }
-                    let told = super::set_health(&self.writer, workspace, source, health, Some(&why)).await;
+                    let told =
+                        super::set_health(&self.writer, workspace, source, health, Some(&why), None).await;
                     if let Err(e) = told {
                         tracing::warn!(source = %due.source, error = %e, "the source's health is not recorded");
                     }
@@ -355,7 +363,13 @@ impl Poller {
 
     async fn station(&self, due: &Due) -> Result<Arc<tokio::sync::Mutex<Station>>, Unusable> {
         if let Some(station) = self.known(due.source) {
-            return Ok(station);
+            let under = station.lock().await.under;
+            match self.is_told(due.workspace, due.source, under).await {
+                Ok(_) => return Ok(station),
+                // The source has another key by now, or is gone: what follows finds out.
+                Err(Unusable::Observation(observation::Error::Gone)) => self.forget(due.source),
+                Err(e) => return Err(e),
+            }
         }
         let turn = self.turn().await;
         let mut tx = self.database.workspace(due.workspace).await?;
@@ -372,6 +386,7 @@ impl Poller {
         let damaged = |e: String| Unusable::Damaged(e);
         let data_key = self.writer.data_keys().get(due.workspace).await?;
         let sealed = row.secret.ok_or_else(|| Unusable::Damaged("there is none".into()))?;
+        let under = Sha256::digest(&sealed).into();
         let secret =
             SecretColumn::SourceSecret(due.source).open(&data_key, &sealed).map_err(sealing::Error::from)?;
         let kind = Kind::from_name(&row.kind).ok_or_else(|| damaged(format!("kind {}", row.kind)))?;
@@ -386,6 +401,7 @@ impl Poller {
         let base = Duration::from_secs_f64(self.settings.interval_s);
         let station = Arc::new(tokio::sync::Mutex::new(Station {
             client,
+            under,
             failing: budget::Backoff::new(base, LONGEST_WAIT),
             refusals: 0,
             health: None,

@@ -342,6 +342,7 @@ impl Plan {
         database: &Database,
         gone: &[String],
         round: Option<OffsetDateTime>,
+        under: [u8; 32],
     ) -> Result<(), sqlx::Error> {
         let dirty: Vec<(&String, &Planned)> = self.polls.iter().filter(|(_, p)| p.dirty).collect();
         if dirty.is_empty() && gone.is_empty() {
@@ -350,6 +351,19 @@ impl Plan {
         let mut tx = database.workspace(self.workspace).await?;
         // One after the other with whoever makes polls due: what of it is not seen here comes after.
         let wished = super::lock(&mut tx, self.workspace, self.source).await?.filter(|at| Some(*at) != round);
+        let holds = sqlx::query_scalar!(
+            r#"SELECT COALESCE(sha256(secret) = $3, false) AS "holds!" FROM sources
+                WHERE workspace_id = $1 AND source_id = $2"#,
+            self.workspace.uuid(),
+            self.source.uuid(),
+            &under
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if holds != Some(true) {
+            // What another key was refused says nothing of the one that there is now.
+            return Ok(());
+        }
         let due_at = |planned: &Planned| match wished {
             Some(wished) if !planned.is_stopped() => wished.min(planned.due_at),
             _ => planned.due_at,

@@ -3,7 +3,7 @@
 use super::client::{Client, KnownApp};
 use super::plan::{Plan, kind_of};
 use super::{Due, LONGEST_WAIT, Poller, Unusable, draw};
-use crate::observation::event::Told;
+use crate::observation::event::{Told, Under};
 use crate::observation::record::{self, Asked, Missed};
 use crate::observation::{self, Doubt, Kind, News, Via};
 use crate::source::app_store::webhook::Event;
@@ -97,13 +97,14 @@ impl Poller {
             Plan::read(&self.database, due.workspace, due.source, store).await?
         };
         let made = station.client.requests_made();
-        let outcome = self.ask(due, &mut station.client, &mut plan).await?;
+        let under = station.under;
+        let outcome = self.ask(due, &mut station.client, under, &mut plan).await?;
         let _turn = self.turn().await;
         let hot = self.hot(due).await?;
         plan.settle(&hot, &self.settings, station.client.allowance(), &outcome.answered, draw);
-        plan.write(&self.database, &outcome.gone, due.at).await?;
+        plan.write(&self.database, &outcome.gone, due.at, under).await?;
         if station.client.requests_made() > made {
-            self.note_round(due, &station.client).await?;
+            self.note_round(due, &station.client, under).await?;
         }
         let whole = outcome.ended.is_none();
         metrics::counter!("statusledger_sweeps_total", "outcome" => if whole { "ok" } else { "failed" })
@@ -134,7 +135,13 @@ impl Poller {
         Ok(wait)
     }
 
-    async fn ask(&self, due: &Due, client: &mut Client, plan: &mut Plan) -> Result<Outcome, Unusable> {
+    async fn ask(
+        &self,
+        due: &Due,
+        client: &mut Client,
+        under: [u8; 32],
+        plan: &mut Plan,
+    ) -> Result<Outcome, Unusable> {
         let started = Instant::now();
         let mut outcome = Outcome::default();
         let mut queue = plan.due(OffsetDateTime::now_utc());
@@ -177,8 +184,9 @@ impl Poller {
                 store: client.store(),
                 at,
                 direct: false,
+                under,
             };
-            let told = self.is_told(due).await?;
+            let told = self.is_told(due.workspace, due.source, under).await?;
             let since = plan.answered_at(&poll).unwrap_or(at) - TOLD_AGAIN;
             client.look_for_what_was_told(told.then_some(since));
             if client.needs_hot_builds(&poll) {
@@ -234,7 +242,7 @@ impl Poller {
                 },
             }
             if let Err(e) = self
-                .settle_doubts(due, client, plan, &poll, recorded.unwrap_or_default(), &mut outcome)
+                .settle_doubts(&asked, client, plan, &poll, recorded.unwrap_or_default(), &mut outcome)
                 .await?
             {
                 outcome.ended = Some(e);
@@ -291,7 +299,7 @@ impl Poller {
     /// Asks for what is in doubt by itself.
     async fn settle_doubts(
         &self,
-        due: &Due,
+        asked: &Asked,
         client: &mut Client,
         plan: &mut Plan,
         poll: &str,
@@ -304,9 +312,9 @@ impl Poller {
             if failures >= FAILURES_OF_A_KIND {
                 break;
             }
-            self.is_told(due).await?;
+            self.is_told(asked.workspace, asked.source, asked.under).await?;
             let at = OffsetDateTime::now_utc();
-            let asked = Asked { workspace: due.workspace, source: due.source, store, at, direct: true };
+            let asked = Asked { at, direct: true, ..*asked };
             let answer = if store.has_address(doubt.kind) {
                 match client.direct(&doubt).await {
                     Ok(answer) => answer,
@@ -391,8 +399,9 @@ impl Poller {
         told.reverse();
         told.sort_by_key(Event::at);
         let received_at = OffsetDateTime::now_utc();
-        let Asked { workspace, source, store, .. } = *asked;
-        let how = Told { workspace, source, store, via: Via::Backfill, received_at, under: None };
+        let Asked { workspace, source, store, under, .. } = *asked;
+        let under = Under::Key(under);
+        let how = Told { workspace, source, store, via: Via::Backfill, received_at, under };
         let mut refused = None;
         for event in told {
             match webhook::take(&self.writer, &how, event).await {

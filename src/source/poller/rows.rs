@@ -1,6 +1,7 @@
 //! What a round has to know of its source's rows.
 
 use super::{Due, Poller, Unusable};
+use crate::id::{SourceId, WorkspaceId};
 use crate::observation::{self, Kind};
 use std::collections::HashSet;
 use time::OffsetDateTime;
@@ -12,14 +13,21 @@ impl Poller {
     /// Whether the store's own webhooks come to this source.
     ///
     /// # Errors
-    /// [`observation::Error::Gone`] if it was deleted: its key is asked nothing any more.
-    pub(super) async fn is_told(&self, due: &Due) -> Result<bool, Unusable> {
-        let mut tx = self.database.workspace(due.workspace).await?;
+    /// [`observation::Error::Gone`] if it was deleted or given another key than the one `under` is of: that is asked nothing
+    /// any more.
+    pub(super) async fn is_told(
+        &self,
+        workspace: WorkspaceId,
+        source: SourceId,
+        under: [u8; 32],
+    ) -> Result<bool, Unusable> {
+        let mut tx = self.database.workspace(workspace).await?;
         let told = sqlx::query_scalar!(
             r#"SELECT webhook_secret IS NOT NULL AS "told!" FROM sources
-                WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL"#,
-            due.workspace.uuid(),
-            due.source.uuid()
+                WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL AND sha256(secret) = $3"#,
+            workspace.uuid(),
+            source.uuid(),
+            &under
         )
         .fetch_optional(&mut *tx)
         .await?;
