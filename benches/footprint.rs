@@ -66,7 +66,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         &["", ""],
         &[
             vec![format!("resident after {} s idle", arguments.idle), format!("{idle:.1} MiB")],
-            vec![format!("ready, on a running cluster (median of {})", arguments.rounds), format!("{ready:.0} ms")],
+            vec![
+                format!("ready, on a running cluster (median of {})", arguments.rounds),
+                format!("{ready:.0} ms"),
+            ],
             vec!["ready, with the cluster's own start".into(), format!("{:.0} ms", median(&cold))],
             vec!["binary".into(), format!("{binary:.1} MiB")],
         ],

@@ -109,7 +109,11 @@ impl Service {
         let url = format!("http://{}{path}", self.address);
         let answer = self.client.get(url).bearer_auth(&self.token).send().await?;
         let (status, body) = (answer.status(), answer.bytes().await?);
-        anyhow::ensure!(status.is_success(), "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
+        anyhow::ensure!(
+            status.is_success(),
+            "GET {path} answered {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
         // A checkpoint is a note, not JSON.
         Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
     }

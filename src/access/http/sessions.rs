@@ -2,7 +2,6 @@
 
 use crate::access::caller::{Gate, Person};
 use crate::access::people::{self, Profile};
-use crate::access::scope::needs;
 use crate::access::session;
 use crate::audit::{Act, Action};
 use crate::http::App;

@@ -14,7 +14,7 @@ use crate::access::people::{self, Profile};
 use crate::access::secret::Purpose;
 use crate::access::session::{self, Held};
 use crate::audit::{Act, Action};
-use crate::http::problem::{Kind, Problem};
+use crate::http::problem::Problem;
 use crate::id::{PasskeyId, UserId};
 use crate::ledger::append::Locked;
 use crate::sealing;
