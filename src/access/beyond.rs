@@ -19,6 +19,7 @@ pub async fn note(State(gate): State<Gate>, mut request: Request, next: Next) ->
     let context = request.extensions().get::<RequestContext>().cloned();
     let response = next.run(request).await;
     if response.status() == StatusCode::FORBIDDEN
+        && !problem::is_lapse(&response)
         && let (Some((actor, workspace)), Some(context)) = (passage.admitted(), context)
     {
         let no_person = problem::kind_of(&response) == Some(Kind::Session);

@@ -2,7 +2,8 @@
 //!
 //! What can be refused without the database is refused without it: no credential, one that this instance did not make,
 //! a key whose scopes do not grant the route, a session's mutation without its CSRF token. Only then is the row read.
-//! Whoever may not even know of a workspace is told that there is none. Every refusal is noted ([`super::denial`]).
+//! Whoever may not even know of a workspace is told that there is none. Every refusal is noted ([`super::denial`]). Where
+//! a change is committed the door looks again ([`super::standing`]).
 
 use super::context::{RequestContext, Surface};
 use super::denial::{Denial, Denials, Reason};
@@ -10,6 +11,7 @@ use super::key::{self, ShownKey};
 use super::scope::{Acts, Needs, Permission, Permissions, Role, needs};
 use super::secret::AccessSecret;
 use super::session::{self, SessionSettings, ShownSession};
+use super::standing::{Admitted, AdmittedParts, Standing};
 use crate::audit::{Act, Actor};
 use crate::database::Database;
 use crate::http::once::Once;
@@ -18,7 +20,7 @@ use crate::id::{KeyId, SessionId, UserId, WorkspaceId};
 use crate::ledger::terms::{self, Condition, Terms, Version};
 use axum::extract::{FromRef, FromRequestParts, MatchedPath, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
@@ -129,6 +131,20 @@ impl Passage {
     }
 }
 
+/// Has the door of a request answer instead of letting somebody in: it is asked before what is not the handler's.
+#[derive(Clone, Copy, Debug)]
+pub struct OnlyTheDoor;
+
+/// In the answer of a door that was asked alone: it would let them in.
+#[derive(Clone, Copy, Debug)]
+struct Opens;
+
+/// Whether an answer is of a door that was asked alone ([`OnlyTheDoor`]), and would let whoever asks in.
+#[must_use]
+pub fn opens(response: &Response) -> bool {
+    response.extensions().get::<Opens>().is_some()
+}
+
 /// A request that we make for a caller ourselves, to compare what it shows: its refusal is not noted, that of the caller's
 /// own request is. The door leaves here how far the acts of the ledger had come before anything was read, in which the
 /// caller's own request will be recorded.
@@ -215,10 +231,14 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// What somebody shows.
-enum Shown {
+#[derive(Clone)]
+pub(super) enum Shown {
     Key(ShownKey),
     Session(ShownSession),
 }
+
+/// Who is refused, as far as is known, why, and what they are told.
+pub(super) type Refused = (Option<Caller>, Reason, Problem);
 
 impl Gate {
     /// Whose request it claims to be, with credentials that this instance has made; whether they still hold is not
@@ -247,27 +267,87 @@ impl Gate {
         }
     }
 
-    /// Whether the caller may do what `permission` says to `workspace` (none: to the instance).
-    async fn admit(
+    /// The first look, without the database: whether what the request shows can be let in at all.
+    fn look(&self, parts: &Parts, permission: Permission) -> Result<Shown, Refused> {
+        let shown = self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))?;
+        match &shown {
+            Shown::Key(key) if !key.scopes.grants().has(permission) => {
+                let (grants, workspace) = (key.scopes.grants(), self.instance);
+                let known = Caller::Key { id: key.id, workspace, instance: false, person: None, grants };
+                let words = format!("The key's scopes ({}) do not grant this.", key.scopes);
+                Err((Some(known), Reason::Scope, Problem::forbidden(Kind::Scope, words)))
+            }
+            Shown::Session(session)
+                if !parts.method.is_safe()
+                    && !session::csrf_holds(&self.secret, session, &parts.headers, &self.sessions) =>
+            {
+                let problem = Problem::forbidden(
+                    Kind::Csrf,
+                    "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
+                );
+                Err((None, Reason::Csrf, problem))
+            }
+            Shown::Key(_) | Shown::Session(_) => Ok(shown),
+        }
+    }
+
+    /// Whether the caller may do what `permission` says to `workspace` (none: to the instance), by a request whose method
+    /// only `reads` or not.
+    pub(super) async fn admit(
         &self,
-        parts: &Parts,
+        shown: Shown,
         permission: Permission,
         workspace: Option<WorkspaceId>,
-    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
-        match self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))? {
-            Shown::Key(shown) => self.admit_key(shown, permission, workspace, parts.method.is_safe()).await,
-            Shown::Session(shown) => {
-                let reads = parts.method.is_safe();
-                if !reads && !session::csrf_holds(&self.secret, &shown, &parts.headers, &self.sessions) {
-                    let problem = Problem::forbidden(
-                        Kind::Csrf,
-                        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
-                    );
-                    return Err((None, Reason::Csrf, problem));
-                }
-                self.admit_session(shown, permission, workspace).await
-            }
+        reads: bool,
+    ) -> Result<Caller, Refused> {
+        match shown {
+            Shown::Key(shown) => self.admit_key(shown, permission, workspace, reads).await,
+            Shown::Session(shown) => self.admit_session(shown, permission, workspace).await,
         }
+    }
+
+    /// What somebody stands on who is in a session of theirs, at a page that lets them in by itself.
+    #[must_use]
+    pub fn standing(&self, headers: &HeaderMap, route: &str, context: &RequestContext) -> Standing {
+        let Ok(Shown::Session(shown)) = self.shown(headers) else { return Standing::Unsaid };
+        let grants = Permissions::default();
+        // Who it is, the door says when it looks.
+        let caller = Caller::Session {
+            user: UserId::from(uuid::Uuid::nil()),
+            session: shown.id,
+            passkey: false,
+            grants,
+        };
+        Standing::Admitted(Admitted::new(AdmittedParts {
+            gate: self.clone(),
+            shown: Shown::Session(shown),
+            permission: Permission::OneSelf,
+            workspace: None,
+            reads: false,
+            caller,
+            route: route.to_owned(),
+            context: context.clone(),
+        }))
+    }
+
+    /// Notes a refusal of who asked for `asked`.
+    pub(super) fn note(
+        &self,
+        (caller, reason, _): &Refused,
+        asked: Option<WorkspaceId>,
+        route: String,
+        context: RequestContext,
+    ) {
+        // Into the ledger of whom it concerns: a key's own workspace, a member's. A key that was refused by its scopes
+        // was not looked up; whoever writes the note does it.
+        let about = match (caller, reason) {
+            (Some(Caller::Key { .. }), Reason::Scope) => None,
+            (Some(Caller::Key { workspace, .. }), _) => Some(*workspace),
+            (Some(Caller::Session { .. }), Reason::Role | Reason::PasskeyRequired) => asked,
+            _ => None,
+        };
+        let actor = caller.as_ref().map(Caller::actor);
+        self.denials.note(Denial { actor, workspace: about, route, reason: *reason, context });
     }
 
     async fn admit_key(
@@ -276,22 +356,15 @@ impl Gate {
         permission: Permission,
         workspace: Option<WorkspaceId>,
         reads: bool,
-    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
+    ) -> Result<Caller, Refused> {
         let grants = shown.scopes.grants();
-        if !grants.has(permission) {
-            let known =
-                Caller::Key { id: shown.id, workspace: self.instance, instance: false, person: None, grants };
-            let problem = Problem::forbidden(
-                Kind::Scope,
-                format!("The key's scopes ({}) do not grant this.", shown.scopes),
-            );
-            return Err((Some(known), Reason::Scope, problem));
-        }
         let row = sqlx::query!(
             r#"SELECT k.workspace_id AS "workspace: WorkspaceId", k.hash, k.instance, k.expires_at, k.revoked_at,
                       k.person AS "person: UserId",
                       (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute') AS "stale!",
-                      COALESCE(u.disabled_at IS NOT NULL, false) AS "rests!",
+                      (COALESCE(u.disabled_at IS NOT NULL, false)
+                       OR k.person IS NOT NULL AND NOT EXISTS (SELECT FROM members m
+                            WHERE m.workspace_id = k.workspace_id AND m.user_id = k.person)) AS "rests!",
                       ($2::uuid IS NULL OR EXISTS (SELECT FROM workspaces w WHERE w.workspace_id = $2
                                                       AND (w.deleted_at IS NULL OR $3))) AS "there!"
                  FROM api_keys k LEFT JOIN users u ON u.user_id = k.person
@@ -343,18 +416,21 @@ impl Gate {
         shown: ShownSession,
         permission: Permission,
         workspace: Option<WorkspaceId>,
-    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
+    ) -> Result<Caller, Refused> {
         let about = workspace.unwrap_or(self.instance);
         let row = sqlx::query!(
             r#"SELECT s.user_id AS "user: UserId", s.hash, s.method, s.ended_at IS NOT NULL AS "ended!",
                       (s.expires_at <= now() OR s.last_seen_at < now() - make_interval(secs => $3)) AS "expired!",
                       s.last_seen_at < now() - interval '1 minute' AS "stale!",
                       u.disabled_at IS NOT NULL AS "disabled!", m.role AS "role?",
-                      COALESCE(w.passkey_required, false) AS "passkey_required!"
+                      COALESCE(w.passkey_required, false) AS "passkey_required!",
+                      COALESCE(p.provider_since IS NULL OR p.provider_since < w.passkey_required_at, false)
+                        AND p.passkey_id IS NOT NULL AS "counts!"
                  FROM sessions s
                  JOIN users u USING (user_id)
                  LEFT JOIN workspaces w ON w.workspace_id = $2 AND w.deleted_at IS NULL
                  LEFT JOIN members m ON m.workspace_id = w.workspace_id AND m.user_id = s.user_id
+                 LEFT JOIN passkeys p ON p.passkey_id = s.passkey_id AND p.user_id = s.user_id
                 WHERE s.session_id = $1"#,
             shown.id.uuid(),
             about.uuid(),
@@ -392,11 +468,15 @@ impl Gate {
             return Err((Some(caller), Reason::Role, problem));
         }
         let powerful = matches!(role, Some(Role::Owner | Role::Admin));
-        if row.passkey_required && powerful && !passkey {
-            let problem = Problem::forbidden(
-                Kind::PasskeyRequired,
-                "This workspace asks its owners and administrators to sign in with a passkey.",
-            );
+        if row.passkey_required && powerful && !(passkey && row.counts) {
+            let words = if passkey {
+                "This workspace asks its owners and administrators for a passkey that does not come from an identity \
+                 provider: yours was added after that was asked, by way of one. A one-time link of the operator's lets you \
+                 add one that counts."
+            } else {
+                "This workspace asks its owners and administrators to sign in with a passkey."
+            };
+            let problem = Problem::forbidden(Kind::PasskeyRequired, words);
             return Err((Some(caller), Reason::PasskeyRequired, problem));
         }
         Ok(caller)
@@ -430,8 +510,18 @@ where
             Some(Err(_)) => Some(WorkspaceId::from(uuid::Uuid::nil())),
             None => None,
         };
-        match gate.admit(parts, P::PERMISSION, asked).await {
-            Ok(caller) => {
+        let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let route = format!("{} {route}", parts.method);
+        let reads = parts.method.is_safe();
+        let admitted = match gate.look(parts, P::PERMISSION) {
+            Ok(shown) => {
+                let caller = gate.admit(shown.clone(), P::PERMISSION, asked, reads).await;
+                caller.map(|caller| (shown, caller))
+            }
+            Err(refused) => Err(refused),
+        };
+        match admitted {
+            Ok((shown, caller)) => {
                 if let Some(Err(e)) = workspace {
                     return Err(Problem::not_found(e.to_string()).into_response());
                 }
@@ -443,6 +533,11 @@ where
                     // Set once: a handler has one door.
                     let _ = passage.0.set((caller.actor(), about));
                 }
+                if parts.extensions.get::<OnlyTheDoor>().is_some() {
+                    let mut response = StatusCode::NO_CONTENT.into_response();
+                    response.extensions_mut().insert(Opens);
+                    return Err(response);
+                }
                 let about = asked.unwrap_or(gate.instance);
                 if let Some(Comparing(before)) = parts.extensions.get() {
                     let version = terms::version(&gate.database, about).await;
@@ -452,32 +547,27 @@ where
                 }
                 let condition = parts.extensions.get::<Condition>().cloned();
                 let claim = match parts.extensions.get::<Once>() {
-                    Some(once) => Some(once.claim(about, caller.actor()).await?),
+                    Some(once) => Some(once.claim(about, &caller).await?),
                     None => None,
                 };
-                Ok(Self { caller, context, terms: Terms { condition, claim }, permission: PhantomData })
+                let standing = Standing::Admitted(Admitted::new(AdmittedParts {
+                    gate,
+                    shown,
+                    permission: P::PERMISSION,
+                    workspace: asked,
+                    reads,
+                    caller: caller.clone(),
+                    route,
+                    context: context.clone(),
+                }));
+                let terms = Terms { standing, condition, claim };
+                Ok(Self { caller, context, terms, permission: PhantomData })
             }
-            Err((caller, reason, problem)) => {
-                if parts.extensions.get::<Comparing>().is_some() {
-                    return Err(problem.into_response());
+            Err(refused) => {
+                if parts.extensions.get::<Comparing>().is_none() {
+                    gate.note(&refused, asked, route, context);
                 }
-                let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-                // Into the ledger of whom it concerns: a key's own workspace, a member's. A key that was refused by its
-                // scopes was not looked up; whoever writes the note does it.
-                let about = match (&caller, reason) {
-                    (Some(Caller::Key { .. }), Reason::Scope) => None,
-                    (Some(Caller::Key { workspace, .. }), _) => Some(*workspace),
-                    (Some(Caller::Session { .. }), Reason::Role | Reason::PasskeyRequired) => asked,
-                    _ => None,
-                };
-                gate.denials.note(Denial {
-                    actor: caller.as_ref().map(Caller::actor),
-                    workspace: about,
-                    route: format!("{} {route}", parts.method),
-                    reason,
-                    context,
-                });
-                Err(problem.into_response())
+                Err(refused.2.into_response())
             }
         }
     }

@@ -5,7 +5,7 @@
 //! * [`caller`]: the door before every handler of `/v1` · [`context`]: where a request comes from
 //! * [`sign_in`]: identity providers, passkeys, one-time links
 //! * [`denial`], [`beyond`]: refusals, on the record · [`people`]: who somebody is · [`members`]: members, invitations
-//! * [`disable`]: keeping a person out
+//! * [`disable`]: keeping a person out · [`standing`]: whether who was let in would be still
 
 pub mod beyond;
 pub mod caller;
@@ -21,6 +21,7 @@ pub mod scope;
 pub mod secret;
 pub mod session;
 pub mod sign_in;
+pub mod standing;
 
 pub(crate) use caller::bearer;
 pub use caller::{Access, Caller, Gate, Person};

@@ -87,6 +87,18 @@ impl Permissions {
         Self(self.0 | other.0)
     }
 
+    /// As a number, to be kept in a row.
+    #[must_use]
+    pub const fn bits(self) -> i64 {
+        self.0 as i64
+    }
+
+    /// Of such a number.
+    #[must_use]
+    pub const fn from_bits(bits: i64) -> Self {
+        Self(bits as u32)
+    }
+
     /// Whether all of `other` are in it: nobody gives away what he has not.
     #[must_use]
     pub const fn covers(self, other: Self) -> bool {

@@ -11,6 +11,7 @@ pub mod http;
 pub mod startup;
 
 use crate::access::context::{RequestContext, Surface};
+use crate::access::standing::Standing;
 use crate::id::{KeyId, SessionId, SourceId, UserId};
 use crate::ledger::terms::Terms;
 use crate::ledger::{Draft, draft};
@@ -219,10 +220,22 @@ pub struct Found {
 }
 
 impl Act {
-    /// Of its parts, on no terms.
+    /// Of its parts, on no terms. Somebody who has to be let in changes nothing with it as it is: the door's acts
+    /// ([`crate::access::Access::act`]) say with what they were.
     #[must_use]
     pub const fn new(actor: Actor, surface: Surface, context: RequestContext) -> Self {
-        Self { actor, surface, context, terms: Terms { condition: None, claim: None } }
+        let standing = match actor {
+            Actor::Key(_) | Actor::User(_) | Actor::Session(_) => Standing::Unsaid,
+            Actor::Source(_) | Actor::Operator | Actor::System | Actor::Unknown => Standing::Own,
+        };
+        Self { actor, surface, context, terms: Terms { standing, condition: None, claim: None } }
+    }
+
+    /// By somebody who shows who they are in the transaction that records it, or has in the one right before.
+    #[must_use]
+    pub fn proven(user: UserId, context: RequestContext) -> Self {
+        let act = Self::new(Actor::User(user), Surface::Dashboard, context);
+        act.on(Terms { standing: Standing::Proven, ..Terms::default() })
     }
 
     /// The same, on the terms of a request: whatever records it keeps them, or does not record it.
@@ -389,7 +402,12 @@ impl Record<'_> {
             outcome: self.outcome.name(),
             targets: self.targets.into_iter().map(|(_, id)| id).collect(),
         };
-        Ok(Draft::sealing(self.action.kind(), data, sealed)?.audit(found).on(self.act.terms.clone()))
+        let mut terms = self.act.terms.clone();
+        // A refusal, or a failure, changes nothing: for that nobody has to have been let in.
+        if self.outcome != Outcome::Success && matches!(terms.standing, Standing::Unsaid) {
+            terms.standing = Standing::Own;
+        }
+        Ok(Draft::sealing(self.action.kind(), data, sealed)?.audit(found).on(terms))
     }
 }
 

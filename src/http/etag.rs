@@ -5,7 +5,8 @@
 //! an answer moves by itself (a destination's newest delivery), the tag is of the rest ([`configured`]): of what a change
 //! can be decided on. Such an answer is never 304.
 //!
-//! A change under `If-Match` is compared with what a GET of the same address by the same caller shows. Before that GET
+//! A change under `If-Match` is let in first: its own door is asked, alone, so that who may not make it hears so, and costs
+//! what they cost without a condition. Then it is compared with what a GET of the same address by the same caller shows. Before that GET
 //! reads anything, the door notes how far the acts of the ledger have come ([`Comparing`]); the change carries it as a
 //! [`Condition`] into its own transaction, which under the head's lock looks whether they have come further, and if so is
 //! not committed. Then it is compared again. So nothing is overwritten unseen, whoever changes what over whichever node;
@@ -13,8 +14,7 @@
 
 use super::extract;
 use super::problem::Problem;
-use crate::access::Gate;
-use crate::access::caller::Comparing;
+use crate::access::caller::{self, Comparing, OnlyTheDoor};
 use crate::access::context::RequestContext;
 use crate::ledger::terms::{Condition, Verdict};
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
@@ -112,7 +112,6 @@ pub async fn tag(request: Request, next: Next) -> Response {
 pub struct Conditions {
     /// The routes, as they are below whatever asks.
     routes: Arc<OnceLock<Router>>,
-    gate: Gate,
     /// Methods and paths of the routes that take a condition.
     takes: Arc<HashSet<String>>,
 }
@@ -124,15 +123,15 @@ impl std::fmt::Debug for Conditions {
 }
 
 impl Conditions {
-    /// Of a node's door and the document of its routes; the routes themselves come later, since they stand behind it.
+    /// Of the document of a node's routes; the routes themselves come later, since they stand behind it.
     #[must_use]
-    pub fn new(gate: Gate, document: &serde_json::Value) -> Self {
+    pub fn new(document: &serde_json::Value) -> Self {
         let paths = document["paths"].as_object().into_iter().flatten();
         let takes = paths.flat_map(|(path, methods)| {
             let methods = methods.as_object().into_iter().flatten();
             methods.map(move |(method, _)| format!("{} {path}", method.to_uppercase()))
         });
-        Self { routes: Arc::default(), gate, takes: Arc::new(takes.collect()) }
+        Self { routes: Arc::default(), takes: Arc::new(takes.collect()) }
     }
 
     /// Says what the routes are, once.
@@ -173,11 +172,13 @@ pub async fn if_match(State(conditions): State<Conditions>, request: Request, ne
     let Some(wanted) = asked.then(|| listed(request.headers(), &header::IF_MATCH)).flatten() else {
         return next.run(request).await;
     };
-    // Whoever shows nothing that is of this instance is refused by the door.
-    if conditions.gate.claims(request.headers()).is_none() {
-        return next.run(request).await;
-    }
     let (parts, body) = request.into_parts();
+    let mut door = Request::from_parts(parts.clone(), Body::empty());
+    door.extensions_mut().insert(OnlyTheDoor);
+    let door = next.clone().run(door).await;
+    if !caller::opens(&door) {
+        return door;
+    }
     let (mut unread, mut read) = (Some(body), Bytes::new());
     for _ in 0..TRIES {
         let comparing = Comparing::default();

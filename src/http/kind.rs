@@ -103,8 +103,17 @@ kinds! {
     PasskeyRequired = (
         "passkey-required",
         403,
-        "The workspace asks its owners and administrators to act in sessions that began with a passkey.",
-        "Sign in with a passkey.",
+        "The workspace asks its owners and administrators to act in sessions that began with a passkey, one that did not come \
+         by way of an identity provider after that was asked; or what is asked for is only done in such a session.",
+        "Sign in with a passkey; `detail` says if yours does not count.",
+    ),
+    /// `sign-in-again`.
+    SignInAgain = (
+        "sign-in-again",
+        403,
+        "Whoever has no passkey yet changes their ways to sign in only within ten minutes of a sign-in: a session that was \
+         stolen must not become a way in that lasts.",
+        "Sign in again. Whoever has no other way in than one-time links asks the operator for one.",
     ),
     /// `other-browser`.
     OtherBrowser = (

@@ -135,7 +135,7 @@ pub fn router(app: App) -> Router {
     let document = document::complete(document);
     let docs: Arc<str> = pages::docs(&document).into();
     let public_url: Arc<str> = app.gate.sessions.public_url.clone().unwrap_or_default().into();
-    let conditions = Conditions::new(app.gate.clone(), &document);
+    let conditions = Conditions::new(&document);
     conditions.over(routes.clone().method_not_allowed_fallback(method_not_allowed).with_state(app.clone()));
     let keeper = Keeper {
         database: app.database.clone(),

@@ -2,7 +2,8 @@
 //! the first got, byte for byte, and nothing is done again.
 //!
 //! A key belongs to who sends it, in the workspace of the path (or the instance). It is claimed after the door and
-//! before the handler, so that nobody hears an answer who could not ask for it now. The claim is a row with a lease that
+//! before the handler, so that nobody hears an answer who could not ask for it now; nor does who may do less by now than
+//! when it was given. The claim is a row with a lease that
 //! is renewed while the request runs, in a task of its own that goes on when the client hangs up. The change itself says
 //! in its transaction that the claim is carried out ([`Claim::carry_out`]), and is not committed where the claim is
 //! another's by now: so it is carried out once whoever dies when. Then the answer is sealed into the row: it may show a
@@ -13,10 +14,10 @@
 //! carried out and that its answer is lost, and nothing is done again.
 
 use super::extract;
-use super::problem::{self, Problem};
-use crate::access::Gate;
+use super::problem::{self, Kind, Problem};
 use crate::access::context::RequestContext;
-use crate::audit::Actor;
+use crate::access::scope::Permissions;
+use crate::access::{Caller, Gate};
 use crate::database::Database;
 use crate::id::WorkspaceId;
 use crate::ledger::terms::{Claim, ClaimParts, KEPT_H, LEASE_S};
@@ -118,6 +119,8 @@ struct Prior {
     request_hash: Vec<u8>,
     status: Option<i16>,
     answer: Option<Vec<u8>>,
+    /// What whoever got the answer might do.
+    grants: i64,
     /// The change is committed, and nobody is at work on its answer any more.
     lost: bool,
 }
@@ -133,6 +136,11 @@ impl Once {
         if self.0.claim.get().is_none() {
             return response;
         }
+        // Whoever may not go on now may later.
+        if problem::is_lapse(&response) {
+            self.give_up().await;
+            return response;
+        }
         let response = match id {
             Some(id) => problem::finish(response, &self.0.keeper.public_url, id),
             None => response,
@@ -144,10 +152,10 @@ impl Once {
     ///
     /// # Errors
     /// The answer: the one that was given before, or a problem.
-    pub async fn claim(&self, workspace: WorkspaceId, actor: Actor) -> Result<Claim, Response> {
-        let (caller, key) = (actor.to_string(), self.0.key.clone());
-        let claim = Claim::new(ClaimParts { workspace, caller, key, id: uuid::Uuid::now_v7() });
-        match self.try_claim(&claim).await.map_err(IntoResponse::into_response)? {
+    pub async fn claim(&self, workspace: WorkspaceId, caller: &Caller) -> Result<Claim, Response> {
+        let (name, key, grants) = (caller.actor().to_string(), self.0.key.clone(), caller.grants());
+        let claim = Claim::new(ClaimParts { workspace, caller: name, key, id: uuid::Uuid::now_v7() });
+        match self.try_claim(&claim, grants).await.map_err(IntoResponse::into_response)? {
             None => {
                 // Set once: a handler has one door.
                 let _ = self.0.claim.set(claim.clone());
@@ -156,6 +164,18 @@ impl Once {
             Some(prior) if prior.request_hash != self.0.hash => {
                 Err(Problem::conflict("The Idempotency-Key was used within 24 hours for another request.")
                     .into_response())
+            }
+            // It may show what they could not make now.
+            Some(Prior { answer: Some(_), grants: then, .. })
+                if !grants.covers(Permissions::from_bits(then)) =>
+            {
+                let kind = match caller {
+                    Caller::Key { .. } => Kind::Scope,
+                    Caller::Session { .. } => Kind::Role,
+                };
+                let words =
+                    "This was answered when you might do more than you may now: it is not told again.";
+                Err(Problem::forbidden(kind, words).into_response())
             }
             Some(Prior { status: Some(status), answer: Some(answer), .. }) => {
                 let answer = self.replay(&claim, status, &answer).await;
@@ -166,22 +186,23 @@ impl Once {
         }
     }
 
-    async fn try_claim(&self, claim: &Claim) -> Result<Option<Prior>, Problem> {
+    async fn try_claim(&self, claim: &Claim, grants: Permissions) -> Result<Option<Prior>, Problem> {
         let mut tx = self.0.keeper.database.workspace(claim.workspace).await?;
         // A claim whose lease is over, and an answer whose time is, are as if they were not there.
         let claimed = sqlx::query!(
-            "INSERT INTO request_keys (workspace_id, caller, key, request_hash, claim, leased_until, expires_at)
-             VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), now() + make_interval(secs => $6))
+            "INSERT INTO request_keys (workspace_id, caller, key, request_hash, claim, grants, leased_until, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $7, now() + make_interval(secs => $6), now() + make_interval(secs => $6))
              ON CONFLICT (workspace_id, caller, key) DO UPDATE
-                SET request_hash = EXCLUDED.request_hash, claim = EXCLUDED.claim, carried_out = false, status = NULL,
-                    answer = NULL, leased_until = EXCLUDED.leased_until, expires_at = EXCLUDED.expires_at
+                SET request_hash = EXCLUDED.request_hash, claim = EXCLUDED.claim, grants = EXCLUDED.grants,
+                    carried_out = false, status = NULL, answer = NULL, leased_until = EXCLUDED.leased_until, expires_at = EXCLUDED.expires_at
               WHERE request_keys.expires_at <= now()",
             claim.workspace.uuid(),
             claim.caller,
             claim.key,
             &self.0.hash[..],
             claim.id,
-            f64::from(LEASE_S)
+            f64::from(LEASE_S),
+            grants.bits()
         )
         .execute(&mut *tx)
         .await?
@@ -192,7 +213,7 @@ impl Once {
         }
         let prior = sqlx::query_as!(
             Prior,
-            r#"SELECT request_hash, status, answer, (carried_out AND leased_until <= now()) AS "lost!"
+            r#"SELECT request_hash, status, answer, grants, (carried_out AND leased_until <= now()) AS "lost!"
                  FROM request_keys WHERE workspace_id = $1 AND caller = $2 AND key = $3"#,
             claim.workspace.uuid(),
             claim.caller,
@@ -201,7 +222,10 @@ impl Once {
         .fetch_optional(&mut *tx)
         .await?;
         // Freed at this very moment: the client tries again.
-        let freed = || Prior { request_hash: self.0.hash.to_vec(), status: None, answer: None, lost: false };
+        let freed = || {
+            let request_hash = self.0.hash.to_vec();
+            Prior { request_hash, status: None, answer: None, grants: 0, lost: false }
+        };
         Ok(Some(prior.unwrap_or_else(freed)))
     }
 

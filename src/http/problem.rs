@@ -30,6 +30,9 @@ pub struct Problem {
     /// Seconds after which to try again.
     #[serde(skip)]
     pub retry_after: Option<u64>,
+    /// Whether somebody who had been let in may not go on: on the record already, and of this moment.
+    #[serde(skip)]
+    pub lapsed: bool,
 }
 
 /// Where the pages about problems are.
@@ -55,6 +58,12 @@ pub fn kind_of(response: &Response) -> Option<Kind> {
     response.extensions().get::<Unfinished>().map(|Unfinished(problem)| problem.kind)
 }
 
+/// Whether an answer is of somebody who had been let in and may not go on.
+#[must_use]
+pub fn is_lapse(response: &Response) -> bool {
+    response.extensions().get::<Unfinished>().is_some_and(|Unfinished(problem)| problem.lapsed)
+}
+
 impl Problem {
     fn new(kind: Kind, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
@@ -65,6 +74,7 @@ impl Problem {
             detail: detail.into(),
             instance: None,
             retry_after: None,
+            lapsed: false,
         }
     }
 
@@ -243,6 +253,7 @@ impl From<crate::ledger::append::Error> for Problem {
             Error::ClaimLost => {
                 Self::unavailable("It took too long to begin, and nothing was changed. Try again.")
             }
+            Error::Lapsed(lapse) => *lapse.0,
             e @ Error::Terms(_) => Self::internal(e),
             Error::Sealing(e) => match &*e {
                 crate::sealing::Error::Missing(id) => {

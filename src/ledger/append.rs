@@ -17,6 +17,7 @@ use super::batch::{self, Batch, Head, Recorded};
 use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
 use super::terms::{Claim, Condition, Terms, Version};
+use crate::access::standing::{Admitted, Lapse, Standing};
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
@@ -78,6 +79,9 @@ pub enum Error {
     /// The idempotency key that the request claimed is another's by now; nothing is recorded.
     #[error("the idempotency key is no longer this request's")]
     ClaimLost,
+    /// Whoever asked may not do so any more; nothing is recorded.
+    #[error("whoever asked may not do so any more: {0}")]
+    Lapsed(Lapse),
     /// What the request asks of its transaction cannot be kept: a fault of ours.
     #[error("the terms of a request cannot be kept: {0}")]
     Terms(&'static str),
@@ -738,7 +742,8 @@ pub(crate) fn entry_type(entry: &str) -> &str {
     &entry[start..end]
 }
 
-/// Reads the workspace's head and its destinations, both of one moment; with `lock`, until the transaction ends.
+/// Reads the workspace's head and its destinations, both of one moment; with `lock`, until the transaction ends. A
+/// workspace that was ended has no head that anybody locks: this node may still have its data key.
 async fn read_head(
     tx: &mut WorkspaceTx,
     workspace: WorkspaceId,
@@ -756,8 +761,9 @@ async fn read_head(
     let Some(row) = sqlx::query!(
         r#"SELECT h.ledger_id AS "ledger: LedgerId", h.size, h.leaf, h.frontier, h.recorded_at, h.routes
              FROM heads h JOIN workspaces w USING (workspace_id, ledger_id)
-            WHERE h.workspace_id = $1"#,
-        workspace.uuid()
+            WHERE h.workspace_id = $1 AND NOT ($2 AND w.deleted_at IS NOT NULL)"#,
+        workspace.uuid(),
+        lock
     )
     .fetch_optional(&mut **tx)
     .await?
@@ -790,6 +796,7 @@ pub struct Locked {
     /// As it was when the lock was taken: entries, and changes of the destinations.
     at_lock: (u64, i64),
     /// What was kept of the terms of requests: each is asked once in a transaction.
+    stood: Vec<Admitted>,
     held: Vec<Condition>,
     carried_out: Vec<Claim>,
     data_key: Arc<DataKey>,
@@ -815,8 +822,8 @@ impl Locked {
     ) -> Result<Self, Error> {
         let head = read_head(&mut tx, workspace, true).await?.ok_or(Error::NoWorkspace(workspace))?;
         let at_lock = (head.frontier.size(), head.routes.version);
-        let (held, carried_out) = (Vec::new(), Vec::new());
-        Ok(Self { writer, tx, head, at_lock, held, carried_out, data_key, written: Vec::new() })
+        let (stood, held, carried_out) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { writer, tx, head, at_lock, stood, held, carried_out, data_key, written: Vec::new() })
     }
 
     /// The last entry's time, in microseconds since 1970.
@@ -879,12 +886,23 @@ impl Locked {
         Ok(recorded)
     }
 
-    /// Holds the condition of a request against what was committed before this transaction took the lock. Appending what
-    /// an act says does so too; whoever finds that there is nothing to change has to ask.
+    /// Asks whether whoever acts may do so still, and holds the condition of their request against what was committed
+    /// before this transaction took the lock. Appending what an act says does so too; whoever finds that there is nothing
+    /// to change has to ask.
     ///
     /// # Errors
-    /// If it does not hold; then the transaction is to be dropped.
+    /// If they may not, or it does not hold; then the transaction is to be dropped.
     pub async fn check(&mut self, terms: &Terms) -> Result<(), Error> {
+        match &terms.standing {
+            Standing::Own | Standing::Proven => {}
+            Standing::Unsaid => return Err(Error::Terms("nobody says with what whoever acts was let in")),
+            Standing::Admitted(admitted) => {
+                if !self.stood.iter().any(|known| known.is(admitted)) {
+                    admitted.again().await.map_err(Error::Lapsed)?;
+                    self.stood.push(admitted.clone());
+                }
+            }
+        }
         let Some(condition) = &terms.condition else { return Ok(()) };
         if self.held.iter().any(|known| known.is(condition)) {
             return Ok(());

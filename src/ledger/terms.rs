@@ -1,14 +1,15 @@
 //! What a request asks of the transaction that carries it out: that nothing was changed since it was compared
-//! (`If-Match`), and that it is carried out once (`Idempotency-Key`).
+//! (`If-Match`), that it is carried out once (`Idempotency-Key`), and that whoever asked may do so still ([`Standing`]).
 //!
-//! Both can only be promised where the change itself is committed. They travel from the request to its [`Act`], from
-//! there with the audit entry that every change has to write, and are kept under the head's lock in its transaction
-//! ([`Locked`]): whoever changes something cannot leave them behind without leaving the entry behind too.
+//! All of it can only be promised where the change itself is committed. It travels from the request to its [`Act`], from
+//! there with the audit entry that every change has to write, and is kept under the head's lock in its transaction
+//! ([`Locked`]): whoever changes something cannot leave it behind without leaving the entry behind too.
 //!
 //! [`Act`]: crate::audit::Act
 //! [`Locked`]: super::Locked
 
 use super::append::Error;
+use crate::access::standing::Standing;
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{LedgerId, WorkspaceId};
 use std::sync::Arc;
@@ -192,9 +193,11 @@ async fn see(tx: &mut WorkspaceTx, workspace: WorkspaceId) -> Result<(), sqlx::E
     Ok(())
 }
 
-/// What a request asks of the transaction that carries it out. Most ask nothing.
+/// What a request asks of the transaction that carries it out.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
+    /// That whoever asked may do so still.
+    pub standing: Standing,
     /// That nothing was changed since it was compared.
     pub condition: Option<Condition>,
     /// That it is carried out once.
@@ -205,7 +208,9 @@ impl Terms {
     /// Whether nothing is asked.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.condition.is_none() && self.claim.is_none()
+        self.condition.is_none()
+            && self.claim.is_none()
+            && matches!(self.standing, Standing::Own | Standing::Proven)
     }
 }
 
