@@ -46,11 +46,11 @@ CREATE TABLE api_tokens (
 
 CREATE TABLE workspaces (
     workspace_id uuid PRIMARY KEY,
-    name         text NOT NULL CONSTRAINT workspaces_name_unique UNIQUE
-                 CHECK (length(name) BETWEEN 1 AND 100),
+    name         text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
     ledger_id    uuid NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN workspaces.name IS 'Not unique: a refusal would tell of another''s.';
 COMMENT ON COLUMN workspaces.ledger_id IS 'The ledger that is written to; another only after an accepted loss.';
 
 -- The workspace's data key, wrapped by the key-encryption key.
@@ -422,7 +422,8 @@ GRANT SELECT, INSERT, UPDATE ON sources, subjects, idempotency_keys TO statusled
 GRANT SELECT, INSERT, UPDATE ON destinations, lanes, deliveries TO statusledger_service;
 GRANT SELECT, INSERT ON attempts TO statusledger_service;
 
-GRANT SELECT ON workspaces, heads, checkpoints, api_tokens, instance, key_manifests TO statusledger_worker;
+GRANT SELECT (workspace_id, ledger_id, created_at) ON workspaces TO statusledger_worker;
+GRANT SELECT ON heads, checkpoints, api_tokens, instance, key_manifests TO statusledger_worker;
 GRANT SELECT (workspace_id, source_id, kind, token_hash, health, next_poll_at, leased_until, lease_holder, deleted_at),
       UPDATE (next_poll_at, leased_until, lease_holder) ON sources TO statusledger_worker;
 GRANT SELECT (workspace_id, source_id, key, expires_at), DELETE ON idempotency_keys TO statusledger_worker;

@@ -28,11 +28,13 @@ CREATE TABLE instance_facts (
 
 ALTER TABLE workspaces
     ADD COLUMN passkey_required boolean NOT NULL DEFAULT false,
+    ADD COLUMN passkey_required_at timestamptz CHECK (NOT passkey_required OR passkey_required_at IS NOT NULL),
     ADD COLUMN delete_after timestamptz,
     ADD COLUMN deleted_at timestamptz;
 COMMENT ON COLUMN workspaces.delete_after IS 'When its secrets and openings are destroyed; null while nobody asked for that.';
 COMMENT ON COLUMN workspaces.deleted_at IS 'When they were. Entries stay.';
 COMMENT ON COLUMN workspaces.passkey_required IS 'Whether its owners and admins act only in sessions that began with a passkey.';
+COMMENT ON COLUMN workspaces.passkey_required_at IS 'Since when, or when that began last. A passkey that came by way of an identity provider after it does not count.';
 
 -- ── People ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -65,8 +67,11 @@ CREATE TABLE passkeys (
     user_id          uuid NOT NULL REFERENCES users,
     sealed           bytea NOT NULL,
     created_at       timestamptz NOT NULL DEFAULT now(),
-    last_used_at     timestamptz
+    last_used_at     timestamptz,
+    provider_since   timestamptz
 );
+COMMENT ON COLUMN passkeys.provider_since IS
+    'When the first of the passkeys that lead to it was added in a session that began at an identity provider; none did: null.';
 COMMENT ON COLUMN passkeys.credential_index IS 'HMAC of the credential''s id.';
 COMMENT ON COLUMN passkeys.sealed IS 'Sealed: its name, and the credential: public key, counter, policy.';
 CREATE INDEX passkeys_user ON passkeys (user_id);
@@ -102,8 +107,10 @@ CREATE TABLE sessions (
     created_at   timestamptz NOT NULL DEFAULT now(),
     last_seen_at timestamptz NOT NULL DEFAULT now(),
     expires_at   timestamptz NOT NULL,
-    ended_at     timestamptz
+    ended_at     timestamptz,
+    passkey_id   uuid
 );
+COMMENT ON COLUMN sessions.passkey_id IS 'With which it began, where it did with one. Without a foreign key: the row outlasts the passkey.';
 COMMENT ON COLUMN sessions.context IS 'Sealed: {"ip","user_agent"} of the sign-in.';
 CREATE INDEX sessions_user ON sessions (user_id);
 
@@ -157,7 +164,7 @@ CREATE TABLE api_keys (
     person       uuid,
     PRIMARY KEY (workspace_id, key_id)
 );
-COMMENT ON COLUMN api_keys.person IS 'Who made it, or made the key that made it: while they are disabled it opens nothing.';
+COMMENT ON COLUMN api_keys.person IS 'Who made it, or made the key that made it: while they are disabled, or no member, it opens nothing.';
 CREATE INDEX api_keys_person ON api_keys (person) WHERE person IS NOT NULL;
 COMMENT ON COLUMN api_keys.instance IS 'Whether it reaches every workspace; only a key of the instance''s own can.';
 
@@ -168,6 +175,7 @@ CREATE TABLE request_keys (
     key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
     request_hash bytea NOT NULL CHECK (length(request_hash) = 32),
     claim        uuid NOT NULL,
+    grants       bigint NOT NULL,
     leased_until timestamptz NOT NULL,
     carried_out  boolean NOT NULL DEFAULT false,
     status       smallint,
@@ -176,6 +184,7 @@ CREATE TABLE request_keys (
     PRIMARY KEY (workspace_id, caller, key)
 );
 COMMENT ON COLUMN request_keys.claim IS 'Of the request that holds the key: only that one can say that it is carried out.';
+COMMENT ON COLUMN request_keys.grants IS 'What whoever asked might do, as bits: who may do less by now hears no answer.';
 COMMENT ON COLUMN request_keys.carried_out IS
     'Set where the change itself is committed. Without a status and beyond leased_until: the answer is lost.';
 COMMENT ON COLUMN request_keys.answer IS 'Sealed under the workspace''s data key: it may show a new secret.';
@@ -235,9 +244,22 @@ CREATE POLICY members_of_the_workspace ON users FOR SELECT TO statusledger_servi
 CREATE POLICY everybody_on_the_instance ON users FOR SELECT TO statusledger_service
     USING ((SELECT current_setting('sl.people', true)) = 'all');
 
+-- A transaction that is about a person and names no workspace sees those that they have a part in, by name and not more.
+CREATE POLICY ones_own ON members FOR SELECT TO statusledger_service
+    USING ((SELECT NULLIF(current_setting('sl.workspace', true), '')) IS NULL
+           AND user_id = (SELECT NULLIF(current_setting('sl.user', true), '')::uuid));
+CREATE POLICY ones_own ON workspaces FOR SELECT TO statusledger_service
+    USING ((SELECT NULLIF(current_setting('sl.workspace', true), '')) IS NULL
+           AND workspace_id IN (SELECT workspace_id FROM members
+                                 WHERE user_id = (SELECT NULLIF(current_setting('sl.user', true), '')::uuid)));
+
+-- And whoever administers the instance sees every one, in a transaction that says so.
+CREATE POLICY every_one_on_the_instance ON workspaces FOR SELECT TO statusledger_service
+    USING ((SELECT current_setting('sl.workspaces', true)) = 'all');
+
 GRANT SELECT, INSERT ON instance_secrets TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON instance_facts TO statusledger_service;
-GRANT UPDATE (name, passkey_required, delete_after, deleted_at) ON workspaces TO statusledger_service;
+GRANT UPDATE (name, passkey_required, passkey_required_at, delete_after, deleted_at) ON workspaces TO statusledger_service;
 GRANT DELETE ON data_keys TO statusledger_service;
 -- What receivers answered can hold anything.
 GRANT UPDATE (answer) ON attempts TO statusledger_service;
@@ -250,10 +272,11 @@ GRANT SELECT, INSERT, DELETE, UPDATE ON identities, passkeys TO statusledger_ser
 GRANT SELECT, INSERT, DELETE ON sign_ins TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON sign_in_links TO statusledger_service;
 
+GRANT SELECT (passkey_required, passkey_required_at, delete_after, deleted_at) ON workspaces TO statusledger_worker;
 GRANT SELECT (user_id, email_index, disabled_at) ON users TO statusledger_worker;
 GRANT SELECT ON identities, members TO statusledger_worker;
-GRANT SELECT (passkey_id, credential_index, user_id) ON passkeys TO statusledger_worker;
-GRANT SELECT (session_id, user_id, hash, method, created_at, last_seen_at, expires_at, ended_at),
+GRANT SELECT (passkey_id, credential_index, user_id, provider_since) ON passkeys TO statusledger_worker;
+GRANT SELECT (session_id, user_id, hash, method, created_at, last_seen_at, expires_at, ended_at, passkey_id),
       UPDATE (last_seen_at) ON sessions TO statusledger_worker;
 GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, claimed_by, accepted_at, revoked_at, invited_by)
       ON invitations TO statusledger_worker;

@@ -9,7 +9,7 @@ use super::caller::Gate;
 use super::secret::{AccessSecret, Purpose};
 use crate::audit::Act;
 use crate::database::Database;
-use crate::id::{SessionId, UserId};
+use crate::id::{PasskeyId, SessionId, UserId};
 use crate::sealing::{self, DataKeys};
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
@@ -174,7 +174,8 @@ pub fn context_cell<'a>(row: &'a [&'a [u8]; 1]) -> Cell<'a> {
     Cell { table: "sessions", row, column: "context" }
 }
 
-/// Begins a session for `user` in a transaction that sees that person (`sl.user`), and returns its cookie value.
+/// Begins a session for `user` in a transaction that sees that person (`sl.user`), and returns its cookie value. With the
+/// `passkey` that it begins with, where it does with one, it ends.
 ///
 /// # Errors
 /// If the database does not confirm.
@@ -184,6 +185,7 @@ pub async fn begin(
     data_keys: &DataKeys,
     user: UserId,
     method: Method,
+    passkey: Option<PasskeyId>,
     act: &Act,
 ) -> Result<(SessionId, Zeroizing<String>), sealing::Error> {
     let id = SessionId::new();
@@ -199,13 +201,15 @@ pub async fn begin(
     let data_key = data_keys.get(gate.instance).await?;
     let sealed = data_key.seal(&context_cell(&[id.uuid().as_bytes()]), context.to_string().as_bytes())?;
     sqlx::query!(
-        "INSERT INTO sessions (session_id, user_id, hash, method, context, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO sessions (session_id, user_id, hash, method, context, expires_at, passkey_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         id.uuid(),
         user.uuid(),
         &hash(&random)[..],
         method.name(),
         sealed,
-        OffsetDateTime::now_utc() + gate.sessions.longest
+        OffsetDateTime::now_utc() + gate.sessions.longest,
+        passkey.map(PasskeyId::uuid)
     )
     .execute(tx)
     .await?;
@@ -228,6 +232,10 @@ pub struct Held {
     pub user: UserId,
     /// How it began (the name of a [`Method`]).
     pub method: String,
+    /// With which passkey, where it did with one.
+    pub passkey: Option<PasskeyId>,
+    /// How long ago.
+    pub age: Duration,
 }
 
 /// The session that a request shows, where it holds. For pages, which have something to say to strangers too; what
@@ -240,7 +248,9 @@ pub async fn held(gate: &Gate, headers: &HeaderMap) -> Result<Option<Held>, sqlx
         return Ok(None);
     };
     let row = sqlx::query!(
-        r#"SELECT s.user_id AS "user: UserId", s.hash, s.method FROM sessions s JOIN users u USING (user_id)
+        r#"SELECT s.user_id AS "user: UserId", s.hash, s.method, s.passkey_id AS "passkey: PasskeyId",
+                  GREATEST(extract(epoch FROM now() - s.created_at), 0)::float8 AS "age!"
+             FROM sessions s JOIN users u USING (user_id)
             WHERE s.session_id = $1 AND s.ended_at IS NULL AND s.expires_at > now()
               AND s.last_seen_at >= now() - make_interval(secs => $2) AND u.disabled_at IS NULL"#,
         shown.id.uuid(),
@@ -248,9 +258,15 @@ pub async fn held(gate: &Gate, headers: &HeaderMap) -> Result<Option<Held>, sqlx
     )
     .fetch_optional(&gate.database.worker)
     .await?;
-    Ok(row
-        .filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..])))
-        .map(|row| Held { id: shown.id, user: row.user, method: row.method }))
+    Ok(row.filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..]))).map(
+        |row| Held {
+            id: shown.id,
+            user: row.user,
+            method: row.method,
+            passkey: row.passkey,
+            age: Duration::try_from_secs_f64(row.age).unwrap_or(Duration::MAX),
+        },
+    ))
 }
 
 /// A transaction that sees one person and nothing of a workspace.

@@ -7,6 +7,7 @@
 //! two leaves somebody who can sign in again with the invitation, which only they can still accept.
 
 use super::provider::Proven;
+use super::ways::Stage;
 use super::{Error, Refusal, SignIn, flow, link};
 use crate::access::context::{RequestContext, Surface};
 use crate::access::people::{self, Profile};
@@ -14,8 +15,9 @@ use crate::access::scope::Role;
 use crate::access::session::{self, Held, Method};
 use crate::access::{hash_token, members};
 use crate::audit::{Act, Action, Actor};
-use crate::id::{IdentityId, InvitationId, SessionId, UserId, WorkspaceId};
+use crate::id::{IdentityId, InvitationId, PasskeyId, SessionId, UserId, WorkspaceId};
 use crate::ledger::append::Locked;
+use crate::ledger::terms::Terms;
 use axum::http::{HeaderMap, HeaderValue};
 use statusledger_verify::json::Value;
 use zeroize::Zeroizing;
@@ -103,7 +105,7 @@ impl SignIn {
                     self.invitation(token).await?;
                 }
                 let locked = self.writer.lock(self.gate.instance).await?;
-                self.arrive(locked, arriving, user, &[]).await?
+                self.arrive(locked, arriving, user, None, &[]).await?
             }
             (None, None) => return Err(Refusal::UnknownIdentity.into()),
             (None, Some(token)) => {
@@ -113,7 +115,7 @@ impl SignIn {
                 self.claim(&mut locked, &open, user).await?;
                 self.insert_person(&mut locked, user, &proven.profile).await?;
                 insert_identity(&mut locked, index, arriving.provider, user).await?;
-                self.arrive(locked, arriving, user, &[("invitation", open.id.to_string())]).await?
+                self.arrive(locked, arriving, user, None, &[("invitation", open.id.to_string())]).await?
             }
         };
         if let Some(token) = invitation {
@@ -133,13 +135,16 @@ impl SignIn {
         let mut locked = self.writer.lock(self.gate.instance).await?;
         see(&mut locked, user).await?;
         // A passkey may have come since it was begun.
-        self.may_change(&mut locked, held).await?;
+        self.may_change(&mut locked, held, Stage::Ends).await?;
         let id = match self.owner_of(index).await? {
             Some(owner) if owner == user => return Ok(()),
             Some(_) => return Err(Refusal::IdentityTaken.into()),
             None => insert_identity(&mut locked, index, arriving.provider, user).await?,
         };
-        let act = Act::new(Actor::User(user), Surface::Dashboard, arriving.context.clone());
+        let standing =
+            self.gate.standing(arriving.headers, "GET /sign-in/callback/{provider}", arriving.context);
+        let act = Act::new(Actor::User(user), Surface::Dashboard, arriving.context.clone())
+            .on(Terms { standing, ..Terms::default() });
         let mut record = act
             .of(Action::IdentityAdded)
             .target("user", user)
@@ -162,8 +167,10 @@ impl SignIn {
         let (user, new) = link::take(&mut locked, text).await?;
         if new {
             self.insert_person(&mut locked, user, &Profile::default()).await?;
+            let act = Act::proven(user, arriving.context.clone());
+            members::join(&mut locked, &act, user, Role::Owner, None).await?;
         }
-        self.arrive(locked, arriving, user, &[]).await
+        self.arrive(locked, arriving, user, None, &[]).await
     }
 
     /// Accepts an invitation for somebody who has just signed in; one who is a member already stays one.
@@ -171,7 +178,7 @@ impl SignIn {
     /// # Errors
     /// If it does not hold.
     pub async fn accept(&self, arriving: Arriving<'_>, user: UserId, token: &str) -> Result<(), Error> {
-        let act = Act::new(Actor::User(user), Surface::Dashboard, arriving.context.clone());
+        let act = Act::proven(user, arriving.context.clone());
         match members::accept(&self.writer, &act, user, token).await {
             Ok(_) | Err(members::Error::Member) => Ok(()),
             Err(members::Error::NoInvitation) => Err(Refusal::Invitation.into()),
@@ -237,7 +244,8 @@ impl SignIn {
         )
     }
 
-    /// Ends the session that the request shows and begins one for `user`, with the entry that says so; commits.
+    /// Ends the session that the request shows and begins one for `user`, with the `passkey` that they came with, and with the
+    /// entry that says so; commits.
     ///
     /// # Errors
     /// If they may not sign in any more.
@@ -246,6 +254,7 @@ impl SignIn {
         mut locked: Locked,
         arriving: Arriving<'_>,
         user: UserId,
+        passkey: Option<PasskeyId>,
         targets: &[(&'static str, String)],
     ) -> Result<Arrived, Error> {
         let replaced = self.end_shown(&mut locked, arriving.headers).await?;
@@ -259,10 +268,10 @@ impl SignIn {
         if disabled != Some(false) {
             return Err(Refusal::Disabled.into());
         }
-        let act = Act::new(Actor::User(user), Surface::Dashboard, arriving.context.clone());
+        let act = Act::proven(user, arriving.context.clone());
+        let data_keys = self.writer.data_keys();
         let (id, cookie) =
-            session::begin(&mut locked, &self.gate, self.writer.data_keys(), user, arriving.method, &act)
-                .await?;
+            session::begin(&mut locked, &self.gate, data_keys, user, arriving.method, passkey, &act).await?;
         let mut record = act
             .of(Action::SignedIn)
             .target("user", user)
@@ -270,6 +279,9 @@ impl SignIn {
             .detail("method", Value::String(arriving.method.name().into()));
         if let Some(provider) = arriving.provider {
             record = record.detail("provider", Value::String(provider.into()));
+        }
+        if let Some(passkey) = passkey {
+            record = record.target("passkey", passkey);
         }
         for (kind, id) in targets {
             record = record.target(kind, id);

@@ -75,6 +75,9 @@ pub enum Refusal {
     /// The ID token is too old.
     #[error("The identity provider's answer is too old.")]
     Expired,
+    /// The ID token was not made now, as far as the clock here says.
+    #[error("The identity provider's answer was not made now: its clock is wrong, or the one here is.")]
+    IssuedAt,
     /// The ID token's signature does not hold, or is of a kind that is not taken.
     #[error("The identity provider's answer is not signed as it should be.")]
     Signature,
@@ -125,6 +128,7 @@ impl Refusal {
             Self::Audience => "audience",
             Self::Nonce => "nonce",
             Self::Expired => "expired",
+            Self::IssuedAt => "issued_at",
             Self::Signature => "signature",
             Self::UnknownIdentity => "unknown_identity",
             Self::IdentityTaken => "identity_taken",
@@ -147,9 +151,13 @@ impl Refusal {
             Self::UnknownProvider => Kind::UnknownProvider,
             Self::Declined => Kind::Declined,
             Self::Unavailable => Kind::ProviderUnavailable,
-            Self::Code | Self::Issuer | Self::Audience | Self::Nonce | Self::Expired | Self::Signature => {
-                Kind::ProviderAnswer
-            }
+            Self::Code
+            | Self::Issuer
+            | Self::Audience
+            | Self::Nonce
+            | Self::Expired
+            | Self::IssuedAt
+            | Self::Signature => Kind::ProviderAnswer,
             Self::UnknownIdentity => Kind::UnknownIdentity,
             Self::IdentityTaken => Kind::IdentityTaken,
             Self::EmailTaken => Kind::EmailTaken,

@@ -4,23 +4,29 @@
 //! that is not among them has them asked for again at once, since providers change keys without a word, but not more
 //! often than every few seconds, whatever tokens come. Only signatures by a
 //! public key are taken, whatever the document offers: a client's secret signs nothing here. The issuer is compared in
-//! the discovery document, in the answer where it says (RFC 9207) and in the token.
+//! the discovery document, in the token, and in the answer (RFC 9207): where it says, and it has to where the document
+//! announces that. A token that names for whom it was made (`azp`) is for us, and one is taken when it has been made.
 
 use super::provider::{Client, Outward, Proven};
 use super::{Error, Refusal};
 use crate::access::people::Profile;
 use crate::config::ProviderSettings;
 use openidconnect::core::{
-    CoreAuthenticationFlow, CoreClient, CoreClientAuthMethod, CoreIdToken, CoreIdTokenClaims,
-    CoreJwsSigningAlgorithm as Algorithm, CoreProviderMetadata, CoreUserInfoClaims,
+    CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
+    CoreGrantType, CoreIdToken, CoreIdTokenClaims, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm as Algorithm, CoreResponseMode, CoreResponseType,
+    CoreSubjectIdentifierType, CoreUserInfoClaims,
 };
 use openidconnect::{
-    AccessToken, AuthType, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
-    PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, SignatureVerificationError, TokenResponse,
+    AccessToken, AdditionalProviderMetadata, AuthType, AuthorizationCode, ClaimsVerificationError, ClientId,
+    ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, IssuerUrl, Nonce,
+    OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl,
+    RequestTokenError, Scope, SignatureVerificationError, TokenResponse,
 };
+use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -28,6 +34,8 @@ use zeroize::Zeroizing;
 const KEPT: Duration = Duration::from_secs(600);
 /// How long after an unknown key had it asked for again another one does not.
 const RENEWED: Duration = Duration::from_secs(10);
+/// How far from now a token may say that it was made, in seconds: clocks differ, and it was asked for just now.
+const APART_S: u64 = 300;
 
 /// Signatures that are taken: by a key of the provider's that nobody else has.
 const ALGORITHMS: [Algorithm; 9] = [
@@ -51,10 +59,35 @@ type Ready = CoreClient<
     EndpointMaybeSet,
 >;
 
+/// What a discovery document says that OpenID Connect does not define.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+struct Announced {
+    /// That its answers say whose they are (RFC 9207, section 3).
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+impl AdditionalProviderMetadata for Announced {}
+
+type Metadata = ProviderMetadata<
+    Announced,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
 #[derive(Clone)]
 struct Discovered {
     at: Instant,
-    metadata: Arc<CoreProviderMetadata>,
+    metadata: Arc<Metadata>,
 }
 
 /// An issuer.
@@ -101,7 +134,7 @@ impl Oidc {
     }
 
     /// The discovery document and the keys.
-    async fn metadata(&self) -> Result<Arc<CoreProviderMetadata>, Error> {
+    async fn metadata(&self) -> Result<Arc<Metadata>, Error> {
         let known = self.discovered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known.filter(|known| known.at.elapsed() < KEPT) {
             Some(known) => Ok(known.metadata),
@@ -110,7 +143,7 @@ impl Oidc {
     }
 
     /// The same, newer than `seen`, which lacks a key; `seen` where it was asked for lately.
-    async fn renewed(&self, seen: Arc<CoreProviderMetadata>) -> Result<Arc<CoreProviderMetadata>, Error> {
+    async fn renewed(&self, seen: Arc<Metadata>) -> Result<Arc<Metadata>, Error> {
         let mut renewed = self.renewed.lock().await;
         let known = self.metadata().await?;
         if !Arc::ptr_eq(&known, &seen) {
@@ -123,8 +156,8 @@ impl Oidc {
         self.discover().await
     }
 
-    async fn discover(&self) -> Result<Arc<CoreProviderMetadata>, Error> {
-        let asked = CoreProviderMetadata::discover_async(self.issuer.clone(), &self.client).await;
+    async fn discover(&self) -> Result<Arc<Metadata>, Error> {
+        let asked = Metadata::discover_async(self.issuer.clone(), &self.client).await;
         let metadata = Arc::new(asked.map_err(|e| {
             tracing::warn!(issuer = %self.issuer.as_str(), error = %e, "the discovery document cannot be had");
             Refusal::Unavailable
@@ -145,7 +178,7 @@ impl Oidc {
         Ok(metadata)
     }
 
-    fn client(&self, metadata: &CoreProviderMetadata) -> Ready {
+    fn client(&self, metadata: &Metadata) -> Ready {
         let secret = self.client_secret.as_ref().map(|text| ClientSecret::new(text.as_str().to_owned()));
         let client = CoreClient::from_provider_metadata(metadata.clone(), self.client_id.clone(), secret)
             .set_redirect_uri(self.back.clone());
@@ -193,6 +226,9 @@ impl Oidc {
             return Err(Refusal::Issuer.into());
         }
         let metadata = self.metadata().await?;
+        if issuer.is_none() && metadata.additional_metadata().authorization_response_iss_parameter_supported {
+            return Err(Refusal::Issuer.into());
+        }
         let client = self.client(&metadata);
         let asked = client
             .exchange_code(AuthorizationCode::new(code))
@@ -226,6 +262,14 @@ impl Oidc {
             tracing::warn!(issuer = %self.issuer.as_str(), error = %e, "an ID token does not hold");
             refusal(&e)
         })?;
+        // For us alone, where it says for whom (OpenID Connect Core, section 3.1.3.7, step 5).
+        if claims.authorized_party().is_some_and(|party| *party != self.client_id) {
+            return Err(Refusal::Audience.into());
+        }
+        let apart = claims.issue_time().timestamp().abs_diff(OffsetDateTime::now_utc().unix_timestamp());
+        if apart > APART_S {
+            return Err(Refusal::IssuedAt.into());
+        }
         let mut profile = Profile {
             email: claims
                 .email()

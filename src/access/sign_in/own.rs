@@ -137,7 +137,8 @@ async fn list_passkeys(
     Ok(Json(Passkeys { items }))
 }
 
-/// Begins a new passkey. Whoever has one needs a session that began with one, or with a one-time link.
+/// Begins a new passkey. Whoever has one needs a session that began with one, or with a one-time link; whoever has none, one
+/// that began in the last ten minutes.
 #[utoipa::path(post, path = "/v1/passkeys/challenge", tag = "sign-in", security(("session" = [])), request_body = Nothing,
     responses((status = 200, body = Challenge), (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
@@ -174,7 +175,8 @@ async fn add_passkey(
     Ok((StatusCode::CREATED, Json(AddedPasskey { id })))
 }
 
-/// Removes a passkey, in a session that began with one, or with a one-time link. The last way to sign in stays.
+/// Removes a passkey, in a session that began with one, or with a one-time link. Sessions that began with it end, this one
+/// too. The last way to sign in stays.
 #[utoipa::path(delete, path = "/v1/passkeys/{passkey}", tag = "sign-in", security(("session" = [])),
     params(("passkey" = String, Path)),
     responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -213,7 +215,7 @@ async fn list_identities(
 }
 
 /// Begins to connect an account at an identity provider with oneself. Whoever has a passkey needs a session that began
-/// with one, or with a one-time link.
+/// with one, or with a one-time link; whoever has none, one that began in the last ten minutes.
 #[utoipa::path(post, path = "/v1/identities/{provider}", tag = "sign-in", security(("session" = [])),
     params(("provider" = String, Path, description = "The provider's id in the settings")), request_body = Nothing,
     responses((status = 200, body = Outward), (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -229,9 +231,8 @@ async fn connect_identity(
     let held = held(&sign_in, &headers).await?;
     let begun = async {
         let provider = sign_in.provider(&provider).map_err(|e| Problem::not_found(e.to_string()))?;
-        if !(ways::may_change(&held) || sign_in.passkeys(held.user).await?.is_empty()) {
-            return Err(ways::guarded());
-        }
+        let has_passkey = !sign_in.passkeys(held.user).await?.is_empty();
+        ways::may_change(&held, has_passkey, ways::Stage::Begins)?;
         sign_in.outward(provider, Goal::Connect { user: held.user, session: held.id }).await
     };
     let (location, cookie) = begun.await.map_err(|e: Error| problem(e))?;
@@ -239,7 +240,7 @@ async fn connect_identity(
 }
 
 /// Disconnects an account at an identity provider. Whoever has a passkey needs a session that began with one, or with a
-/// one-time link. The last way to sign in stays. Sessions that began at the provider go on until they are ended.
+/// one-time link; whoever has none, one that began in the last ten minutes. The last way to sign in stays. Sessions that began at the provider go on until they are ended.
 #[utoipa::path(delete, path = "/v1/identities/{provider}/{identity}", tag = "sign-in", security(("session" = [])),
     params(("provider" = String, Path, description = "The provider's id in the settings"), ("identity" = String, Path)),
     responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json"),

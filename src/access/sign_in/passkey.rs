@@ -5,14 +5,17 @@
 //! that does not go up is a copy, and is refused; authenticators that keep none say 0 for ever.
 //!
 //! Whoever has a passkey adds and removes others only in a session that began with one, or with a link ([`super::ways`]).
+//! Whoever has none adds the first in a session that is minutes old, which may have begun at an identity provider. Such a
+//! passkey, and each that is added in a session that began with it, says since when it comes from there: where passkeys are
+//! asked for to keep identity providers out, it counts only if it was there before.
 
 use super::arrival::{Arrived, Arriving, see};
 use super::flow::{self, Begun, Pending};
-use super::ways::{guarded, may_change};
+use super::ways::{Stage, may_change};
 use super::{Error, Refusal, SignIn};
 use crate::access::people::{self, Profile};
 use crate::access::secret::Purpose;
-use crate::access::session::{self, Held};
+use crate::access::session::{self, Held, Method};
 use crate::audit::{Act, Action};
 use crate::http::problem::Problem;
 use crate::id::{PasskeyId, UserId};
@@ -20,6 +23,7 @@ use crate::ledger::append::Locked;
 use crate::sealing;
 use serde::{Deserialize, Serialize};
 use statusledger_keys::envelope::{Cell, DataKey};
+use statusledger_verify::json::Value;
 use time::OffsetDateTime;
 use webauthn_rs::prelude::{
     CreationChallengeResponse, Passkey, PublicKeyCredential, RegisterPublicKeyCredential,
@@ -186,7 +190,7 @@ impl SignIn {
         )
         .execute(&mut **locked)
         .await?;
-        self.arrive(locked, arriving, row.user, &[("passkey", row.id.to_string())]).await
+        self.arrive(locked, arriving, row.user, Some(row.id), &[]).await
     }
 
     /// Begins a passkey for somebody who is signed in.
@@ -195,9 +199,7 @@ impl SignIn {
     /// If they may not in this session, or have too many.
     pub async fn register(&self, held: &Held) -> Result<(Begun, CreationChallengeResponse), Error> {
         let known = self.passkeys(held.user).await?;
-        if !(known.is_empty() || may_change(held)) {
-            return Err(guarded());
-        }
+        may_change(held, !known.is_empty(), Stage::Begins)?;
         if known.len() >= MOST {
             return Err(Problem::conflict(format!("{MOST} passkeys are enough; remove one first.")).into());
         }
@@ -242,22 +244,23 @@ impl SignIn {
         let mut locked = self.writer.lock(self.gate.instance).await?;
         see(&mut locked, held.user).await?;
         // Another one may have come since it was begun.
-        self.may_change(&mut locked, held).await?;
-        let id = self.insert_passkey(&mut locked, held.user, name, passkey).await?;
+        self.may_change(&mut locked, held, Stage::Ends).await?;
+        let since = provider_since(&mut locked, held).await?;
+        let id = self.insert_passkey(&mut locked, held.user, name, passkey, since).await?;
         let record = act.of(Action::PasskeyAdded).target("user", held.user).target("passkey", id);
         locked.append(&[record.draft()?]).await?;
         locked.commit().await?;
         Ok(id)
     }
 
-    /// Removes a passkey.
+    /// Removes a passkey, and ends the sessions that began with it.
     ///
     /// # Errors
     /// If they have no such one, may not in this session, or could not sign in any more.
     pub async fn remove_passkey(&self, act: &Act, held: &Held, id: PasskeyId) -> Result<(), Error> {
         let mut locked = self.writer.lock(self.gate.instance).await?;
         see(&mut locked, held.user).await?;
-        self.may_change(&mut locked, held).await?;
+        self.may_change(&mut locked, held, Stage::Begins).await?;
         let removed = sqlx::query!(
             "DELETE FROM passkeys WHERE passkey_id = $1 AND user_id = $2",
             id.uuid(),
@@ -270,7 +273,20 @@ impl SignIn {
             return Err(Problem::not_found(format!("You have no passkey {id}.")).into());
         }
         self.keep_a_way_in(&mut locked, held.user).await?;
-        let record = act.of(Action::PasskeyRemoved).target("user", held.user).target("passkey", id);
+        let ended = sqlx::query!(
+            "UPDATE sessions SET ended_at = now()
+              WHERE user_id = $1 AND passkey_id = $2 AND ended_at IS NULL AND expires_at > now()",
+            held.user.uuid(),
+            id.uuid()
+        )
+        .execute(&mut **locked)
+        .await?
+        .rows_affected();
+        let record = act
+            .of(Action::PasskeyRemoved)
+            .target("user", held.user)
+            .target("passkey", id)
+            .detail("sessions_ended", Value::Int(i64::try_from(ended).unwrap_or(i64::MAX)));
         locked.append(&[record.draft()?]).await?;
         locked.commit().await?;
         Ok(())
@@ -317,9 +333,10 @@ impl SignIn {
         // The address of the invitation is whoever invited's word, not theirs: they have none here.
         let profile = Profile { email: None, name: Some(name) };
         self.insert_person(&mut locked, user, &profile).await?;
-        let id = self.insert_passkey(&mut locked, user, "First passkey".into(), passkey).await?;
-        let targets = [("passkey", id.to_string()), ("invitation", open.id.to_string())];
-        let arrived = self.arrive(locked, arriving, user, &targets).await?;
+        // No provider had a part in it.
+        let id = self.insert_passkey(&mut locked, user, "First passkey".into(), passkey, None).await?;
+        let targets = [("invitation", open.id.to_string())];
+        let arrived = self.arrive(locked, arriving, user, Some(id), &targets).await?;
         self.accept(arriving, user, &invitation).await?;
         Ok(arrived)
     }
@@ -330,6 +347,7 @@ impl SignIn {
         user: UserId,
         name: String,
         passkey: Passkey,
+        provider_since: Option<OffsetDateTime>,
     ) -> Result<PasskeyId, Error> {
         let id = PasskeyId::new();
         let index = self.gate.secret.mac(Purpose::Credential, passkey.cred_id());
@@ -337,12 +355,13 @@ impl SignIn {
         let sealed = seal(&data_key, id, &Sealed { name, passkey })?;
         // A credential belongs to one person (WebAuthn Level 3, section 7.1, step 26).
         let inserted = sqlx::query!(
-            "INSERT INTO passkeys (passkey_id, credential_index, user_id, sealed) VALUES ($1, $2, $3, $4)
-             ON CONFLICT DO NOTHING",
+            "INSERT INTO passkeys (passkey_id, credential_index, user_id, sealed, provider_since)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
             id.uuid(),
             &index[..],
             user.uuid(),
-            sealed
+            sealed,
+            provider_since
         )
         .execute(&mut ***locked)
         .await?
@@ -355,6 +374,27 @@ impl SignIn {
         flow::keep(&self.gate, self.writer.data_keys(), id, pending).await?;
         Ok(flow::bind(&self.gate, id))
     }
+}
+
+/// Since when a passkey that is added in this session comes from an identity provider; none where it does not.
+async fn provider_since(locked: &mut Locked, held: &Held) -> Result<Option<OffsetDateTime>, Error> {
+    if held.method == Method::Link.name() {
+        return Ok(None);
+    }
+    if held.method != Method::Passkey.name() {
+        // By the clock that the requirement is dated by.
+        let now = sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&mut ***locked).await?;
+        return Ok(Some(now));
+    }
+    // Like the one that the session began with; without that one there is no session any more.
+    let of = sqlx::query_scalar!(
+        "SELECT provider_since FROM passkeys WHERE passkey_id = $1 AND user_id = $2",
+        held.passkey.map(PasskeyId::uuid),
+        held.user.uuid()
+    )
+    .fetch_optional(&mut ***locked)
+    .await?;
+    of.ok_or_else(|| Problem::unauthorized().into())
 }
 
 fn not_registered(error: webauthn_rs::prelude::WebauthnError) -> Refusal {

@@ -1,49 +1,68 @@
 //! The ways in that somebody has, and who changes them.
 //!
 //! Ways in are guarded by passkeys: whoever has one changes their passkeys and accounts only in a session that began
-//! with one, or with a link. A session that was stolen, or an account at an identity provider, must not be made into a
-//! lasting way in, nor be used to take the others away. And nobody gives up their last way in: only an operator's link
+//! with one, or with a link. Whoever has none yet does so only soon after a sign-in. A session that was stolen must not be
+//! made into a lasting way in, nor be used to take the others away; nor, where there is a passkey, an account at an
+//! identity provider. And nobody gives up their last way in: only an operator's link
 //! would bring them back. All of it under the lock of the instance's ledger, so that of two removals at once one is
 //! refused.
 
 use super::arrival::see;
-use super::{Error, SignIn};
+use super::{Error, SignIn, flow};
 use crate::access::session::{Held, Method};
 use crate::audit::{Act, Action};
 use crate::http::problem::{Kind, Problem};
 use crate::id::{IdentityId, UserId};
 use crate::ledger::append::Locked;
 use statusledger_verify::json::Value;
+use std::time::Duration;
 
-/// Whether the session is one in which even who has a passkey changes their ways in.
-#[must_use]
-pub fn may_change(held: &Held) -> bool {
-    [Method::Passkey.name(), Method::Link.name()].contains(&held.method.as_str())
+/// How old the session may be in which somebody without a passkey begins to change their ways in.
+pub const RECENT: Duration = Duration::from_secs(600);
+
+/// How far a change of somebody's ways in has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It begins, or is one request.
+    Begins,
+    /// It was begun in this session, and ends.
+    Ends,
 }
 
-/// Why who has a passkey has to come with it.
-#[must_use]
-pub fn guarded() -> Error {
-    let words = "You have a passkey: sign in with it to change your ways to sign in.";
-    Problem::forbidden(Kind::PasskeyRequired, words).into()
+/// Refuses who may not change their ways in in this session, by whether they have a passkey.
+///
+/// # Errors
+/// If they have one and came neither with one nor with a link; or have none, and came too long ago.
+pub fn may_change(held: &Held, has_passkey: bool, stage: Stage) -> Result<(), Error> {
+    if has_passkey {
+        if [Method::Passkey.name(), Method::Link.name()].contains(&held.method.as_str()) {
+            return Ok(());
+        }
+        let words = "You have a passkey: sign in with it to change your ways to sign in.";
+        return Err(Problem::forbidden(Kind::PasskeyRequired, words).into());
+    }
+    // What was begun in time may take its own time.
+    let within = if stage == Stage::Ends { RECENT + flow::LASTS } else { RECENT };
+    if held.age <= within {
+        return Ok(());
+    }
+    let words = "You signed in more than ten minutes ago: sign in again to change your ways to sign in.";
+    Err(Problem::forbidden(Kind::SignInAgain, words).into())
 }
 
 impl SignIn {
     /// Refuses who may not change their ways in in this session, in a transaction that sees them.
     ///
     /// # Errors
-    /// If they have a passkey and did not come with one, nor with a link.
-    pub async fn may_change(&self, locked: &mut Locked, held: &Held) -> Result<(), Error> {
-        if may_change(held) {
-            return Ok(());
-        }
+    /// As [`may_change`] says.
+    pub async fn may_change(&self, locked: &mut Locked, held: &Held, stage: Stage) -> Result<(), Error> {
         let has = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM passkeys WHERE user_id = $1) AS "has!""#,
             held.user.uuid()
         )
         .fetch_one(&mut ***locked)
         .await?;
-        if has { Err(guarded()) } else { Ok(()) }
+        may_change(held, has, stage)
     }
 
     /// Refuses to leave somebody without a way in, after one was taken away in this transaction. An account at a
@@ -81,7 +100,7 @@ impl SignIn {
     ) -> Result<(), Error> {
         let mut locked = self.writer.lock(self.gate.instance).await?;
         see(&mut locked, held.user).await?;
-        self.may_change(&mut locked, held).await?;
+        self.may_change(&mut locked, held, Stage::Begins).await?;
         let removed = sqlx::query!(
             "DELETE FROM identities WHERE identity_id = $1 AND user_id = $2 AND provider = $3",
             id.uuid(),
