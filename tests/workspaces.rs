@@ -202,7 +202,9 @@ async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
             .await
             .unwrap();
         let (_, cookie) =
-            session::begin(&mut tx, &node.gate, data_keys, user, session::Method::Oidc, &act).await.unwrap();
+            session::begin(&mut tx, &node.gate, data_keys, user, session::Method::Oidc, None, &act)
+                .await
+                .unwrap();
         tx.commit().await.unwrap();
         let mut tx = node.database.workspace(workspace.id).await.unwrap();
         members::join(&mut tx, user, role).await.unwrap();

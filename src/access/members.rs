@@ -1,15 +1,16 @@
 //! Members and invitations of a workspace. Nobody gives more than they have, and a workspace keeps an owner.
 
 use super::people::{self, Profile};
-use super::scope::{Permissions, Role};
+use super::scope::{Permission, Permissions, Role};
 use super::{hash_token, secret_text};
 use crate::audit::{Act, Action};
 use crate::database::WorkspaceTx;
-use crate::id::{InvitationId, UserId, WorkspaceId};
-use crate::ledger::append;
+use crate::id::{InvitationId, KeyId, UserId, WorkspaceId};
+use crate::ledger::append::{self, Locked};
 use crate::ledger::{Writer, draft};
 use crate::sealing;
 use serde_json::json;
+use statusledger_verify::json::Value;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -78,7 +79,48 @@ async fn keep_an_owner(tx: &mut WorkspaceTx, user: UserId) -> Result<(), Error> 
     if others == 0 { Err(Error::LastOwner) } else { Ok(()) }
 }
 
-/// Gives a member another role.
+/// What lets others in for somebody who is a member no more.
+#[derive(Debug)]
+pub struct Left {
+    /// Their open invitations, which were withdrawn.
+    pub invitations: Vec<InvitationId>,
+    /// The keys that they made (or keys of theirs made), and that were good: they open nothing until they are a member
+    /// again.
+    pub keys: Vec<KeyId>,
+}
+
+/// Withdraws the open invitations of `user` that give more than `left`, each with its entry.
+async fn withdraw_beyond(
+    locked: &mut Locked,
+    act: &Act,
+    user: UserId,
+    left: Permissions,
+) -> Result<Vec<InvitationId>, Error> {
+    let beyond: Vec<String> = Role::ALL
+        .into_iter()
+        .filter(|role| !left.has(Permission::MembersWrite) || !left.covers(role.grants()))
+        .map(|role| role.name().to_owned())
+        .collect();
+    let workspace = locked.workspace();
+    let withdrawn = sqlx::query_scalar!(
+        r#"UPDATE invitations SET revoked_at = now()
+            WHERE workspace_id = $1 AND invited_by = $2 AND accepted_at IS NULL AND revoked_at IS NULL
+              AND expires_at > now() AND role = ANY ($3) RETURNING invitation_id AS "id: InvitationId""#,
+        workspace.uuid(),
+        user.uuid(),
+        &beyond
+    )
+    .fetch_all(&mut ***locked)
+    .await?;
+    let mut drafts = Vec::with_capacity(withdrawn.len());
+    for id in &withdrawn {
+        drafts.push(act.of(Action::InvitationRevoked).target("invitation", id).draft()?);
+    }
+    locked.append(&drafts).await?;
+    Ok(withdrawn)
+}
+
+/// Gives a member another role. Their open invitations to roles of more than that are withdrawn.
 ///
 /// # Errors
 /// If they are none, the role (old or new) is more than `grants`, or nobody would own the workspace.
@@ -110,6 +152,7 @@ pub async fn set_role(
     let record =
         act.of(Action::MemberRoleChanged).target("user", user).changed("member", Some(&was), Some(&is));
     locked.append(&[record.draft()?]).await?;
+    withdraw_beyond(&mut locked, act, user, role.grants()).await?;
     locked.commit().await?;
     Ok(())
 }
@@ -124,7 +167,7 @@ pub async fn remove(
     grants: Permissions,
     workspace: WorkspaceId,
     user: UserId,
-) -> Result<(), Error> {
+) -> Result<Left, Error> {
     let mut locked = writer.lock(workspace).await?;
     let before = role_of(&mut locked, user).await?;
     if !grants.covers(before.grants()) {
@@ -137,7 +180,7 @@ pub async fn remove(
 ///
 /// # Errors
 /// If they are none, or nobody would own the workspace.
-pub async fn leave(writer: &Writer, act: &Act, workspace: WorkspaceId, user: UserId) -> Result<(), Error> {
+pub async fn leave(writer: &Writer, act: &Act, workspace: WorkspaceId, user: UserId) -> Result<Left, Error> {
     // Whoever has no part in it does not take its lock.
     let member = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM members WHERE workspace_id = $1 AND user_id = $2) AS "member!""#,
@@ -154,8 +197,9 @@ pub async fn leave(writer: &Writer, act: &Act, workspace: WorkspaceId, user: Use
     take_out(locked, act, user, before).await
 }
 
-/// Deletes a member, with the entry that says so; commits.
-async fn take_out(mut locked: append::Locked, act: &Act, user: UserId, before: Role) -> Result<(), Error> {
+/// Deletes a member, with the entry that says so; commits. Doors that they left open close with it: their invitations are
+/// withdrawn, and keys of theirs rest.
+async fn take_out(mut locked: Locked, act: &Act, user: UserId, before: Role) -> Result<Left, Error> {
     let workspace = locked.workspace();
     if before == Role::Owner {
         keep_an_owner(&mut locked, user).await?;
@@ -167,11 +211,24 @@ async fn take_out(mut locked: append::Locked, act: &Act, user: UserId, before: R
     )
     .execute(&mut **locked)
     .await?;
+    let keys = sqlx::query_scalar!(
+        r#"SELECT key_id AS "id: KeyId" FROM api_keys
+            WHERE workspace_id = $1 AND person = $2 AND revoked_at IS NULL AND COALESCE(expires_at > now(), true)
+            ORDER BY created_at, key_id"#,
+        workspace.uuid(),
+        user.uuid()
+    )
+    .fetch_all(&mut **locked)
+    .await?;
     let was = json!({ "role": before.name() });
-    let record = act.of(Action::MemberRemoved).target("user", user).changed("member", Some(&was), None);
+    let mut record = act.of(Action::MemberRemoved).target("user", user).changed("member", Some(&was), None);
+    if !keys.is_empty() {
+        record = record.detail("keys_at_rest", Value::Int(i64::try_from(keys.len()).unwrap_or(i64::MAX)));
+    }
     locked.append(&[record.draft()?]).await?;
+    let invitations = withdraw_beyond(&mut locked, act, user, Permissions::default()).await?;
     locked.commit().await?;
-    Ok(())
+    Ok(Left { invitations, keys })
 }
 
 /// Invites somebody. Whoever shows the returned text while signed in becomes a member; it is shown this once. While
@@ -282,35 +339,43 @@ pub async fn accept(
     .await?
     .and_then(|role| Role::from_name(&role))
     .ok_or(Error::NoInvitation)?;
-    let joined = join(&mut locked, user, role).await?;
-    if !joined {
+    if !join(&mut locked, act, user, role, Some(row.id)).await? {
         return Err(Error::Member);
     }
-    let is = json!({ "role": role.name() });
-    let record = act.of(Action::MemberJoined).target("user", user).target("invitation", row.id).changed(
-        "member",
-        None,
-        Some(&is),
-    );
-    locked.append(&[record.draft()?]).await?;
     locked.commit().await?;
     Ok((row.workspace, role))
 }
 
-/// Inserts a member; false where they are one.
+/// Makes somebody a member, by an invitation or otherwise, with the entry that says so; false, and no entry, where they are
+/// one.
 ///
 /// # Errors
 /// If the database does not confirm.
-pub async fn join(tx: &mut WorkspaceTx, user: UserId, role: Role) -> Result<bool, sqlx::Error> {
-    let workspace = tx.workspace;
-    Ok(sqlx::query!(
+pub async fn join(
+    locked: &mut Locked,
+    act: &Act,
+    user: UserId,
+    role: Role,
+    invitation: Option<InvitationId>,
+) -> Result<bool, Error> {
+    let workspace = locked.workspace();
+    let inserted = sqlx::query!(
         "INSERT INTO members (workspace_id, user_id, role) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         workspace.uuid(),
         user.uuid(),
         role.name()
     )
-    .execute(&mut **tx)
+    .execute(&mut ***locked)
     .await?
-    .rows_affected()
-        == 1)
+    .rows_affected();
+    if inserted == 0 {
+        return Ok(false);
+    }
+    let is = json!({ "role": role.name() });
+    let mut record = act.of(Action::MemberJoined).target("user", user);
+    if let Some(invitation) = invitation {
+        record = record.target("invitation", invitation);
+    }
+    locked.append(&[record.changed("member", None, Some(&is)).draft()?]).await?;
+    Ok(true)
 }

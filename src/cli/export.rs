@@ -1,11 +1,11 @@
 //! `export`.
 
 use super::aside::Aside;
-use super::remote::{Connection, Error, Remote};
+use super::remote::{Connection, Error, Remote, ambiguous};
 use super::{ExportArgs, show, terminal};
 use crate::audit::Act;
 use crate::config::Settings;
-use crate::database::{Database, attach};
+use crate::database::{Database, Seen, attach};
 use crate::delivery::Outbox;
 use crate::id::WorkspaceId;
 use crate::key_encryption::KeyEncryption;
@@ -128,17 +128,23 @@ pub async fn exporter(settings: &Settings, database: &Database) -> Result<Export
 /// Finds a workspace by id or name.
 ///
 /// # Errors
-/// If there is none.
+/// If there is none, or several are called that.
 pub async fn find_workspace(database: &Database, named: &str) -> Result<WorkspaceId> {
     let id = named.parse::<WorkspaceId>().ok();
-    sqlx::query_scalar!(
-        r#"SELECT workspace_id AS "id: WorkspaceId" FROM workspaces WHERE workspace_id = $1 OR name = $2"#,
+    let mut tx = database.workspaces(Seen::All).await?;
+    let called = sqlx::query_scalar!(
+        r#"SELECT workspace_id AS "id: WorkspaceId" FROM workspaces
+            WHERE workspace_id = $1 OR $1 IS NULL AND name = $2 ORDER BY created_at, workspace_id"#,
         id.map(WorkspaceId::uuid),
         named
     )
-    .fetch_optional(&database.worker)
-    .await?
-    .ok_or_else(|| anyhow!("there is no workspace \"{named}\""))
+    .fetch_all(&mut *tx)
+    .await?;
+    match called[..] {
+        [] => Err(anyhow!("there is no workspace \"{named}\"")),
+        [id] => Ok(id),
+        _ => Err(Error::Usage(ambiguous(named, called.iter().map(ToString::to_string))).into()),
+    }
 }
 
 async fn export(settings: &Settings, database: &Database, args: ExportArgs) -> Result<u8> {

@@ -266,9 +266,14 @@ impl Remote {
         }
         let all = self.workspaces().await?;
         if let Some(name) = &self.workspace {
-            return all.into_iter().find(|w| w.name == *name).map(|w| w.id).ok_or_else(|| {
-                Error::Unusable(format!("{} has no workspace called \"{}\"", self.base, clean(name)))
-            });
+            let mut called: Vec<Workspace> = all.into_iter().filter(|w| w.name == *name).collect();
+            return match called.len() {
+                0 => {
+                    Err(Error::Unusable(format!("{} has no workspace called \"{}\"", self.base, clean(name))))
+                }
+                1 => Ok(called.remove(0).id),
+                _ => Err(Error::Usage(ambiguous(name, called.into_iter().map(|w| w.id)))),
+            };
         }
         let mut teams: Vec<Workspace> = all.into_iter().filter(|w| !w.own).collect();
         match teams.len() {
@@ -283,6 +288,13 @@ impl Remote {
             }
         }
     }
+}
+
+/// Says that several workspaces have a name.
+#[must_use]
+pub fn ambiguous(name: &str, ids: impl Iterator<Item = String>) -> String {
+    let ids: Vec<String> = ids.collect();
+    format!("several are called \"{}\": give the id of a workspace: {}", clean(name), ids.join(", "))
 }
 
 /// A file on its way.

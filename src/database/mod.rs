@@ -8,7 +8,7 @@ pub mod attach;
 pub mod embedded;
 pub mod roles;
 
-use crate::id::WorkspaceId;
+use crate::id::{UserId, WorkspaceId};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Postgres, Transaction};
 use std::time::Duration;
@@ -76,6 +76,7 @@ impl Database {
             worker: pool(worker, "statusledger worker").await?,
         };
         roles::check_server(&database.service).await?;
+        roles::check_filters(&database.service).await?;
         roles::check_service(&database.service).await?;
         roles::check_worker(&database.worker).await?;
         Ok(database)
@@ -94,8 +95,34 @@ impl Database {
     }
 }
 
+/// Which workspaces a transaction sees by name ([`Database::workspaces`]).
+#[derive(Clone, Copy, Debug)]
+pub enum Seen {
+    /// This one.
+    One(WorkspaceId),
+    /// Those that a person has a part in.
+    Of(UserId),
+    /// Every one on the instance.
+    All,
+}
+
 impl Database {
-    /// The same for reading one moment: whatever is committed meanwhile, it is not seen.
+    /// Begins a transaction that sees these rows of `workspaces` and, but for one workspace, nothing else of any.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn workspaces(&self, seen: Seen) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let (setting, value) = match seen {
+            Seen::One(workspace) => ("sl.workspace", workspace.uuid().to_string()),
+            Seen::Of(user) => ("sl.user", user.uuid().to_string()),
+            Seen::All => ("sl.workspaces", "all".to_owned()),
+        };
+        let mut tx = self.service.begin().await?;
+        sqlx::query_scalar!("SELECT set_config($1, $2, true)", setting, value).fetch_one(&mut *tx).await?;
+        Ok(tx)
+    }
+
+    /// A transaction that sees `workspace` as it is at one moment: whatever is committed meanwhile, it is not seen.
     ///
     /// # Errors
     /// If the database does not answer.

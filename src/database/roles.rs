@@ -82,6 +82,65 @@ pub async fn check_server(pool: &PgPool) -> Result<(), Error> {
     Ok(())
 }
 
+/// The tables whose rows are filtered by row-level security: by workspace, or by person.
+pub const FILTERED: [&str; 27] = [
+    "api_keys",
+    "attempts",
+    "audit_index",
+    "checkpoints",
+    "data_keys",
+    "deliveries",
+    "destinations",
+    "entries",
+    "heads",
+    "idempotency_keys",
+    "identities",
+    "invitations",
+    "lanes",
+    "members",
+    "openings",
+    "passkeys",
+    "play_edits",
+    "polls",
+    "request_keys",
+    "sessions",
+    "sources",
+    "store_events",
+    "subjects",
+    "tiles",
+    "transitions",
+    "users",
+    "workspaces",
+];
+
+/// Refuses a database in which row-level security was switched off, or made to let everybody through.
+///
+/// # Errors
+/// Names the tables and what to do.
+pub async fn check_filters(pool: &PgPool) -> Result<(), Error> {
+    let open = sqlx::query_scalar!(
+        r#"SELECT t AS "table!" FROM unnest($1::text[]) AS t
+            WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                               WHERE n.nspname = 'public' AND c.relname = t
+                                 AND c.relrowsecurity AND c.relforcerowsecurity)
+               OR EXISTS (SELECT FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+                            JOIN pg_namespace n ON n.oid = c.relnamespace
+                           WHERE n.nspname = 'public' AND c.relname = t AND 0 = ANY (p.polroles))
+            ORDER BY t"#,
+        &FILTERED.map(str::to_owned)[..]
+    )
+    .fetch_all(pool)
+    .await?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "row-level security does not keep workspaces apart in: {}; as the owner, ALTER TABLE … ENABLE ROW LEVEL SECURITY \
+         and FORCE ROW LEVEL SECURITY, and drop policies for PUBLIC",
+        open.join(", ")
+    )))
+}
+
 /// What a role could do that it must not.
 async fn powers(pool: &PgPool) -> Result<(String, Vec<String>), Error> {
     let row = sqlx::query!(

@@ -185,12 +185,14 @@ pub struct Change {
     pub name: Option<String>,
     /// Whether its owners and administrators have to sign in with a passkey.
     pub passkey_required: Option<bool>,
+    /// Whether whoever asks may take that back.
+    pub may_lift: bool,
 }
 
 /// Changes a workspace.
 ///
 /// # Errors
-/// If the name is out of bounds or taken.
+/// If the name is out of bounds, or what is asked of owners and administrators is not theirs to take back.
 pub async fn update(writer: &Writer, act: &Act, workspace: WorkspaceId, change: Change) -> Result<(), Error> {
     if let Some(name) = &change.name {
         super::check_name(name)?;
@@ -204,15 +206,20 @@ pub async fn update(writer: &Writer, act: &Act, workspace: WorkspaceId, change: 
     .await?;
     let name = change.name.unwrap_or_else(|| before.name.clone());
     let passkey_required = change.passkey_required.unwrap_or(before.passkey_required);
+    if before.passkey_required && !passkey_required && !change.may_lift {
+        return Err(Error::Lift);
+    }
+    // Asked for again, what counts since the first time counts on.
     sqlx::query!(
-        "UPDATE workspaces SET name = $2, passkey_required = $3 WHERE workspace_id = $1",
+        "UPDATE workspaces SET name = $2, passkey_required = $3,
+                passkey_required_at = CASE WHEN $3 AND NOT passkey_required THEN now() ELSE passkey_required_at END
+          WHERE workspace_id = $1",
         workspace.uuid(),
         name,
         passkey_required
     )
     .execute(&mut **locked)
-    .await
-    .map_err(|e| super::name_taken(e, &name))?;
+    .await?;
     let was = json!({ "name": before.name, "passkey_required": before.passkey_required });
     let is = json!({ "name": name, "passkey_required": passkey_required });
     let record = act.of(Action::WorkspaceUpdated).target("workspace", workspace).changed(

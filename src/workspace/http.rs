@@ -1,12 +1,13 @@
 //! `/v1/workspaces`.
 
 use super::{Error, end};
+use crate::access::scope::Role;
 use crate::access::{Access, Caller, Gate, needs};
-use crate::database::Database;
+use crate::database::{Database, Seen};
 use crate::http::App;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::id::{LedgerId, UserId, WorkspaceId};
 use crate::ledger::Writer;
 use axum::Json;
@@ -48,10 +49,11 @@ pub struct Workspace {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceChange {
-    /// 1 to 100 characters, unique in the instance.
+    /// 1 to 100 characters. Others may be called the same.
     #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
-    /// Whether its owners and administrators have to sign in with a passkey.
+    /// Whether its owners and administrators have to sign in with a passkey. An owner takes it back, in a session that
+    /// began with one, or a key that reaches the whole instance.
     passkey_required: Option<bool>,
 }
 
@@ -59,7 +61,7 @@ pub struct WorkspaceChange {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewWorkspace {
-    /// 1 to 100 characters, unique in the instance.
+    /// 1 to 100 characters. Others may be called the same.
     #[schema(min_length = 1, max_length = 100)]
     name: String,
 }
@@ -76,8 +78,10 @@ pub struct Workspaces {
 impl From<Error> for Problem {
     fn from(e: Error) -> Self {
         match e {
-            Error::NameTaken(_) | Error::Own | Error::NotEnding => Self::conflict(e.to_string()),
+            Error::Own | Error::NotEnding => Self::conflict(e.to_string()),
             Error::Name => Self::invalid(e.to_string()),
+            Error::Lift => Self::forbidden(Kind::PasskeyRequired, e.to_string()),
+            Error::Member(e) => e.into(),
             Error::Sql(e) => e.into(),
             Error::Sealing(e) => e.into(),
             Error::Append(e) => e.into(),
@@ -105,10 +109,13 @@ async fn list(
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Workspaces>, Problem> {
     let page: Page<Made> = query.page()?;
-    let (everywhere, only, member) = match access.caller {
-        Caller::Key { instance, workspace, .. } => (instance, Some(workspace), None),
-        Caller::Session { user, .. } => (false, None, Some(user)),
+    let (seen, only, member) = match access.caller {
+        Caller::Key { instance: true, .. } => (Seen::All, None, None),
+        Caller::Key { workspace, .. } => (Seen::One(workspace), Some(workspace), None),
+        Caller::Session { user, .. } => (Seen::Of(user), None, Some(user)),
     };
+    let everywhere = matches!(seen, Seen::All);
+    let mut tx = database.workspaces(seen).await?;
     let mut items = sqlx::query_as!(
         Workspace,
         r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
@@ -126,7 +133,7 @@ async fn list(
         page.after_id(),
         page.rows()
     )
-    .fetch_all(&database.worker)
+    .fetch_all(&mut *tx)
     .await?;
     let next = page.cut(&mut items, |workspace| made(workspace.created_at, workspace.id.uuid()));
     Ok(Json(Workspaces { items, next }))
@@ -136,7 +143,6 @@ async fn list(
 #[utoipa::path(post, path = "/v1/workspaces", tag = "workspaces", security(("token" = []), ("session" = [])), request_body = NewWorkspace,
     responses((status = 201, body = Workspace),
         (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn create(
     access: Access<needs::Instance>,
@@ -169,8 +175,8 @@ async fn read(
 #[utoipa::path(patch, path = "/v1/workspaces/{workspace}", tag = "workspaces", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = WorkspaceChange,
     responses((status = 200, body = Workspace),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn update(
     access: Access<needs::WorkspaceWrite>,
@@ -179,7 +185,13 @@ async fn update(
     Body(change): Body<WorkspaceChange>,
 ) -> Result<Json<Workspace>, Problem> {
     let WorkspaceChange { name, passkey_required } = change;
-    end::update(&writer, &access.act(), id, end::Change { name, passkey_required }).await?;
+    // What a key, or whoever has another's account, could lift would keep nobody out.
+    let may_lift = access.caller.grants().covers(Role::Owner.grants())
+        && match access.caller {
+            Caller::Key { instance, .. } => instance,
+            Caller::Session { passkey, .. } => passkey,
+        };
+    end::update(&writer, &access.act(), id, end::Change { name, passkey_required, may_lift }).await?;
     Ok(Json(find(writer.database(), id).await?))
 }
 
@@ -216,6 +228,7 @@ async fn restore(
 }
 
 async fn find(database: &Database, id: WorkspaceId) -> Result<Workspace, Problem> {
+    let mut tx = database.workspace(id).await?;
     sqlx::query_as!(
         Workspace,
         r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
@@ -224,7 +237,7 @@ async fn find(database: &Database, id: WorkspaceId) -> Result<Workspace, Problem
              FROM workspaces WHERE workspace_id = $1"#,
         id.uuid()
     )
-    .fetch_optional(&database.worker)
+    .fetch_optional(&mut *tx)
     .await?
     .ok_or_else(|| Problem::not_found(format!("The workspace {id} does not exist.")))
 }

@@ -17,15 +17,18 @@ use statusledger_verify::json::{Object, Value};
 /// A workspace that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is taken.
-    #[error("a workspace called \"{0}\" exists")]
-    NameTaken(String),
     /// The name is empty or longer than 100 characters.
     #[error("a workspace's name has 1 to 100 characters")]
     Name,
     /// The instance's own.
     #[error("the instance's own workspace cannot be deleted")]
     Own,
+    /// Whoever asks may not take back that passkeys are required.
+    #[error(
+        "that passkeys are required is taken back by an owner, in a session that began with one, or by a key that reaches \
+         the whole instance"
+    )]
+    Lift,
     /// Nobody asked for its end.
     #[error("the workspace's deletion was not asked for")]
     NotEnding,
@@ -41,6 +44,9 @@ pub enum Error {
     /// Its first entry.
     #[error(transparent)]
     Draft(#[from] draft::Error),
+    /// Its first member.
+    #[error(transparent)]
+    Member(#[from] members::Error),
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
@@ -48,19 +54,10 @@ fn check_name(name: &str) -> Result<(), Error> {
     if fine { Ok(()) } else { Err(Error::Name) }
 }
 
-fn name_taken(e: sqlx::Error, name: &str) -> Error {
-    match &e {
-        sqlx::Error::Database(d) if d.constraint() == Some("workspaces_name_unique") => {
-            Error::NameTaken(name.into())
-        }
-        _ => e.into(),
-    }
-}
-
 /// Makes a workspace and its first entry, in one transaction; `owner` becomes its owner.
 ///
 /// # Errors
-/// If the name is taken or out of bounds, or the database does not confirm.
+/// If the name is out of bounds, or the database does not confirm.
 pub async fn create(
     writer: &Writer,
     act: &Act,
@@ -70,10 +67,7 @@ pub async fn create(
     check_name(name)?;
     let workspace = WorkspaceId::new();
     let mut tx = writer.database().workspace(workspace).await?;
-    let ledger = insert(&mut tx, writer.data_keys(), name).await.map_err(|e| match e {
-        sealing::Error::Sql(e) => name_taken(e, name),
-        e => e.into(),
-    })?;
+    let ledger = insert(&mut tx, writer.data_keys(), name).await?;
     let data_key = writer.data_keys().within(&mut tx).await?;
     let mut locked = Locked::adopt(writer.clone(), tx, workspace, data_key).await?;
     let mut data = Object::default();
@@ -85,14 +79,10 @@ pub async fn create(
         None,
         Some(&made),
     );
-    let mut drafts = vec![Draft::new("workspace.created", data)?, record.draft()?];
+    locked.append(&[Draft::new("workspace.created", data)?, record.draft()?]).await?;
     if let Some(owner) = owner {
-        members::join(&mut locked, owner, Role::Owner).await?;
-        let is = serde_json::json!({ "role": Role::Owner.name() });
-        let joined = act.of(Action::MemberJoined).target("user", owner).changed("member", None, Some(&is));
-        drafts.push(joined.draft()?);
+        members::join(&mut locked, act, owner, Role::Owner, None).await?;
     }
-    locked.append(&drafts).await?;
     locked.commit().await?;
     Ok((workspace, ledger))
 }
@@ -100,7 +90,7 @@ pub async fn create(
 /// Inserts the workspace that `tx` sees, with its data key and an empty ledger.
 ///
 /// # Errors
-/// If the name is taken, or the database refuses.
+/// If the database refuses.
 pub async fn insert(
     tx: &mut WorkspaceTx,
     data_keys: &DataKeys,

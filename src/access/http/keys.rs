@@ -53,7 +53,8 @@ pub struct ApiKey {
     /// When it was ended.
     #[serde(with = "time::serde::rfc3339::option")]
     revoked_at: Option<OffsetDateTime>,
-    /// Whether it opens nothing for now, because the person who made it (or the key that made it) is disabled.
+    /// Whether it opens nothing for now, because the person who made it (or the key that made it) is disabled, or no
+    /// member of the workspace.
     suspended: bool,
 }
 
@@ -163,10 +164,12 @@ async fn keys_of(
     .fetch_all(&mut *tx)
     .await?;
     drop(tx);
-    // Who is disabled is known across workspaces: they may be no member of this one any more.
+    // Who is disabled is known across workspaces.
     let suspended = sqlx::query_scalar!(
-        r#"SELECT k.key_id AS "id: KeyId" FROM api_keys k JOIN users u ON u.user_id = k.person
-            WHERE k.workspace_id = $1 AND u.disabled_at IS NOT NULL"#,
+        r#"SELECT k.key_id AS "id: KeyId" FROM api_keys k LEFT JOIN users u ON u.user_id = k.person
+            WHERE k.workspace_id = $1 AND k.person IS NOT NULL
+              AND (u.disabled_at IS NOT NULL OR NOT EXISTS (SELECT FROM members m
+                    WHERE m.workspace_id = k.workspace_id AND m.user_id = k.person))"#,
         workspace.uuid()
     )
     .fetch_all(&database.worker)

@@ -8,7 +8,7 @@ use crate::http::App;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::{Kind, Problem};
-use crate::id::{UserId, WorkspaceId};
+use crate::id::{InvitationId, KeyId, UserId, WorkspaceId};
 use crate::ledger::Writer;
 use crate::sealing::DataKeys;
 use axum::Json;
@@ -52,6 +52,24 @@ pub struct Members {
 pub struct RoleChange {
     /// The role.
     role: Role,
+}
+
+/// What lets others in for somebody who is a member no more.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Left {
+    /// Their open invitations: withdrawn.
+    #[schema(value_type = Vec<String>)]
+    invitations_withdrawn: Vec<InvitationId>,
+    /// API keys that they made, or that such keys made: they open nothing until they are a member again. One that others
+    /// need is theirs once they rotate it.
+    #[schema(value_type = Vec<String>)]
+    keys_at_rest: Vec<KeyId>,
+}
+
+impl From<members::Left> for Left {
+    fn from(left: members::Left) -> Self {
+        Self { invitations_withdrawn: left.invitations, keys_at_rest: left.keys }
+    }
 }
 
 impl From<members::Error> for Problem {
@@ -133,10 +151,11 @@ async fn change_member(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a member.
+/// Removes a member. Their open invitations are withdrawn, and API keys that they made open nothing any more until they are a
+/// member again.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/members/{user}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("user" = String, Path)),
-    responses((status = 204),
+    responses((status = 200, body = Left),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
@@ -144,15 +163,16 @@ async fn remove_member(
     access: Access<needs::MembersWrite>,
     State(writer): State<Writer>,
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
-) -> Result<StatusCode, Problem> {
-    members::remove(&writer, &access.act(), access.caller.grants(), workspace, user).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Json<Left>, Problem> {
+    let left = members::remove(&writer, &access.act(), access.caller.grants(), workspace, user).await?;
+    Ok(Json(left.into()))
 }
 
-/// Leaves a workspace, whatever one's role there; its last owner stays.
+/// Leaves a workspace, whatever one's role there; its last owner stays. Invitations and API keys of one's own end and rest as
+/// with a removal.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/membership", tag = "members", security(("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")),
-    responses((status = 204),
+    responses((status = 200, body = Left),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
@@ -160,13 +180,13 @@ async fn leave(
     person: Person,
     State(writer): State<Writer>,
     InPath(workspace): InPath<WorkspaceId>,
-) -> Result<StatusCode, Problem> {
-    members::leave(&writer, &person.act(), workspace, person.user).await.map_err(|e| match e {
+) -> Result<Json<Left>, Problem> {
+    let left = members::leave(&writer, &person.act(), workspace, person.user).await.map_err(|e| match e {
         // Whoever has no part in a workspace does not hear whether it exists.
         members::Error::Missing(_) => {
             Problem::not_found(format!("The workspace {workspace} does not exist."))
         }
         e => e.into(),
     })?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(left.into()))
 }
