@@ -15,7 +15,7 @@ async fn tag(world: &World, path: &str) -> String {
 }
 
 /// How many wait for a lock in this database.
-async fn waiting(watcher: &mut PgConnection) -> i64 {
+pub async fn waiting(watcher: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
     )
@@ -26,7 +26,7 @@ async fn waiting(watcher: &mut PgConnection) -> i64 {
 
 /// Sends the requests one after another to a ledger whose head somebody holds, each as soon as the one before waits for
 /// it, then lets them go: what each changes is committed in this order, and each has compared before the first was.
-async fn in_order(world: &World, of: WorkspaceId, requests: Vec<RequestBuilder>) -> Vec<Answer> {
+pub async fn in_order(world: &World, of: WorkspaceId, requests: Vec<RequestBuilder>) -> Vec<Answer> {
     let mut holder = world.database.superuser().await;
     let mut watcher = world.database.superuser().await;
     let mut held = holder.begin().await.unwrap();

@@ -28,6 +28,7 @@ mod sign_in;
 mod source_health;
 mod source_keys;
 mod sources;
+mod standing;
 mod statements;
 mod store_webhooks;
 mod stores;

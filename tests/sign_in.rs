@@ -230,11 +230,14 @@ async fn an_id_token_that_does_not_hold_signs_nobody_in() {
         c["iat"] = (c["iat"].as_i64().unwrap() - 7200).into();
         c["exp"] = (c["exp"].as_i64().unwrap() - 7200).into();
     };
-    let cases: [(&str, Change, Signed); 10] = [
+    let cases: [(&str, Change, Signed); 13] = [
         ("nonce", |c| c["nonce"] = "another".into(), Signed::Rightly),
         ("nonce", |c| drop(c.as_object_mut().unwrap().remove("nonce")), Signed::Rightly),
         ("audience", |c| c["aud"] = "somebody else".into(), Signed::Rightly),
         ("audience", |c| c["aud"] = json!(["statusledger", "somebody else"]), Signed::Rightly),
+        ("audience", |c| c["azp"] = "another client".into(), Signed::Rightly),
+        ("issued_at", |c| c["iat"] = (c["iat"].as_i64().unwrap() + 86_400).into(), Signed::Rightly),
+        ("issued_at", |c| c["iat"] = (c["iat"].as_i64().unwrap() - 3600).into(), Signed::Rightly),
         ("issuer", |c| c["iss"] = "https://accounts.example.com".into(), Signed::Rightly),
         ("expired", past, Signed::Rightly),
         ("signature", |_| (), Signed::Not),
@@ -254,12 +257,45 @@ async fn an_id_token_that_does_not_hold_signs_nobody_in() {
     let mut browser = Browser::of(&world);
     let out = location(&browser.get(&start).await);
     assert_eq!(query(&out, "code_challenge_method"), "S256");
-    let claims = issuer.claims("ana", &query(&out, "nonce"));
+    let mut claims = issuer.claims("ana", &query(&out, "nonce"));
+    claims["azp"] = "statusledger".into();
     issuer.say(&claims, Signed::Rightly);
     assert_eq!(location(&browser.get(&back(&out)).await), "/account");
     let verifier = issuer.asked()["code_verifier"].clone();
     assert_eq!(query(&out, "code_challenge"), issuer::challenge_of(&verifier));
     assert_eq!(issuer.asked()["redirect_uri"], browser.url("/sign-in/callback/issuer").as_str());
+}
+
+#[tokio::test]
+async fn an_answer_says_whose_it_is_where_its_issuer_announces_that() {
+    let issuer = Issuer::announcing().await;
+    let address = issuer.address.clone();
+    let world = World::with(|settings| {
+        many(settings);
+        settings.access.providers = vec![provider("issuer", ProviderKind::Oidc, &address)];
+    })
+    .await;
+    let token = world.invitation("team").await;
+    let start = format!("/sign-in/with/issuer?invitation={token}");
+    for (said, taken) in
+        [(None, false), (Some("https://another.example.com"), false), (Some(address.as_str()), true)]
+    {
+        let mut browser = Browser::of(&world);
+        let out = location(&browser.get(&start).await);
+        issuer.say(&issuer.claims("ana", &query(&out, "nonce")), Signed::Rightly);
+        let mut back = back(&out);
+        if let Some(said) = said {
+            back.push_str(
+                &url::form_urlencoded::Serializer::new("&".to_owned()).append_pair("iss", said).finish(),
+            );
+        }
+        let answer = browser.get(&back).await;
+        assert_eq!(answer.status, if taken { 303 } else { 403 }, "{said:?}");
+    }
+    let entry = world.failed("issuer").await;
+    assert_eq!(entry["data"]["details"]["provider"], "issuer");
+    // The code was not shown to anybody before.
+    assert_eq!(issuer.times_asked(), 1);
 }
 
 #[tokio::test]
@@ -489,6 +525,12 @@ async fn the_first_owner_comes_by_a_link_once() {
         (&members["items"][0]["user"], &members["items"][0]["role"]),
         (&session["user"], &json!("owner"))
     );
+    // That they are an owner now is on the record, as of whoever becomes one.
+    let joined = world.of_the_instance("audit.member.joined").await;
+    assert_eq!(joined.len(), 1);
+    assert_eq!(joined[0]["data"]["actor"]["id"], session["user"]);
+    assert_eq!(joined[0]["data"]["targets"], json!([{ "type": "user", "id": session["user"] }]));
+    assert_eq!(joined[0]["data"]["changes"]["role"]["after"], "owner");
     world.failed("link").await;
     // A first owner's link that was made before holds no more; one for an owner does, and for another owner.
     let user = session["user"].as_str().unwrap().parse().unwrap();
@@ -711,11 +753,13 @@ async fn a_workspace_that_asks_for_passkeys_refuses_its_owner_without_one() {
     let path = format!("/v1/workspaces/{instance}");
     browser.get(&path).await.expect(200);
     let mut superuser = world.database.superuser().await;
-    sqlx::query("UPDATE workspaces SET passkey_required = true WHERE workspace_id = $1")
-        .bind(instance.uuid())
-        .execute(&mut superuser)
-        .await
-        .unwrap();
+    sqlx::query(
+        "UPDATE workspaces SET passkey_required = true, passkey_required_at = now() WHERE workspace_id = $1",
+    )
+    .bind(instance.uuid())
+    .execute(&mut superuser)
+    .await
+    .unwrap();
     assert_eq!(browser.get(&path).await.problem(403), "passkey-required");
     // What is their own stays theirs: they have to be able to add one.
     browser.get("/v1/passkeys").await.expect(200);

@@ -151,15 +151,18 @@ async fn a_request_that_a_keys_scope_refuses_asks_the_database_nothing() {
             (answer, from)
         }
     };
-    let refused: [(&str, String, Value); 5] = [
+    let refused: [(&str, String, Value); 7] = [
         ("GET", workspace.at("/sources"), Value::Null),
         ("POST", workspace.at("/sources"), json!({ "kind": "inbound", "name": "never" })),
         ("DELETE", workspace.at("/keys/key_0199b1c4-0000-7000-8000-000000000001"), Value::Null),
         ("POST", "/v1/workspaces".to_owned(), json!({ "name": "never" })),
         ("GET", workspace.at("/export"), Value::Null),
+        ("PATCH", workspace.path.clone(), json!({ "name": "never" })),
+        ("DELETE", workspace.at("/destinations/ep_0199b1c4-0000-7000-8000-000000000001"), Value::Null),
     ];
     for (number, (method, path, body)) in refused.iter().enumerate() {
-        let mut request = api.request(method, path).header("idempotency-key", "a key");
+        let mut request =
+            api.request(method, path).header("idempotency-key", "a key").header("if-match", "*");
         if !body.is_null() {
             request = request.json(body);
         }

@@ -1,10 +1,10 @@
 //! Workspaces change and end; API keys are made, replaced and ended; each act is on the record.
 
-use crate::harness::{Receiver, World, send, verify_export};
+use crate::harness::{Api, Person, Receiver, World, send, verify_export};
 use serde_json::{Value, json};
 use statusledger::access::people::{self, Profile};
 use statusledger::access::scope::Role;
-use statusledger::access::{members, session};
+use statusledger::access::session;
 use statusledger::id::UserId;
 use statusledger::workspace::end;
 
@@ -206,9 +206,7 @@ async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
                 .await
                 .unwrap();
         tx.commit().await.unwrap();
-        let mut tx = node.database.workspace(workspace.id).await.unwrap();
-        members::join(&mut tx, user, role).await.unwrap();
-        tx.commit().await.unwrap();
+        world.join(workspace.id, user, role).await;
         users.push((user, cookie));
     }
     let listed = world.api.get(&workspace.at("/members")).await.expect(200).json();
@@ -273,11 +271,11 @@ async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
         let id = at.rsplit('/').next().unwrap();
         assert_eq!(answer.json()["detail"], format!("The workspace {id} does not exist."));
     }
-    assert_eq!(leaves(0, &workspace.path).await.status, 204);
+    assert_eq!(leaves(0, &workspace.path).await.status, 200);
     assert_eq!(leaves(0, &workspace.path).await.problem(404), "not-found");
     assert_eq!(send(session(0, "GET", &workspace.path)).await.problem(404), "not-found");
     assert_eq!(send(session(2, "GET", &workspace.path)).await.status, 200);
-    assert_eq!(world.api.delete(&member(2)).await.status, 204);
+    assert_eq!(world.api.delete(&member(2)).await.status, 200);
     assert_eq!(send(session(2, "GET", &workspace.path)).await.problem(404), "not-found");
     // Signed out, the cookie opens nothing more.
     let out = session(1, "DELETE", "/v1/session").header("x-csrf-token", &csrf[1]);
@@ -293,5 +291,77 @@ async fn a_workspace_keeps_an_owner_and_nobody_gives_more_than_they_have() {
     // No address of anybody in clear, in the ledger or in the database's tables.
     let whole = workspace.entries().await;
     assert!(whole.iter().all(|entry| !entry.to_string().contains("example.com\"")), "{whole:?}");
+    world.assert_whole(&[&workspace]).await;
+}
+
+#[tokio::test]
+async fn the_doors_that_somebody_left_open_close_when_they_leave() {
+    let world = World::new().await;
+    let workspace = world.workspace("left").await;
+    let by = |person: &Person, method: &str, path: &str| {
+        let request = world.api.bare(method, path).header("cookie", &person.cookie);
+        request.header("x-csrf-token", &person.csrf)
+    };
+    let admin = world.person_of("admin", workspace.id, Role::Admin).await;
+    let (keys, invitations) = (workspace.at("/keys"), workspace.at("/invitations"));
+    let new = |name: &str| json!({ "name": name, "scopes": ["keys:write", "ledger:read", "members:write"] });
+    let made = send(by(&admin, "POST", &keys).json(&new("theirs"))).await.expect(201).json();
+    let theirs = Api::new(world.node().address, made["token"].as_str().unwrap());
+    // A key makes another, and invites.
+    let narrower = json!({ "name": "of theirs", "scopes": ["ledger:read"] });
+    let second = theirs.post(&keys, narrower).await.expect(201).json();
+    let second = Api::new(world.node().address, second["token"].as_str().unwrap());
+    let mut open = Vec::new();
+    for role in ["admin", "viewer"] {
+        let body = json!({ "email": format!("{role}@example.com"), "role": role });
+        open.push(send(by(&admin, "POST", &invitations).json(&body)).await.expect(201).json());
+    }
+    let others =
+        world.api.post(&invitations, json!({ "email": "other@example.com", "role": "viewer" })).await;
+    let others = others.expect(201).json();
+    world.api.post(&keys, new("another's")).await.expect(201);
+
+    // With less of a role they hand out less.
+    let member = workspace.at(&format!("/members/{}", admin.id));
+    let accept = |person: &Person, token: &Value| {
+        send(by(person, "POST", "/v1/invitations/accept").json(&json!({ "token": token })))
+    };
+    let guest = world.person("guest@example.com", &[]).await;
+    world.api.patch(&member, json!({ "role": "viewer" })).await.expect(204);
+    assert_eq!(accept(&guest, &open[0]["token"]).await.problem(404), "not-found");
+    assert_eq!(accept(&guest, &open[1]["token"]).await.problem(404), "not-found");
+    world.api.patch(&member, json!({ "role": "admin" })).await.expect(204);
+    let body = json!({ "email": "again@example.com", "role": "admin" });
+    let again = send(by(&admin, "POST", &invitations).json(&body)).await.expect(201).json();
+
+    let left = world.api.delete(&member).await.expect(200).json();
+    assert_eq!(left["invitations_withdrawn"], json!([again["id"]]));
+    assert_eq!(left["keys_at_rest"].as_array().unwrap().len(), 2);
+    assert_eq!(left["keys_at_rest"][0], made["id"]);
+    assert_eq!(accept(&admin, &again["token"]).await.problem(404), "not-found");
+    for key in [&theirs, &second] {
+        assert_eq!(key.get(&workspace.at("/entries")).await.problem(401), "unauthorized");
+    }
+    let listed = world.api.get(&keys).await.expect(200).json();
+    let resting = |name: &str| {
+        let mut all = listed["items"].as_array().unwrap().iter();
+        all.find(|k| k["name"] == name).unwrap()["suspended"].as_bool().unwrap()
+    };
+    assert_eq!([resting("theirs"), resting("of theirs"), resting("another's")], [true, true, false]);
+    // Whoever needs one makes it theirs.
+    let path = format!("{keys}/{}/rotate", made["id"].as_str().unwrap());
+    let rotated = world.api.post(&path, json!({})).await.expect(201).json();
+    let rotated = Api::new(world.node().address, rotated["token"].as_str().unwrap());
+    rotated.get(&workspace.at("/entries")).await.expect(200);
+    // A member again, by somebody else's invitation: they hold again.
+    accept(&admin, &others["token"]).await.expect(200);
+    second.get(&workspace.at("/entries")).await.expect(200);
+    let leave = send(by(&admin, "DELETE", &workspace.at("/membership"))).await.expect(200).json();
+    assert_eq!(leave["invitations_withdrawn"], json!([]));
+
+    let withdrawn = workspace.entries_of("audit.invitation.revoked").await;
+    assert_eq!(withdrawn.len(), 3);
+    let removed = workspace.entries_of("audit.member.removed").await;
+    assert_eq!(removed[0]["data"]["details"], json!({ "keys_at_rest": 2 }));
     world.assert_whole(&[&workspace]).await;
 }

@@ -19,7 +19,8 @@ fn meaning(status: &str) -> &'static str {
         "400" => "The request cannot be read (`bad-request`)",
         "401" => "No valid credentials (`unauthorized`)",
         "403" => {
-            "Not allowed (`scope`, `role`, `instance`, `session`, `csrf`, `passkey-required`), or not signed in"
+            "Not allowed (`scope`, `role`, `instance`, `session`, `csrf`, `passkey-required`,
+             `sign-in-again`), or not signed in"
         }
         "404" => "There is no such thing, or none that you may know of (`not-found`)",
         "408" => "The body did not arrive in time (`too-slow`)",

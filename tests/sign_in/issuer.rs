@@ -64,6 +64,15 @@ async fn serve(router: Router) -> String {
 
 impl Issuer {
     pub async fn start() -> Self {
+        Self::that(false).await
+    }
+
+    /// One that announces that its answers say whose they are.
+    pub async fn announcing() -> Self {
+        Self::that(true).await
+    }
+
+    async fn that(announces: bool) -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
         let parts = Arc::new(Mutex::new(Parts {
             key,
@@ -76,13 +85,16 @@ impl Issuer {
         let tokens = Arc::clone(&parts);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let said = json!({
+        let mut said = json!({
             "issuer": address, "authorization_endpoint": format!("{address}/auth"),
             "token_endpoint": format!("{address}/token"), "jwks_uri": format!("{address}/jwks"),
             "response_types_supported": ["code"], "subject_types_supported": ["public"],
             // It offers what must not be taken.
             "id_token_signing_alg_values_supported": ["EdDSA", "HS256", "none"],
         });
+        if announces {
+            said["authorization_response_iss_parameter_supported"] = true.into();
+        }
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(move || async move { Json(said) }))
             .route(

@@ -248,3 +248,212 @@ async fn one_identity_is_limited_from_however_many_addresses_it_comes() {
     })
     .await;
 }
+
+/// Moves the beginning of all sessions back.
+async fn age(world: &World, minutes: i32) {
+    sqlx::query("UPDATE sessions SET created_at = now() - make_interval(mins => $1)")
+        .bind(minutes)
+        .execute(&mut world.database.superuser().await)
+        .await
+        .unwrap();
+}
+
+/// What a new passkey is sent with.
+async fn begun_passkey(browser: &mut Browser, authenticator: &mut Authenticator) -> Value {
+    let begun = browser.json("POST", "/v1/passkeys/challenge", &json!({})).await.expect(200).json();
+    let credential = authenticator.create(&begun["options"], browser);
+    json!({ "state": begun["state"], "name": "A key", "credential": credential })
+}
+
+#[tokio::test]
+async fn who_has_no_passkey_changes_their_ways_in_only_soon_after_a_sign_in() {
+    let (world, issuer) = with_issuer().await;
+    let mut ana = invited(&world, &issuer, "team", "ana").await;
+    connect(&mut ana, &issuer, "ana-again").await;
+    let account = accounts(&mut ana).await[1].clone();
+    let asked =
+        [("POST", "/v1/identities/issuer"), ("POST", "/v1/passkeys/challenge"), ("DELETE", account.as_str())];
+    age(&world, 11).await;
+    for (method, address) in asked {
+        let answer = ana.json(method, address, &json!({})).await;
+        assert_eq!(answer.problem(403), "sign-in-again", "{method} {address}");
+    }
+    assert_eq!(accounts(&mut ana).await.len(), 2);
+    // What was begun in time is ended in its own time, and not later.
+    for (minutes, taken) in [(18, true), (21, false)] {
+        age(&world, 5).await;
+        let begun = ana.json("POST", "/v1/identities/issuer", &json!({})).await.expect(200).json();
+        let out = begun["location"].as_str().unwrap().to_owned();
+        issuer.say(&issuer.claims(&format!("ana-{minutes}"), &query(&out, "nonce")), Signed::Rightly);
+        age(&world, minutes).await;
+        assert_eq!(ana.get(&back(&out)).await.status, if taken { 303 } else { 403 }, "{minutes}");
+    }
+    age(&world, 5).await;
+    let mut authenticator = Authenticator::new();
+    let new = begun_passkey(&mut ana, &mut authenticator).await;
+    age(&world, 21).await;
+    assert_eq!(ana.json("POST", "/v1/passkeys", &new).await.problem(403), "sign-in-again");
+    age(&world, 5).await;
+    let new = begun_passkey(&mut ana, &mut authenticator).await;
+    age(&world, 18).await;
+    ana.json("POST", "/v1/passkeys", &new).await.expect(201);
+    // Signed in with it, it may have been long ago.
+    let mut browser = Browser::of(&world);
+    authenticator.sign_in(&mut browser, None).await.expect(200);
+    browser.session().await;
+    age(&world, 60).await;
+    browser.json("DELETE", &account, &json!({})).await.expect(204);
+}
+
+/// Whether an owner's or administrator's session opens a workspace that asks for passkeys.
+async fn opens(browser: &mut Browser, path: &str) -> bool {
+    let answer = browser.get(&format!("{path}/members")).await;
+    if answer.status != 200 {
+        assert_eq!(answer.problem(403), "passkey-required");
+    }
+    answer.status == 200
+}
+
+/// Signs in with it in a new browser.
+async fn with_it(world: &World, authenticator: &mut Authenticator) -> Browser {
+    let mut browser = Browser::of(world);
+    authenticator.sign_in(&mut browser, None).await.expect(200);
+    browser.session().await;
+    browser
+}
+
+#[tokio::test]
+async fn a_passkey_that_came_by_way_of_a_provider_after_it_was_asked_for_does_not_count() {
+    let (world, issuer) = with_issuer().await;
+    let workspace = world.workspace("guarded").await;
+    let mut people = Vec::new();
+    for name in ["early", "late"] {
+        let mut browser = invited(&world, &issuer, name, name).await;
+        world.join(workspace.id, browser.user().await.parse().unwrap(), Role::Owner).await;
+        people.push(browser);
+    }
+    let (mut late, mut early) = (people.pop().unwrap(), people.pop().unwrap());
+    let mut of_early = Authenticator::new();
+    of_early.add(&mut early).await;
+    world.api.patch(&workspace.path, json!({ "passkey_required": true })).await.expect(200);
+
+    // One that was there before counts, and so does one that it vouches for.
+    let mut early = with_it(&world, &mut of_early).await;
+    assert!(opens(&mut early, &workspace.path).await);
+    let mut another = Authenticator::new();
+    another.add(&mut early).await;
+    assert!(opens(&mut with_it(&world, &mut another).await, &workspace.path).await);
+
+    // Whoever has somebody's account has no way in by adding the first, nor by adding more from there.
+    assert!(!opens(&mut late, &workspace.path).await);
+    let mut of_late = Authenticator::new();
+    of_late.add(&mut late).await;
+    let mut stolen = with_it(&world, &mut of_late).await;
+    assert!(!opens(&mut stolen, &workspace.path).await);
+    let told = stolen.get(&workspace.path).await.json()["detail"].as_str().unwrap().to_owned();
+    assert!(told.contains("one-time link"), "{told}");
+    let mut from_there = Authenticator::new();
+    from_there.add(&mut stolen).await;
+    assert!(!opens(&mut with_it(&world, &mut from_there).await, &workspace.path).await);
+    // Asked for again while it is asked for, nothing begins anew.
+    world.api.patch(&workspace.path, json!({ "passkey_required": true })).await.expect(200);
+    assert!(!opens(&mut stolen, &workspace.path).await);
+
+    // A link of the operator's lets them add one that counts, and that one others.
+    let user = late.user().await.parse().unwrap();
+    let mut by_link = Browser::of(&world);
+    use_link(&mut by_link, &world.link(Whom::User(user)).await).await;
+    by_link.session().await;
+    assert!(!opens(&mut by_link, &workspace.path).await);
+    let mut good = Authenticator::new();
+    good.add(&mut by_link).await;
+    let mut late = with_it(&world, &mut good).await;
+    assert!(opens(&mut late, &workspace.path).await);
+    let mut next = Authenticator::new();
+    next.add(&mut late).await;
+    assert!(opens(&mut with_it(&world, &mut next).await, &workspace.path).await);
+
+    // So does the first passkey of somebody who comes with an invitation and without a provider.
+    let body = json!({ "email": "new@example.com", "role": "admin" });
+    let made = world.api.post(&workspace.at("/invitations"), body).await.expect(201).json();
+    let (mut new, mut authenticator) = (Browser::of(&world), Authenticator::new());
+    let asked = json!({ "invitation": made["token"], "name": "New" });
+    let begun = new.json("POST", "/sign-in/invited/challenge", &asked).await.expect(200).json();
+    let credential = authenticator.create(&begun["options"], &new);
+    let answer = json!({ "state": begun["state"], "credential": credential });
+    new.json("POST", "/sign-in/invited", &answer).await.expect(200);
+    assert!(opens(&mut new, &workspace.path).await);
+}
+
+#[tokio::test]
+async fn what_is_asked_of_owners_is_lifted_by_an_owner_with_a_passkey_or_by_the_instance() {
+    let world = World::with(many).await;
+    let workspace = world.workspace("guarded").await;
+    let required = |yes: bool| json!({ "passkey_required": yes });
+    let mut by_link = owner(&world).await;
+    world.join(workspace.id, by_link.user().await.parse().unwrap(), Role::Owner).await;
+    let mut authenticator = Authenticator::new();
+    authenticator.add(&mut by_link).await;
+    let mut with_passkey = with_it(&world, &mut authenticator).await;
+    // Whoever may change the workspace may ask for more.
+    let keys = workspace.at("/keys");
+    let mut tokens = Vec::new();
+    for scope in ["workspace:write", "admin"] {
+        let made =
+            world.api.post(&keys, json!({ "name": scope, "scopes": [scope] })).await.expect(201).json();
+        tokens.push(made["token"].as_str().unwrap().to_owned());
+    }
+    let patch = |token: String, body: Value| {
+        crate::harness::send(world.api.bare("PATCH", &workspace.path).bearer_auth(token).json(&body))
+    };
+    patch(tokens[0].clone(), required(true)).await.expect(200);
+    for token in &tokens {
+        assert_eq!(patch(token.clone(), required(false)).await.problem(403), "passkey-required");
+        // The rest of it is theirs.
+        patch(token.clone(), json!({ "name": "guarded", "passkey_required": true })).await.expect(200);
+    }
+    let mut administrator = with_passkey.clone();
+    let member = workspace.at(&format!("/members/{}", administrator.user().await));
+    world.api.patch(&member, json!({ "role": "admin" })).await.problem(409);
+    world.person_of("another", workspace.id, Role::Owner).await;
+    world.api.patch(&member, json!({ "role": "admin" })).await.expect(204);
+    let refused = administrator.json("PATCH", &workspace.path, &required(false)).await;
+    assert_eq!(refused.problem(403), "passkey-required");
+    assert_eq!(administrator.get(&workspace.path).await.expect(200).json()["passkey_required"], true);
+    // What was refused is on the record.
+    eventually("the refusals on the record", || async {
+        let path = workspace.at("/entries?limit=1000&type=audit.access.denied");
+        let entries = world.api.get(&path).await.expect(200).json()["items"].clone();
+        let beyond = entries.as_array().unwrap().iter().filter(|e| e["data"]["reason"] == "beyond").count();
+        (beyond == 3).then_some(())
+    })
+    .await;
+    world.api.patch(&member, json!({ "role": "owner" })).await.expect(204);
+    with_passkey.json("PATCH", &workspace.path, &required(false)).await.expect(200);
+    by_link.json("PATCH", &workspace.path, &required(true)).await.expect(200);
+    assert_eq!(
+        by_link.json("PATCH", &workspace.path, &required(false)).await.problem(403),
+        "passkey-required"
+    );
+    world.api.patch(&workspace.path, required(false)).await.expect(200);
+}
+
+#[tokio::test]
+async fn sessions_end_with_the_passkey_that_they_began_with() {
+    let world = World::with(many).await;
+    let mut by_link = owner(&world).await;
+    let (mut lost, mut kept) = (Authenticator::new(), Authenticator::new());
+    let passkey = lost.add(&mut by_link).await;
+    kept.add(&mut by_link).await;
+    let mut of_lost = [with_it(&world, &mut lost).await, with_it(&world, &mut lost).await];
+    let mut of_kept = with_it(&world, &mut kept).await;
+    of_kept.json("DELETE", &format!("/v1/passkeys/{passkey}"), &json!({})).await.expect(204);
+    for browser in &mut of_lost {
+        assert_eq!(browser.get("/v1/session").await.problem(401), "unauthorized");
+    }
+    for browser in [&mut of_kept, &mut by_link] {
+        browser.get("/v1/session").await.expect(200);
+    }
+    let removed = world.of_the_instance("audit.passkey.removed").await;
+    assert_eq!(removed[0]["data"]["details"], json!({ "sessions_ended": 2 }));
+}

@@ -56,7 +56,7 @@ pub struct RoleChange {
 
 /// What lets others in for somebody who is a member no more.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Left {
+pub struct EndedMembership {
     /// Their open invitations: withdrawn.
     #[schema(value_type = Vec<String>)]
     invitations_withdrawn: Vec<InvitationId>,
@@ -66,7 +66,7 @@ pub struct Left {
     keys_at_rest: Vec<KeyId>,
 }
 
-impl From<members::Left> for Left {
+impl From<members::Left> for EndedMembership {
     fn from(left: members::Left) -> Self {
         Self { invitations_withdrawn: left.invitations, keys_at_rest: left.keys }
     }
@@ -155,7 +155,7 @@ async fn change_member(
 /// member again.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/members/{user}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("user" = String, Path)),
-    responses((status = 200, body = Left),
+    responses((status = 200, body = EndedMembership),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
@@ -163,7 +163,7 @@ async fn remove_member(
     access: Access<needs::MembersWrite>,
     State(writer): State<Writer>,
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
-) -> Result<Json<Left>, Problem> {
+) -> Result<Json<EndedMembership>, Problem> {
     let left = members::remove(&writer, &access.act(), access.caller.grants(), workspace, user).await?;
     Ok(Json(left.into()))
 }
@@ -172,7 +172,7 @@ async fn remove_member(
 /// with a removal.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/membership", tag = "members", security(("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")),
-    responses((status = 200, body = Left),
+    responses((status = 200, body = EndedMembership),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
@@ -180,7 +180,7 @@ async fn leave(
     person: Person,
     State(writer): State<Writer>,
     InPath(workspace): InPath<WorkspaceId>,
-) -> Result<Json<Left>, Problem> {
+) -> Result<Json<EndedMembership>, Problem> {
     let left = members::leave(&writer, &person.act(), workspace, person.user).await.map_err(|e| match e {
         // Whoever has no part in a workspace does not hear whether it exists.
         members::Error::Missing(_) => {

@@ -101,9 +101,15 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
         }
         Command::Remove(named) => {
             let (place, id) = find(settings, &named).await?;
-            place.change(Method::DELETE, &format!("members/{id}"), None).await?;
-            place.desk.show(&json!({ "id": id, "done": "removed" }), || {
-                vec![format!("{} is no member any more", clean(&named.member))]
+            let left = place.change(Method::DELETE, &format!("members/{id}"), None).await?;
+            let (invitations, keys) = (&left["invitations_withdrawn"], &left["keys_at_rest"]);
+            let document = json!({ "id": id, "done": "removed", "invitations_withdrawn": invitations, "keys_at_rest": keys });
+            place.desk.show(&document, || {
+                let mut lines = vec![format!("{} is no member any more", clean(&named.member))];
+                lines.extend(listed(invitations, "their open invitations were withdrawn"));
+                let rest = "these API keys of theirs open nothing any more (`keys rotate` what others need)";
+                lines.extend(listed(keys, rest));
+                lines
             })
         }
     }
@@ -113,6 +119,12 @@ async fn find(settings: &Settings, named: &Named) -> Result<(Place, String)> {
     let place = Place::open(settings, &named.asking).await?;
     let id = super::one(place.list("members").await?, &["email"], "member", &named.member)?.id;
     Ok((place, id))
+}
+
+/// A sentence about ids; none where there are none.
+fn listed(ids: &Value, what: &str) -> Option<String> {
+    let ids: Vec<_> = ids.as_array()?.iter().filter_map(Value::as_str).map(clean).collect();
+    (!ids.is_empty()).then(|| format!("{what}: {}", ids.join(", ")))
 }
 
 /// Whether an invitation can still be accepted.

@@ -80,7 +80,9 @@ async function act(button, work) {
   try {
     await work();
   } catch (e) {
-    tell(e.name === "NotAllowedError" ? "Nothing was confirmed." : e.message);
+    // The session may have ended with what was done: the passkey that it began with is gone.
+    if (e.status === 401 && $("account")) location.assign("/sign-in");
+    else tell(e.name === "NotAllowedError" ? "Nothing was confirmed." : e.message);
   } finally {
     button.disabled = false;
   }
