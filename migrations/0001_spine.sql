@@ -322,9 +322,10 @@ BEGIN
         END IF;
     END IF;
 
+    -- In lockstep and without a copy of the rows in between, which FROM unnest (…) would make.
     INSERT INTO entries (workspace_id, ledger_id, seq, leaf, type, entry)
-    SELECT p_workspace, p_ledger, p_size + n - 1, leaf, type, entry
-      FROM unnest(p_leaves, p_types, p_entries) WITH ORDINALITY AS u (leaf, type, entry, n);
+    SELECT p_workspace, p_ledger, generate_series(p_size, v_new_size - 1), unnest(p_leaves), unnest(p_types),
+           unnest(p_entries);
 
     IF cardinality(p_opening_seqs) > 0 THEN
         INSERT INTO openings (workspace_id, ledger_id, seq, name, sealed)
