@@ -48,7 +48,7 @@ async fn a_change_through_each_surface_is_found_in_an_export_that_verifies() {
 
     let file = world.export(&workspace, "").await;
     let report = verify_export(&file, &world.pin()).unwrap();
-    assert_eq!(report.ledger.to_string(), workspace.ledger);
+    assert_eq!(report.facts.ledger.as_deref(), Some(workspace.ledger.as_str()));
     if let Some(code) = verify_export_with_python(&file, &world.pin()) {
         assert_eq!(code, 0);
     }
