@@ -79,7 +79,7 @@ pub struct NewApiKey {
     /// than whoever asks has.
     #[schema(value_type = Vec<String>, min_items = 1, example = json!(["sources:write", "ledger:read"]))]
     scopes: Vec<Scope>,
-    /// When it ends by itself.
+    /// When it ends by itself: within ten years. Made by a key that ends, it ends no later, and then if nothing is said.
     #[serde(default, with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
     /// Whether it reaches every workspace; only in the instance's own workspace, and by one that does so too.
@@ -272,6 +272,7 @@ impl From<keys::Error> for Problem {
             Error::Missing(_) => Self::not_found(e.to_string()),
             Error::Ended(_) => Self::conflict(e.to_string()),
             Error::Name | Error::Expiry | Error::Overlap => Self::invalid(e.to_string()),
+            Error::Outlives => Self::forbidden("scope", e.to_string()),
             Error::Sql(e) => e.into(),
             Error::Append(e) => e.into(),
             Error::Draft(e) => e.into(),
@@ -385,7 +386,8 @@ async fn read_key(
     Ok(Json(one_key(&database, workspace, id).await?))
 }
 
-/// Makes an API key. Its text is shown this once; only a hash is kept. A key grants no more than whoever makes it has.
+/// Makes an API key. Its text is shown this once; only a hash is kept. A key grants no more than whoever makes it has, and
+/// lasts no longer than the key that makes it.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/keys", tag = "keys", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = NewApiKey,
     responses((status = 201, body = CreatedApiKey),
@@ -413,7 +415,8 @@ async fn create_key(
         }
     }
     let new = NewKey { name: new.name, scopes, instance: new.instance, expires_at: new.expires_at };
-    let (id, token) = keys::create(&writer, &gate.secret, &access.act(), workspace, new).await?;
+    let (id, token) =
+        keys::create(&writer, &gate.secret, &access.act(), workspace, new, access.caller.ends()).await?;
     let key = one_key(writer.database(), workspace, id).await?;
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
 }
@@ -436,7 +439,7 @@ async fn check_reach(
 }
 
 /// Replaces an API key by a new one of the same name and scopes, whose text is shown this once. The old one holds until
-/// the overlap is over.
+/// the overlap is over. The new one lasts as long as the old one was made for, but no longer than the key that asks.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/keys/{key}/rotate", tag = "keys", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("key" = String, Path)), request_body = Rotation,
     responses((status = 201, body = CreatedApiKey),
@@ -455,7 +458,8 @@ async fn rotate_key(
     let overlap = rotation.overlap_s.unwrap_or(OVERLAP_S);
     // Out of any bound is out of ours.
     let overlap = time::Duration::seconds(overlap.clamp(-1, keys::LONGEST_OVERLAP.whole_seconds() + 1));
-    let (new, token) = keys::rotate(&writer, &gate.secret, &access.act(), workspace, id, overlap).await?;
+    let (act, latest) = (access.act(), access.caller.ends());
+    let (new, token) = keys::rotate(&writer, &gate.secret, &act, workspace, id, overlap, latest).await?;
     let key = one_key(writer.database(), workspace, new).await?;
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
 }
@@ -532,7 +536,7 @@ async fn change_member(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a member.
+/// Removes a member. Oneself anybody may remove, whatever their role, unless nobody would own the workspace.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/members/{user}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("user" = String, Path)),
     responses((status = 204),
@@ -540,7 +544,7 @@ async fn change_member(
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn remove_member(
-    access: Access<needs::MembersWrite>,
+    access: Access<needs::MembersRemove>,
     State(writer): State<Writer>,
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
 ) -> Result<StatusCode, Problem> {
@@ -613,16 +617,16 @@ async fn invite(
     Ok((StatusCode::CREATED, Json(CreatedInvitation { id, token: token.as_str().to_owned(), expires_at })))
 }
 
-/// Withdraws an invitation.
+/// Withdraws an invitation, to a role of no more than one's own.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/invitations/{invitation}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("invitation" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn withdraw_invitation(
     access: Access<needs::MembersWrite>,
     State(writer): State<Writer>,
     InPath((workspace, id)): InPath<(WorkspaceId, InvitationId)>,
 ) -> Result<StatusCode, Problem> {
-    members::withdraw(&writer, &access.act(), workspace, id).await?;
+    members::withdraw(&writer, &access.act(), access.caller.grants(), workspace, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
