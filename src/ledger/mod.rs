@@ -6,7 +6,8 @@
 //! batch was built on with the head that is, so `seq` is dense and `prev` is the leaf before under any concurrency.
 //!
 //! [`draft`] is an entry before it has its place, [`tree`] finds the nodes of a proof, [`checkpoint`] signs what is
-//! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`export`] streams the file that proves itself.
+//! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`waiting`]
+//! tells who waits that there is more, [`export`] streams the file that proves itself.
 
 pub mod append;
 pub mod batch;
@@ -17,6 +18,7 @@ pub mod export;
 pub mod pages;
 pub mod read;
 pub mod tree;
+pub mod waiting;
 
 pub use append::{Locked, Writer};
 pub use draft::Draft;
