@@ -2,7 +2,7 @@
 //!
 //! The modules, in the order of the data's way:
 //!
-//! * [`config`]: every setting · [`id`]: identifiers · [`database`]: Postgres, embedded or the operator's
+//! * [`config`]: every setting · [`id`]: identifiers · [`name`]: what people call things · [`database`]: Postgres, embedded or the operator's
 //! * [`source`]: where observations come from · [`observation`]: what was said, and whether it is news
 //! * [`ledger`]: the append-only log, its tree, its checkpoints, its export · [`receipt`]: entry, proof, signature
 //! * [`delivery`]: destinations, lanes, sending
@@ -25,6 +25,7 @@ pub mod instance;
 pub mod key_encryption;
 pub mod keyring;
 pub mod ledger;
+pub mod name;
 pub mod node;
 pub mod observation;
 pub mod receipt;

@@ -254,6 +254,8 @@ async fn scene() -> Scene {
     receiver.taken("hook", 1).await;
     destination.settled(1, "delivered").await;
     let viewer = world.person("viewer@example.com", &[(theirs.id, Role::Viewer)]).await;
+    // Whom nobody asks as: oneself anybody may remove.
+    let bystander = world.person("bystander@example.com", &[(theirs.id, Role::Viewer)]).await;
     let made = |path: &str, body: Value| {
         let (api, path) = (world.api.clone(), theirs.at(path));
         async move { api.post(&path, body).await.expect(201).json()["id"].as_str().unwrap().to_owned() }
@@ -265,7 +267,7 @@ async fn scene() -> Scene {
         ("{destination}", destination.id.to_string()),
         ("{key}", key),
         ("{invitation}", invitation),
-        ("{user}", viewer.id.to_string()),
+        ("{user}", bystander.id.to_string()),
         ("{session}", viewer.session.to_string()),
         ("{passkey}", "pk_0199b1c4-0000-7000-8000-000000000001".to_owned()),
         ("{identity}", "idn_0199b1c4-0000-7000-8000-000000000001".to_owned()),
@@ -467,7 +469,7 @@ impl Walk<'_> {
             assert_eq!(headers(&answer), headers(&other), "{name}");
         }
         let told = answer.text().replace(&theirs, "");
-        for marked in ["marked", "hook", "viewer@example.com"] {
+        for marked in ["marked", "hook", "viewer@example.com", "bystander@example.com"] {
             assert!(!told.contains(marked), "{name} tells {marked}: {told}");
         }
         let key = (refusal.ledger.to_string(), refusal.actor, name, refusal.reason.to_owned());

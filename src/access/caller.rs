@@ -1,7 +1,9 @@
 //! Who asks, and whether they may: the extractor that stands before every handler of `/v1`.
 //!
-//! What can be refused without the database is refused without it: no credential, one that this instance did not make,
-//! a key whose scopes do not grant the route, a session's mutation without its CSRF token. Only then is the row read.
+//! What can be refused without the database is refused without it, and before a byte of the body is read: no credential,
+//! one that this instance did not make, a key whose scopes do not grant the route, a session's mutation without its CSRF
+//! token. Then the body is read ([`crate::http::arriving`]), and only then the row: what was ended while the body was on
+//! its way does not act.
 //! Whoever may not even know of a workspace is told that there is none. Every refusal is noted ([`super::denial`]).
 
 use super::context::{RequestContext, Surface};
@@ -12,6 +14,7 @@ use super::secret::AccessSecret;
 use super::session::{self, SessionSettings, ShownSession};
 use crate::audit::{Act, Actor};
 use crate::database::Database;
+use crate::http::arriving::Arriving;
 use crate::http::once::Once;
 use crate::http::problem::{Kind, Problem};
 use crate::id::{KeyId, SessionId, UserId, WorkspaceId};
@@ -75,6 +78,8 @@ pub enum Caller {
         person: Option<UserId>,
         /// What its scopes grant.
         grants: Permissions,
+        /// When it ends by itself.
+        ends: Option<OffsetDateTime>,
     },
     /// A person, in a session.
     Session {
@@ -105,6 +110,24 @@ impl Caller {
             Self::Key { person, .. } => *person,
             Self::Session { user, .. } => Some(*user),
         }
+    }
+
+    /// When what they act with ends by itself; none for a session, which makes nothing that is as strong as itself.
+    #[must_use]
+    pub const fn ends(&self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Key { ends, .. } => *ends,
+            Self::Session { .. } => None,
+        }
+    }
+
+    /// The refusal of what would take, or give away, more than they have.
+    pub fn beyond(&self, detail: impl Into<String>) -> Problem {
+        let kind = match self {
+            Self::Key { .. } => Kind::Scope,
+            Self::Session { .. } => Kind::Role,
+        };
+        Problem::forbidden(kind, detail)
     }
 
     /// As entries name them.
@@ -247,26 +270,58 @@ impl Gate {
         }
     }
 
-    /// Whether the caller may do what `permission` says to `workspace` (none: to the instance).
+    /// The first look, without the database: whether what the request shows can be let in at all, to do what `asked`
+    /// says.
+    fn look(&self, parts: &Parts, asked: Asked) -> Result<Shown, Refused> {
+        let shown = self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))?;
+        match &shown {
+            Shown::Key(key) if !key.scopes.grants().has(asked.permission) => {
+                let grants = key.scopes.grants();
+                let known = Caller::Key {
+                    id: key.id,
+                    workspace: self.instance,
+                    instance: false,
+                    person: None,
+                    grants,
+                    ends: None,
+                };
+                let problem = Problem::forbidden(
+                    Kind::Scope,
+                    format!("The key's scopes ({}) do not grant this.", key.scopes),
+                );
+                Err((Some(known), Reason::Scope, problem))
+            }
+            Shown::Session(session) => {
+                let fault = if !parts.method.is_safe() {
+                    (!session::csrf_holds(&self.secret, session, &parts.headers, &self.sessions)).then_some(
+                        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
+                    )
+                } else if asked.acts && session::from_elsewhere(&parts.headers) {
+                    // It changes nothing but the record, which would say that the person has done it.
+                    Some("What goes on the record is not asked for from another site's page.")
+                } else {
+                    None
+                };
+                match fault {
+                    Some(words) => Err((None, Reason::Csrf, Problem::forbidden(Kind::Csrf, words))),
+                    None => Ok(shown),
+                }
+            }
+            Shown::Key(_) => Ok(shown),
+        }
+    }
+
+    /// The last look: whether the caller may do what `asked` says to `workspace` (none: to the instance).
     async fn admit(
         &self,
-        parts: &Parts,
-        permission: Permission,
+        shown: Shown,
+        asked: Asked,
         workspace: Option<WorkspaceId>,
-    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
-        match self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))? {
-            Shown::Key(shown) => self.admit_key(shown, permission, workspace, parts.method.is_safe()).await,
-            Shown::Session(shown) => {
-                let reads = parts.method.is_safe();
-                if !reads && !session::csrf_holds(&self.secret, &shown, &parts.headers, &self.sessions) {
-                    let problem = Problem::forbidden(
-                        Kind::Csrf,
-                        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
-                    );
-                    return Err((None, Reason::Csrf, problem));
-                }
-                self.admit_session(shown, permission, workspace).await
-            }
+        reads: bool,
+    ) -> Result<Caller, Refused> {
+        match shown {
+            Shown::Key(shown) => self.admit_key(shown, asked.permission, workspace, reads).await,
+            Shown::Session(shown) => self.admit_session(shown, asked, workspace).await,
         }
     }
 
@@ -276,17 +331,8 @@ impl Gate {
         permission: Permission,
         workspace: Option<WorkspaceId>,
         reads: bool,
-    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
+    ) -> Result<Caller, Refused> {
         let grants = shown.scopes.grants();
-        if !grants.has(permission) {
-            let known =
-                Caller::Key { id: shown.id, workspace: self.instance, instance: false, person: None, grants };
-            let problem = Problem::forbidden(
-                Kind::Scope,
-                format!("The key's scopes ({}) do not grant this.", shown.scopes),
-            );
-            return Err((Some(known), Reason::Scope, problem));
-        }
         let row = sqlx::query!(
             r#"SELECT k.workspace_id AS "workspace: WorkspaceId", k.hash, k.instance, k.expires_at, k.revoked_at,
                       k.person AS "person: UserId",
@@ -309,8 +355,14 @@ impl Gate {
         else {
             return Err((None, Reason::UnknownKey, Problem::unauthorized()));
         };
-        let (workspace_of, instance, person) = (row.workspace, row.instance, row.person);
-        let caller = Caller::Key { id: shown.id, workspace: workspace_of, instance, person, grants };
+        let caller = Caller::Key {
+            id: shown.id,
+            workspace: row.workspace,
+            instance: row.instance,
+            person: row.person,
+            grants,
+            ends: row.expires_at,
+        };
         if row.rests || row.revoked_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
             return Err((Some(caller), Reason::Revoked, Problem::unauthorized()));
         }
@@ -341,9 +393,9 @@ impl Gate {
     async fn admit_session(
         &self,
         shown: ShownSession,
-        permission: Permission,
+        asked: Asked,
         workspace: Option<WorkspaceId>,
-    ) -> Result<Caller, (Option<Caller>, Reason, Problem)> {
+    ) -> Result<Caller, Refused> {
         let about = workspace.unwrap_or(self.instance);
         let row = sqlx::query!(
             r#"SELECT s.user_id AS "user: UserId", s.hash, s.method, s.ended_at IS NOT NULL AS "ended!",
@@ -379,13 +431,13 @@ impl Gate {
         if row.stale {
             self.denials.seen(shown.id);
         }
-        if permission == Permission::OneSelf {
+        if asked.permission == Permission::OneSelf {
             return Ok(caller);
         }
         if role.is_none() && workspace.is_some() {
             return Err((Some(caller), Reason::OtherWorkspace, no_workspace(about)));
         }
-        if !grants.has(permission) {
+        if !grants.has(asked.permission) && asked.to != Some(row.user) {
             let held = role.map_or("none", Role::name);
             let problem =
                 Problem::forbidden(Kind::Role, format!("Your role here ({held}) does not grant this."));
@@ -401,6 +453,18 @@ impl Gate {
         }
         Ok(caller)
     }
+}
+
+/// Who is refused, as far as is known, why, and what they are told.
+type Refused = (Option<Caller>, Reason, Problem);
+
+/// What a route does, as far as it concerns the door.
+#[derive(Clone, Copy)]
+struct Asked {
+    permission: Permission,
+    acts: bool,
+    /// To whom, where a member may do it to themselves.
+    to: Option<UserId>,
 }
 
 fn no_workspace(id: WorkspaceId) -> Problem {
@@ -419,10 +483,13 @@ where
         let gate = Gate::from_ref(state);
         let context =
             RequestContext::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
-        let named: Option<String> =
-            RawPathParams::from_request_parts(parts, state).await.ok().and_then(|params| {
-                params.iter().find(|(name, _)| *name == "workspace").map(|(_, value)| value.to_owned())
-            });
+        let path = RawPathParams::from_request_parts(parts, state).await.ok();
+        let named = |wanted: &str| {
+            path.iter().flatten().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+        };
+        let to = named("user").filter(|_| P::TO_ONESELF).and_then(|user| user.parse().ok());
+        let act = Asked { permission: P::PERMISSION, acts: P::ACTS, to };
+        let named = named("workspace");
         // A malformed id names nothing; who may not ask is told that first.
         let workspace = named.as_deref().map(|text| text.parse::<WorkspaceId>());
         let asked = match &workspace {
@@ -430,8 +497,18 @@ where
             Some(Err(_)) => Some(WorkspaceId::from(uuid::Uuid::nil())),
             None => None,
         };
-        match gate.admit(parts, P::PERMISSION, asked).await {
+        let shown = gate.look(parts, act);
+        let body = match (&shown, parts.extensions.get::<Arriving>().cloned()) {
+            (Ok(_), Some(arriving)) => arriving.read().await.map(drop),
+            _ => Ok(()),
+        };
+        let admitted = match shown {
+            Ok(shown) => gate.admit(shown, act, asked, parts.method.is_safe()).await,
+            Err(refused) => Err(refused),
+        };
+        match admitted {
             Ok(caller) => {
+                body.map_err(IntoResponse::into_response)?;
                 if let Some(Err(e)) = workspace {
                     return Err(Problem::not_found(e.to_string()).into_response());
                 }

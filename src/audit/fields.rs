@@ -48,6 +48,8 @@ const FIELDS: &[(&str, &[(&str, Shown)])] = &[
             ("access.session_idle_h", Clear),
             ("access.session_longest_h", Clear),
             ("access.deletion_waits_h", Clear),
+            ("http.connections", Clear),
+            ("http.head_timeout_s", Clear),
             ("delivery.schedule_s", Clear),
             ("delivery.deadline_s", Clear),
             ("delivery.disable_after_s", Clear),

@@ -4,11 +4,13 @@ use super::LaneKey;
 use super::channels::webhook::{self, WebhookSecret};
 use super::guard;
 use super::routes::{Filter, FilterError};
+use crate::access::scope::{Permission, Permissions};
 use crate::audit::{Act, Action};
 use crate::id::{DestinationId, NodeId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
 use crate::ledger::batch::Recorded;
 use crate::ledger::{Draft, Writer, draft};
+use crate::name;
 use crate::sealing::{self, SecretColumn};
 use statusledger_keys::envelope::DataKey;
 use statusledger_keys::sealing::SealError;
@@ -30,8 +32,8 @@ pub enum Error {
     /// It takes nothing at present.
     #[error("the destination {0} is disabled")]
     Disabled(DestinationId),
-    /// The name is empty or too long.
-    #[error("a destination's name has 1 to 100 characters")]
+    /// The name is none.
+    #[error("a destination's name has {}", name::RULE)]
     Name,
     /// Another destination of the workspace is called so.
     #[error("a destination called \"{0}\" exists")]
@@ -45,6 +47,9 @@ pub enum Error {
     /// The filter can match nothing.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// More than whoever asks may read.
+    #[error("a destination hears no more than whoever makes or changes it may read: {0}")]
+    Beyond(&'static str),
     /// Out of bounds.
     #[error("max_in_flight is 1 to 256")]
     MaxInFlight,
@@ -107,8 +112,7 @@ pub struct Change {
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
-    let fine = !name.is_empty() && name.chars().count() <= 100 && !name.chars().any(char::is_control);
-    if fine { Ok(()) } else { Err(Error::Name) }
+    if name::is_name(name) { Ok(()) } else { Err(Error::Name) }
 }
 
 fn name_taken(e: sqlx::Error, name: &str) -> Error {
@@ -122,6 +126,21 @@ fn name_taken(e: sqlx::Error, name: &str) -> Error {
 
 fn check_max_in_flight(n: i32) -> Result<(), Error> {
     if (1..=256).contains(&n) { Ok(()) } else { Err(Error::MaxInFlight) }
+}
+
+/// Checks that whoever has `grants` could read what a destination would be sent. A destination stays what it is when its
+/// maker may less, or has gone: it is the workspace's.
+fn check_reach(grants: Permissions, filter: &Filter, openings: bool) -> Result<(), Error> {
+    if !grants.has(Permission::LedgerRead) {
+        return Err(Error::Beyond("entries need ledger:read"));
+    }
+    if filter.wants_audit() && !grants.has(Permission::AuditRead) {
+        return Err(Error::Beyond("audit entries need audit:read"));
+    }
+    if openings && !grants.has(Permission::LedgerExport) {
+        return Err(Error::Beyond("openings need ledger:export"));
+    }
+    Ok(())
 }
 
 /// Checks an address at registration: its form, and where its name leads now. The same is checked again at every
@@ -182,10 +201,12 @@ pub fn open_secret(
 /// Makes a destination and returns its id and its secret, which is shown this once.
 ///
 /// # Errors
-/// If something is out of bounds, the name is taken or the address is refused; then nothing is made.
+/// If something is out of bounds, the name is taken, the address is refused, or it would be sent what `grants` do not let its
+/// maker read; then nothing is made.
 pub async fn create(
     writer: &Writer,
     act: &Act,
+    grants: Permissions,
     policy: &guard::Policy,
     workspace: WorkspaceId,
     new: NewDestination,
@@ -193,6 +214,7 @@ pub async fn create(
     check_name(&new.name)?;
     check_max_in_flight(new.max_in_flight)?;
     new.filter.check()?;
+    check_reach(grants, &new.filter, new.openings)?;
     check_url(&new.url, policy).await?;
     let (id, secret) = (DestinationId::new(), WebhookSecret::generate().map_err(|_| Error::Random)?);
     let mut locked = writer.lock(workspace).await?;
@@ -249,13 +271,15 @@ pub async fn create(
     Ok((id, secret))
 }
 
-/// Changes a destination.
+/// Changes a destination. Where it leads, what it wants and that it is sent openings change only to what whoever asks may
+/// read (`grants`).
 ///
 /// # Errors
-/// If something is out of bounds, the name is taken or the address is refused; then nothing is changed.
+/// If something is out of bounds, the name is taken, the address is refused, or it would be sent more; then nothing is changed.
 pub async fn update(
     writer: &Writer,
     act: &Act,
+    grants: Permissions,
     policy: &guard::Policy,
     workspace: WorkspaceId,
     id: DestinationId,
@@ -296,6 +320,12 @@ pub async fn update(
     .await
     .map_err(|e| name_taken(e, change.name.as_deref().unwrap_or_default()))?;
     let after = shown(&mut locked, id).await?;
+    let differs = |member: &str| before[member] != after[member];
+    if differs("url") || differs("filter") || (differs("openings") && after["openings"] == true) {
+        let filter = serde_json::from_value(after["filter"].clone());
+        let filter: Filter = filter.map_err(|e| sqlx::Error::Decode(e.into()))?;
+        check_reach(grants, &filter, after["openings"] == true)?;
+    }
     if let Some(enabled) = change.enabled {
         set_stopped(&mut locked, id, !enabled).await?;
     }

@@ -6,14 +6,15 @@ use super::dispatcher::Shared;
 use super::guard::Policy;
 use super::queue::{self, Wanted};
 use super::routes::Filter;
-use crate::access::{Access, needs};
+use crate::access::scope::Permission;
+use crate::access::{Access, Caller, needs};
 use crate::audit::Action;
 use crate::database::Database;
 use crate::http::App;
 use crate::http::etag;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::id::{DestinationId, ReceiptId, WorkspaceId};
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::SignedTree;
@@ -110,7 +111,8 @@ pub struct DestinationRequest {
     /// What it wants (default: everything but first sights).
     #[serde(default)]
     filter: Filter,
-    /// Whether notifications carry the openings of sealed values (default true).
+    /// Whether notifications carry the openings of sealed values (default: whether whoever makes it may take them away,
+    /// `ledger:export`).
     openings: Option<bool>,
     /// Attempts at once, at most (1 to 256, default 1: strictly in order).
     max_in_flight: Option<i32>,
@@ -258,6 +260,7 @@ impl From<Error> for Problem {
         match e {
             Error::Missing(_) | Error::NoDelivery(..) => Self::not_found(e.to_string()),
             Error::Disabled(_) | Error::NameTaken(_) => Self::conflict(e.to_string()),
+            Error::Beyond(_) => Self::forbidden(Kind::Scope, e.to_string()),
             Error::Name | Error::Url(_) | Error::Refused(_) | Error::Filter(_) | Error::MaxInFlight => {
                 Self::invalid(e.to_string())
             }
@@ -267,6 +270,14 @@ impl From<Error> for Problem {
             Error::Draft(e) => e.into(),
             e @ (Error::Seal(_) | Error::Secret | Error::Random) => Self::internal(e),
         }
+    }
+}
+
+/// What whoever asks is told of it.
+fn refused(caller: &Caller, e: Error) -> Problem {
+    match e {
+        Error::Beyond(_) => caller.beyond(e.to_string()),
+        e => e.into(),
     }
 }
 
@@ -332,10 +343,12 @@ async fn list(
     Ok(Json(Destinations { items, next }))
 }
 
-/// Makes a destination; its secret is shown this once.
+/// Makes a destination; its secret is shown this once. It is sent no more than whoever makes it may read: entries need
+/// `ledger:read`, audit entries `audit:read`, openings `ledger:export`.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = DestinationRequest,
     responses((status = 201, body = CreatedDestination),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
@@ -347,14 +360,17 @@ async fn create(
     InPath(workspace): InPath<WorkspaceId>,
     Body(request): Body<DestinationRequest>,
 ) -> Result<(StatusCode, Json<CreatedDestination>), Problem> {
+    let grants = access.caller.grants();
     let new = NewDestination {
         name: request.name,
         url: request.url,
         filter: request.filter,
-        openings: request.openings.unwrap_or(true),
+        openings: request.openings.unwrap_or(grants.has(Permission::LedgerExport)),
         max_in_flight: request.max_in_flight.unwrap_or(1),
     };
-    let (id, secret) = destination::create(&writer, &access.act(), &policy, workspace, new).await?;
+    let (id, secret) = destination::create(&writer, &access.act(), grants, &policy, workspace, new)
+        .await
+        .map_err(|e| refused(&access.caller, e))?;
     let destination = one(&database, workspace, id).await?;
     let secret = secret.expose().as_str().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedDestination { destination, secret })))
@@ -374,11 +390,12 @@ async fn read(
     Ok(etag::configured(&destination, &destination.configuration()))
 }
 
-/// Changes a destination.
+/// Changes a destination. Its address, its filter and its openings change only to what whoever asks may read.
 #[utoipa::path(patch, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     request_body = DestinationChange,
     responses((status = 200, body = Destination),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
@@ -399,7 +416,10 @@ async fn update(
         max_in_flight: request.max_in_flight,
         enabled: request.enabled,
     };
-    destination::update(&writer, &access.act(), &policy, workspace, id, change).await?;
+    let grants = access.caller.grants();
+    destination::update(&writer, &access.act(), grants, &policy, workspace, id, change)
+        .await
+        .map_err(|e| refused(&access.caller, e))?;
     shared.changed(LaneKey { workspace, destination: id });
     shared.look();
     Ok(Json(one(&database, workspace, id).await?))

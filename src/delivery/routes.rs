@@ -62,6 +62,12 @@ impl Filter {
         }
     }
 
+    /// Whether it asks for audit entries.
+    #[must_use]
+    pub fn wants_audit(&self) -> bool {
+        self.types.iter().any(|pattern| pattern.starts_with("audit."))
+    }
+
     /// Whether an entry of this type, about this app and from this source, is wanted.
     #[must_use]
     pub fn wants(&self, kind: &str, app: Option<&str>, source: Option<SourceId>) -> bool {
@@ -69,7 +75,7 @@ impl Filter {
             return false;
         }
         // Who did what is told to those who ask for it by name.
-        if kind.starts_with("audit.") && !self.types.iter().any(|pattern| pattern.starts_with("audit.")) {
+        if kind.starts_with("audit.") && !self.wants_audit() {
             return false;
         }
         let type_wanted = self.types.is_empty()

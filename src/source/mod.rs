@@ -20,6 +20,7 @@ use crate::audit::{Act, Action};
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append;
 use crate::ledger::{Draft, Writer, draft};
+use crate::name;
 use crate::sealing::{self, SecretColumn};
 use serde::{Deserialize, Serialize};
 use statusledger_keys::sealing::SealError;
@@ -186,8 +187,8 @@ pub async fn create(
     new: NewSource,
 ) -> Result<(SourceId, Option<Zeroizing<String>>), Error> {
     let name = &new.name;
-    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
-        return Err(Error::Name("a source's name has 1 to 100 characters".into()));
+    if !name::is_name(name) {
+        return Err(Error::Name(format!("a source's name has {}", name::RULE)));
     }
     let id = SourceId::new();
     let data_key = writer.data_keys().get(workspace).await.map_err(|e| match e {

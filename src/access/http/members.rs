@@ -133,7 +133,7 @@ async fn change_member(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a member.
+/// Removes a member. Oneself anybody may remove, whatever their role, unless nobody would own the workspace.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/members/{user}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("user" = String, Path)),
     responses((status = 204),
@@ -141,7 +141,7 @@ async fn change_member(
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn remove_member(
-    access: Access<needs::MembersWrite>,
+    access: Access<needs::MembersRemove>,
     State(writer): State<Writer>,
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
 ) -> Result<StatusCode, Problem> {
