@@ -112,10 +112,12 @@ pub async fn try_reads(
     let kept = serde_json::to_value(&access).map_err(|e| Error::Key(e.to_string()))?;
     let mut tx = database.workspace(workspace).await?;
     sqlx::query!(
-        "UPDATE sources SET access = $3 WHERE workspace_id = $1 AND source_id = $2",
+        // Of a key that was replaced meanwhile it says nothing any more.
+        "UPDATE sources SET access = $3 WHERE workspace_id = $1 AND source_id = $2 AND secret = $4",
         workspace.uuid(),
         source.uuid(),
-        kept
+        kept,
+        sealed
     )
     .execute(&mut *tx)
     .await?;
