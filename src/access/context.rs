@@ -39,7 +39,7 @@ impl Surface {
 }
 
 /// A request's id and origin.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RequestContext {
     /// Its id.
     pub id: RequestId,
@@ -78,6 +78,13 @@ impl TrustedProxies {
             client = ip;
         }
         client
+    }
+}
+
+impl std::fmt::Debug for RequestContext {
+    /// The id alone: address and browser are a person's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestContext").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

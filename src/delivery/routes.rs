@@ -5,6 +5,9 @@ use crate::ledger::Draft;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+/// The longest filter, in bytes of JSON: an entry shows the one before and the one after.
+const LONGEST: usize = 24 << 10;
+
 /// What a destination wants to hear of. An empty list means all, but for `audit.*`, which has to be named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +36,9 @@ pub enum FilterError {
     /// A list of more than 100.
     #[error("a filter's list holds at most 100")]
     TooMany,
+    /// So long that an entry which shows it before and after would not fit.
+    #[error("a filter has at most {LONGEST} bytes as JSON, this one has {0}")]
+    TooLong(usize),
     /// An app's id that is empty or longer than 255 bytes.
     #[error("filter.apps[{0}] is not a bundle id or package name (1 to 255 bytes)")]
     App(usize),
@@ -55,6 +61,10 @@ impl Filter {
             if pattern != "*" && (pattern.len() > 200 || !words.split('.').all(word)) {
                 return Err(FilterError::Type(i));
             }
+        }
+        let length = serde_json::to_string(self).map_or(usize::MAX, |text| text.len());
+        if length > LONGEST {
+            return Err(FilterError::TooLong(length));
         }
         match self.apps.iter().position(|a| a.is_empty() || a.len() > 255) {
             Some(i) => Err(FilterError::App(i)),

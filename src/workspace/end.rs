@@ -129,15 +129,16 @@ async fn end(writer: &Writer, workspace: WorkspaceId) -> Result<(), Error> {
     locked.append(&[Draft::new("workspace.deleted", data)?, record]).await?;
     sqlx::query!(
         "UPDATE sources SET deleted_at = COALESCE(deleted_at, now()), secret = NULL, webhook_secret = NULL,
-                token_hash = NULL, next_poll_at = NULL, name = 'deleted ' || source_id
+                token_hash = NULL, next_poll_at = NULL, settings = NULL, access = NULL, health_detail = NULL,
+                name = 'deleted ' || source_id
           WHERE workspace_id = $1",
         id
     )
     .execute(&mut **locked)
     .await?;
     sqlx::query!(
-        "UPDATE destinations SET deleted_at = COALESCE(deleted_at, now()), secret = '', previous_secret = NULL,
-                name = 'deleted', url = ''
+        "UPDATE destinations SET deleted_at = COALESCE(deleted_at, now()), secret = NULL, previous_secret = NULL,
+                name = 'deleted', url = NULL
           WHERE workspace_id = $1",
         id
     )
@@ -154,9 +155,12 @@ async fn end(writer: &Writer, workspace: WorkspaceId) -> Result<(), Error> {
     sqlx::query!("UPDATE attempts SET answer = NULL WHERE workspace_id = $1", id)
         .execute(&mut **locked)
         .await?;
-    sqlx::query!("UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now()) WHERE workspace_id = $1", id)
-        .execute(&mut **locked)
-        .await?;
+    sqlx::query!(
+        "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now()), name = 'deleted' WHERE workspace_id = $1",
+        id
+    )
+    .execute(&mut **locked)
+    .await?;
     sqlx::query!("DELETE FROM openings WHERE workspace_id = $1", id).execute(&mut **locked).await?;
     sqlx::query!("DELETE FROM invitations WHERE workspace_id = $1", id).execute(&mut **locked).await?;
     sqlx::query!("DELETE FROM members WHERE workspace_id = $1", id).execute(&mut **locked).await?;
