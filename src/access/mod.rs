@@ -10,6 +10,7 @@ pub mod beyond;
 pub mod caller;
 pub mod context;
 pub mod denial;
+pub mod ended;
 pub mod http;
 pub mod key;
 pub mod keys;

@@ -16,6 +16,7 @@
 use super::batch::{self, Batch, Head, Recorded};
 use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
+use crate::audit::display;
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
@@ -821,6 +822,13 @@ impl Locked {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
+        let named;
+        let drafts = if drafts.iter().any(|draft| draft.person.is_some()) {
+            named = display::sealed(&mut self.tx, &self.writer.0.data_keys, drafts).await?;
+            &named[..]
+        } else {
+            drafts
+        };
         let batch = batch::build(&self.head, drafts, &self.data_key, now)
             .map_err(|e| Error::from(sealing::Error::Seal(e)))?;
         let keys: Vec<_> =

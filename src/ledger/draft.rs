@@ -1,7 +1,7 @@
 //! What is to be recorded: an entry before it has its place in the ledger.
 
 use crate::audit::Found;
-use crate::id::{DestinationId, SourceId};
+use crate::id::{DestinationId, SourceId, UserId};
 use sha2::{Digest, Sha256};
 use statusledger_verify::json::{self, Object, Value};
 use std::borrow::Cow;
@@ -86,6 +86,8 @@ pub struct Draft {
     pub idempotency: Option<IdempotencyKey>,
     /// An audit entry's: how it is found.
     pub audit: Option<Found>,
+    /// An audit entry's: the person who did it. What they are called is sealed with it when it is appended.
+    pub person: Option<UserId>,
 }
 
 impl Draft {
@@ -130,7 +132,15 @@ impl Draft {
         // level below the entry.
         json::parse_with_depth(data.as_bytes(), json::MAX_DEPTH - 1)
             .map_err(|e| Error::Value(e.to_string()))?;
-        Ok(Self { kind, data, openings, topic: Topic::default(), idempotency: None, audit: None })
+        Ok(Self {
+            kind,
+            data,
+            openings,
+            topic: Topic::default(),
+            idempotency: None,
+            audit: None,
+            person: None,
+        })
     }
 
     /// The same, about `app`.
@@ -166,6 +176,37 @@ impl Draft {
     pub fn audit(mut self, found: Found) -> Self {
         self.audit = Some(found);
         self
+    }
+
+    /// The same, done by that person.
+    #[must_use]
+    pub fn by(mut self, person: UserId) -> Self {
+        self.person = Some(person);
+        self
+    }
+
+    /// The same, with one more sealed value.
+    ///
+    /// # Errors
+    /// If it cannot be recorded, is there already, or does not fit.
+    pub fn sealing_too(mut self, name: &str, value: &Value) -> Result<Self, Error> {
+        let (hash, opening) = seal(name, value)?;
+        let data = json::parse(self.data.as_bytes()).map_err(|e| Error::Value(e.to_string()))?;
+        let Value::Object(mut data) = data else { return Err(Error::Value("it is no object".into())) };
+        let mut sealed = match data.remove("sealed") {
+            Some(Value::Object(sealed)) => sealed,
+            _ => Object::default(),
+        };
+        if sealed.insert(name.to_owned(), Value::String(hash)).is_some() {
+            return Err(Error::SealedName(name.to_owned()));
+        }
+        data.insert("sealed".into(), Value::Object(sealed));
+        self.data = Value::Object(data).canonical();
+        if self.data.len() > MAX_DATA {
+            return Err(Error::TooLong(self.data.len()));
+        }
+        self.openings.push(opening);
+        Ok(self)
     }
 
     /// Its type.
