@@ -178,6 +178,27 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_no_longer_than_an_entry_can_show_before_and_after() {
+        let of = |n: usize| Filter {
+            types: (0..100).map(|i| format!("{}{i:03}", "t".repeat(n))).collect(),
+            apps: (0..100).map(|i| format!("{}{i:03}", "\u{e9}".repeat(n / 2))).collect(),
+            ..Filter::default()
+        };
+        let longest = (1..=190).rev().find(|n| of(*n).check().is_ok()).map(of);
+        let Some(longest) = longest else { panic!("none is allowed") };
+        let length = serde_json::to_string(&longest).map_or(0, |text| text.len());
+        assert!((LONGEST - 400..=LONGEST).contains(&length), "{length}");
+        assert!(matches!(of(190).check(), Err(FilterError::TooLong(_))));
+        // A change of all of it is an entry.
+        let other = Filter { first_seen: true, ..longest.clone() };
+        let shown = |filter: &Filter| serde_json::json!({ "filter": filter });
+        let act = crate::audit::Act::operator();
+        let record = act.of(crate::audit::Action::DestinationUpdated).target("destination", "ep_1");
+        let record = record.changed("destination", Some(&shown(&longest)), Some(&shown(&other)));
+        assert!(record.draft().is_ok());
+    }
+
+    #[test]
     fn each_list_narrows() {
         let filter = Filter { types: vec!["store.*".into()], apps: vec!["x".into()], ..Filter::default() };
         assert!(filter.wants("store.build.transitioned", Some("x"), None));

@@ -54,14 +54,23 @@ pub(super) struct Counted<T> {
     last_at: Timestamp,
     /// By route. There are no more than the document has.
     pub(super) routes: BTreeMap<String, u64>,
-    /// Which workspaces were asked for.
+    /// Which workspaces were asked for, and which of them first.
     asked: HashSet<WorkspaceId>,
+    pub(super) asked_first: Option<WorkspaceId>,
 }
 
 impl<T> Counted<T> {
     fn one(first: T) -> Self {
         let now = Timestamp::now();
-        Self { first, count: 1, first_at: now, last_at: now, routes: BTreeMap::new(), asked: HashSet::new() }
+        Self {
+            first,
+            count: 1,
+            first_at: now,
+            last_at: now,
+            routes: BTreeMap::new(),
+            asked: HashSet::new(),
+            asked_first: None,
+        }
     }
 
     fn again(&mut self) {
@@ -77,14 +86,18 @@ impl<T> Counted<T> {
         for (route, count) in other.routes {
             *self.routes.entry(route).or_default() += count;
         }
-        for workspace in other.asked {
+        for workspace in other.asked_first.into_iter().chain(other.asked) {
             self.asks(workspace);
         }
     }
 
     fn asks(&mut self, workspace: WorkspaceId) {
         // No path names that: it stands for one that could not be read.
-        if self.asked.len() < ASKED && !workspace.uuid().is_nil() {
+        if workspace.uuid().is_nil() {
+            return;
+        }
+        self.asked_first.get_or_insert(workspace);
+        if self.asked.len() < ASKED {
             self.asked.insert(workspace);
         }
     }
@@ -279,5 +292,83 @@ impl Noted {
     /// Remembers what was looked up.
     pub(super) fn learn(&self, learn: impl FnOnce(&mut Known)) {
         learn(&mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner).known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::context::RequestContext;
+
+    fn denial(actor: Option<Actor>, workspace: Option<WorkspaceId>, route: usize) -> Denial {
+        Denial {
+            actor,
+            workspace,
+            asked: None,
+            source: None,
+            route: format!("GET /v1/{route}"),
+            reason: Reason::Scope,
+            context: RequestContext::none(),
+        }
+    }
+
+    #[test]
+    fn whoever_floods_one_ledger_takes_no_others_room_and_its_losses_are_its_own() {
+        let (flooded, other) = (WorkspaceId::new(), WorkspaceId::new());
+        let victim = Actor::Key(KeyId::new());
+        let mut gathered = Gathered::default();
+        let flood: Vec<Actor> = (0..12).map(|_| Actor::Key(KeyId::new())).collect();
+        for n in 0..4000 {
+            gathered.denied(denial(Some(flood[n % 12]), Some(flooded), n % 41));
+            if n % 100 == 0 {
+                gathered.denied(denial(Some(victim), Some(other), 0));
+            }
+        }
+        let of = |party| &gathered.shares[&Party::Ledger(party)];
+        assert_eq!((of(flooded).kinds.len(), of(other).dropped), (EACH, 0));
+        assert!(of(flooded).dropped > 0);
+        let counted: u64 = of(other).kinds.values().map(|counted| counted.count).sum();
+        assert_eq!(counted, 40, "all of the other's");
+        let counted: u64 = of(flooded).kinds.values().map(|counted| counted.count).sum();
+        assert_eq!(counted + of(flooded).dropped, 4000, "what is not told is counted");
+    }
+
+    #[test]
+    fn strangers_are_one_aggregate_a_reason_whatever_they_ask_for() {
+        let mut gathered = Gathered::default();
+        for n in 0..2000 {
+            gathered.denied(Denial { asked: Some(WorkspaceId::new()), ..denial(None, None, n % 50) });
+        }
+        let share = &gathered.shares[&Party::Nobody];
+        let counted: Vec<_> = share.kinds.values().collect();
+        assert_eq!((counted.len(), counted[0].count, share.dropped), (1, 2000, 0));
+        assert_eq!((counted[0].routes.len(), counted[0].asked.len()), (50, ASKED));
+        assert_eq!(counted[0].asked_first, counted[0].first.asked);
+    }
+
+    #[test]
+    fn sources_that_nobody_has_fill_no_more_than_their_part() {
+        let mut gathered = Gathered::default();
+        for _ in 0..5000 {
+            gathered.denied(Denial { source: Some(SourceId::new()), ..denial(None, None, 0) });
+        }
+        let real = SourceId::new();
+        gathered.known.source(real, WorkspaceId::new());
+        gathered.denied(Denial { source: Some(real), ..denial(None, None, 0) });
+        assert_eq!(gathered.shares.len(), UNKNOWN_SOURCES + 2, "those, nobody's, and the real one's");
+        let nobody = &gathered.shares[&Party::Nobody];
+        assert_eq!(nobody.kinds.values().map(|c| c.count).sum::<u64>(), 5000 - UNKNOWN_SOURCES as u64);
+        assert_eq!(nobody.kinds.len(), 1);
+    }
+
+    #[test]
+    fn memory_has_a_bound_however_many_ask() {
+        let mut gathered = Gathered::default();
+        for n in 0..20_000 {
+            gathered.denied(denial(Some(Actor::Key(KeyId::new())), None, n));
+        }
+        assert_eq!(gathered.shares.len(), PARTIES + 1);
+        assert!(gathered.kinds <= ALL);
+        assert_eq!(gathered.shares[&Party::Nobody].dropped, 20_000 - PARTIES as u64);
     }
 }

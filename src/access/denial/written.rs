@@ -309,7 +309,7 @@ async fn record(writer: &Writer, workspace: WorkspaceId, batch: &Batch, before: 
         };
         let act = Act::new(first.actor.unwrap_or(Actor::Unknown), surface, first.context.clone());
         let mut record = act.of(Action::AccessDenied).outcome(Outcome::Denied, first.reason.name());
-        let asked = first.asked.filter(|asked| !asked.uuid().is_nil());
+        let asked = counted.asked_first;
         if let Some(asked) = asked {
             record = record.target("workspace", asked);
         }
