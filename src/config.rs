@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The settings of a node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The instance's name: a host name, fixed at the first start. Default `localhost`.
@@ -54,6 +54,19 @@ pub struct Settings {
     pub delivery: DeliverySettings,
     /// How stores are polled.
     pub polling: PollingSettings,
+    /// How long what stands beside the ledgers is kept.
+    pub retention: RetentionSettings,
+}
+
+impl std::fmt::Debug for Settings {
+    /// All but the addresses of databases, which may hold passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut all = serde_json::to_value(self).unwrap_or_default();
+        if let Some(members) = all.as_object_mut() {
+            members.retain(|name, _| !name.ends_with("database_url"));
+        }
+        write!(f, "Settings {all}")
+    }
 }
 
 /// How people sign in and keys are kept.
@@ -86,6 +99,20 @@ impl Default for AccessSettings {
             providers: Vec::new(),
         }
     }
+}
+
+/// How long what stands beside the ledgers is kept, in days: 30 to 36,500, or for ever. The ledgers' entries are never
+/// deleted: each is part of what the next one proves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// Days after which attempts are deleted, and with them what receivers answered. Default: never.
+    pub attempts_days: Option<u32>,
+    /// Days after which deliveries that are settled are deleted, with their attempts. Default: never.
+    pub deliveries_days: Option<u32>,
+    /// Days after which the openings of entries are destroyed: sealed names, addresses and payloads can then be read by
+    /// nobody any more. Default: never.
+    pub openings_days: Option<u32>,
 }
 
 /// AWS KMS as the keeper of the key-encryption key. Credentials come by AWS's own ways: the environment, the shared
@@ -283,6 +310,7 @@ impl Default for Settings {
             http: HttpSettings::default(),
             delivery: DeliverySettings::default(),
             polling: PollingSettings::default(),
+            retention: RetentionSettings::default(),
         }
     }
 }
@@ -438,6 +466,11 @@ impl Settings {
             if a.providers[..n].iter().any(|other| other.id == provider.id) {
                 return invalid("access.providers", &format!("there are two of the id {}", provider.id));
             }
+        }
+        let r = &self.retention;
+        let days = [r.attempts_days, r.deliveries_days, r.openings_days];
+        if days.into_iter().flatten().any(|days| !(30..=36_500).contains(&days)) {
+            return invalid("retention", "attempts_days, deliveries_days and openings_days are 30 to 36,500");
         }
         let d = &self.delivery;
         if d.schedule_s.is_empty()

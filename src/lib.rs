@@ -9,6 +9,7 @@
 //! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`key_encryption`]: what both lie under
 //! * [`access`]: who may ask · [`audit`]: who did what
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
+//! * [`retention`]: how long what stands beside the ledgers is kept
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
 //! * [`doctor`]: everything stored, verified again
 
@@ -29,6 +30,8 @@ pub mod name;
 pub mod node;
 pub mod observation;
 pub mod receipt;
+mod redacted;
+pub mod retention;
 pub mod sealing;
 pub mod source;
 pub mod workspace;

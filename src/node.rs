@@ -10,7 +10,7 @@ use crate::access::denial::{Denials, write_denials};
 use crate::access::secret::AccessSecret;
 use crate::access::session::SessionSettings;
 use crate::access::sign_in::{self, SignIn};
-use crate::access::{Gate, keys};
+use crate::access::{Gate, ended, keys};
 use crate::audit::{self, Act};
 use crate::config::Settings;
 use crate::database::{self, Database};
@@ -28,6 +28,7 @@ use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::ledger::waiting::Waiting;
+use crate::retention;
 use crate::source::inbound::SourceTokens;
 use crate::source::poller::Poller;
 use crate::source::webhook::WebhookSecrets;
@@ -211,6 +212,7 @@ pub struct Node {
     results: JoinHandle<()>,
     watcher: JoinHandle<Result<()>>,
     holding: JoinHandle<()>,
+    retaining: JoinHandle<()>,
     _directory: NodeDirectory,
 }
 
@@ -346,6 +348,8 @@ impl Node {
             readiness,
             stop: stopping.clone(),
         }));
+        let retaining =
+            tokio::spawn(retention::keep(writer.clone(), settings.retention.clone(), stopping.clone()));
         let holding = tokio::spawn(holders::keep(
             database.clone(),
             directory.node,
@@ -370,6 +374,7 @@ impl Node {
             base,
             gate,
             holding,
+            retaining,
             _directory: directory,
         };
         Ok((node, done))
@@ -406,6 +411,7 @@ impl Node {
             drop(self.gate);
             let _ = self.denied.await;
             let _ = self.holding.await;
+            let _ = self.retaining.await;
         };
         if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
             tracing::warn!("some work did not end in time; it will be taken up again at the next start");
@@ -542,6 +548,9 @@ async fn housekeeping(watched: &Watched) {
         sqlx::query!("DELETE FROM sign_ins WHERE expires_at < now()").execute(&watched.database.worker).await;
     if let Err(e) = stale {
         tracing::debug!(error = %e, "sign-ins that were not finished stay for now");
+    }
+    if let Err(e) = ended::remove(&watched.database).await {
+        tracing::debug!(error = %e, "sessions, links and invitations that ended long ago stay for now");
     }
     if let Err(e) = watched.keyring.reload().await {
         tracing::warn!(error = %e, "the key ring cannot be read again");

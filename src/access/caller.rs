@@ -548,8 +548,15 @@ where
                     _ => None,
                 };
                 gate.denials.note(Denial {
-                    actor: caller.as_ref().map(Caller::actor),
+                    // Without its token a change in a session is refused before anybody is looked up; whose session it
+                    // is is authentic all the same.
+                    actor: match reason {
+                        Reason::Csrf => gate.claims(&parts.headers),
+                        _ => caller.as_ref().map(Caller::actor),
+                    },
                     workspace: about,
+                    asked,
+                    source: None,
                     route: format!("{} {route}", parts.method),
                     reason,
                     context,

@@ -40,7 +40,7 @@ impl Surface {
 }
 
 /// A request's id and origin.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RequestContext {
     /// Its id.
     pub id: RequestId,
@@ -84,6 +84,13 @@ fn address(part: &str) -> Option<IpAddr> {
     let alone = part.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(part);
     let ip = alone.parse::<IpAddr>().or_else(|_| part.parse::<SocketAddr>().map(|with_port| with_port.ip()));
     ip.ok().map(|ip| ip.to_canonical())
+}
+
+impl std::fmt::Debug for RequestContext {
+    /// The id alone: address and browser are a person's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestContext").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl RequestContext {

@@ -3,13 +3,16 @@
 use super::secret::{AccessSecret, Purpose};
 use crate::id::{UserId, WorkspaceId};
 use crate::name;
+use crate::redacted::redacted;
 use crate::sealing::{self, DataKeys};
 use serde::{Deserialize, Serialize};
 use statusledger_keys::envelope::{Cell, DataKey};
 use utoipa::ToSchema;
 
+redacted!(Profile);
+
 /// What is known of a person.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Profile {
     /// Their address, as they wrote it.
     pub email: Option<String>,

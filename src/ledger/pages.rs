@@ -179,7 +179,7 @@ pub(super) async fn list_entries(
                     Caller::Session { user, .. } => user.uuid(),
                 };
                 let found = waiting.place(&database, &readiness, workspace, caller);
-                place.insert(found.inspect_err(|problem| crowded(&gate, &access, problem))?)
+                place.insert(found.inspect_err(|problem| crowded(&gate, &access, workspace, problem))?)
             }
         };
         if !place.grown(from, until).await {
@@ -189,11 +189,13 @@ pub(super) async fn list_entries(
 }
 
 /// Puts it on the record that somebody lets too many requests wait, as the other limits of requests do.
-fn crowded(gate: &Gate, access: &Access<needs::LedgerRead>, problem: &Problem) {
+fn crowded(gate: &Gate, access: &Access<needs::LedgerRead>, workspace: WorkspaceId, problem: &Problem) {
     if problem.status == StatusCode::TOO_MANY_REQUESTS {
         gate.denials.note(Denial {
             actor: Some(access.caller.actor()),
             workspace: None,
+            asked: Some(workspace),
+            source: None,
             route: "GET /v1/workspaces/{workspace}/entries".to_owned(),
             reason: Reason::RateLimited,
             context: access.context.clone(),

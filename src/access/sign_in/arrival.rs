@@ -16,9 +16,12 @@ use crate::access::{hash_token, members};
 use crate::audit::{Act, Action, Actor};
 use crate::id::{IdentityId, InvitationId, SessionId, UserId, WorkspaceId};
 use crate::ledger::append::Locked;
+use crate::redacted::redacted;
 use axum::http::{HeaderMap, HeaderValue};
 use statusledger_verify::json::Value;
 use zeroize::Zeroizing;
+
+redacted!(Arrived);
 
 /// A request that signs somebody in.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +37,6 @@ pub struct Arriving<'a> {
 }
 
 /// Somebody who is signed in now.
-#[derive(Debug)]
 pub struct Arrived {
     /// Who.
     pub user: UserId,
@@ -162,6 +164,10 @@ impl SignIn {
         let (user, new) = link::take(&mut locked, text).await?;
         if new {
             self.insert_person(&mut locked, user, &Profile::default()).await?;
+            let act = Act::new(Actor::User(user), Surface::Dashboard, arriving.context.clone());
+            let is = serde_json::json!({ "role": Role::Owner.name() });
+            let record = act.of(Action::MemberJoined).target("user", user).changed("member", None, Some(&is));
+            locked.append(&[record.draft()?]).await?;
         }
         self.arrive(locked, arriving, user, &[]).await
     }

@@ -106,7 +106,8 @@ pub async fn try_reads(
     let secret = SecretColumn::SourceSecret(source).open(&data_key, &sealed)?;
     let due = Due { workspace, source, at: None };
     let edits = Poller::edits_of(database, &due);
-    let client = Client::new(kind, &secret, row.settings, fetch_options(settings), edits)
+    let own = crate::source::open_settings(&data_key, source, row.settings.as_deref())?;
+    let client = Client::new(kind, &secret, own, fetch_options(settings), edits)
         .map_err(|e| Error::Key(format!("the key is not usable: {e}")))?;
     let access = tried(kind, client).await;
     let kept = serde_json::to_value(&access).map_err(|e| Error::Key(e.to_string()))?;
