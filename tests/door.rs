@@ -289,7 +289,7 @@ async fn connections_are_bounded_and_the_next_waits_for_its_turn() {
 
 #[tokio::test]
 async fn a_node_that_stops_answers_what_it_has_begun_and_waits_for_nobody_else() {
-    let mut world = World::with(|settings| settings.http.head_timeout_s = 0.5).await;
+    let mut world = World::with(|settings| settings.http.head_timeout_s = 3.0).await;
     let workspace = world.workspace("stopping").await;
     let address = world.node().address;
     let (_, token) = key(&workspace, &["admin"]).await;
@@ -298,16 +298,23 @@ async fn a_node_that_stops_answers_what_it_has_begun_and_waits_for_nobody_else()
     let head = head(&workspace.at("/keys"), &format!("Authorization: Bearer {token}"), body.len());
     begun.say(&head.replace("Connection: close\r\n", "")).await;
     begun.hear("\r\n\r\n").await;
+    let (id, reader) = key(&workspace, &["ledger:read"]).await;
+    let path = workspace.at(&format!("/entries?from={}&wait=30", workspace.entries().await.len()));
+    let mut waiting = Wire::open(address).await;
+    waiting
+        .say(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {reader}\r\n\r\n"))
+        .await;
+    eventually("the request that waits is past the door", || async {
+        let key = world.api.get(&workspace.at(&format!("/keys/{id}"))).await.expect(200).json();
+        key["last_used_at"].is_string().then_some(())
+    })
+    .await;
     let mut idle = Wire::open(address).await;
     idle.say("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     idle.hear("ok\n").await;
     let mut half = Wire::open(address).await;
     half.say("GET /healthz HTTP/1.1\r\n").await;
-    let (silent, size) = (Wire::open(address).await, workspace.entries().await.len());
-    let waiting = tokio::spawn({
-        let (api, path) = (world.api.clone(), workspace.at(&format!("/entries?from={size}&wait=30")));
-        async move { api.get(&path).await }
-    });
+    let silent = Wire::open(address).await;
     let since = std::time::Instant::now();
     let finish = async {
         // The idle one is hung up on: the node stops.
@@ -318,7 +325,8 @@ async fn a_node_that_stops_answers_what_it_has_begun_and_waits_for_nobody_else()
     let (answer, ()) = tokio::join!(finish, world.stop());
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
     assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
-    waiting.await.unwrap().expect(200);
+    let waited = waiting.hear("").await;
+    assert!(waited.starts_with("HTTP/1.1 200 ") && waited.contains("\"items\":[]"), "{waited}");
     assert!(since.elapsed().as_secs() < 20, "{:?}", since.elapsed());
     drop((silent, half));
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
