@@ -114,7 +114,7 @@ async fn a_workspace_ends_after_its_time_and_leaves_nothing_but_entries() {
     .fetch_one(&mut superuser)
     .await
     .unwrap();
-    for name in ["hook", "events", "\"k\"", "127.0.0.1"] {
+    for name in ["\"hook\"", "\"events\"", "\"k\"", "127.0.0.1"] {
         assert!(!left.contains(name), "{name} is left: {left}");
     }
     assert!(left.contains("\"url\": null") && left.contains("\"settings\": null"), "{left}");
