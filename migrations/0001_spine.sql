@@ -128,7 +128,7 @@ CREATE TABLE sources (
     source_id      uuid NOT NULL,
     kind           text NOT NULL CHECK (kind IN ('app_store', 'google_play', 'inbound')),
     name           text NOT NULL CHECK (length(name) BETWEEN 1 AND 140),
-    settings       jsonb NOT NULL DEFAULT '{}',
+    settings       bytea,
     secret         bytea,
     token_hash     bytea CONSTRAINT sources_token_unique UNIQUE,
     health         text NOT NULL DEFAULT 'new',
@@ -142,6 +142,8 @@ CREATE TABLE sources (
     PRIMARY KEY (workspace_id, source_id),
     CONSTRAINT sources_name_unique UNIQUE (workspace_id, name)
 );
+
+COMMENT ON COLUMN sources.settings IS 'Sealed under the workspace''s data key: an account''s address is a person''s at times. Null once it is deleted.';
 
 CREATE TABLE subjects (
     workspace_id  uuid NOT NULL,
@@ -180,11 +182,11 @@ CREATE TABLE destinations (
     destination_id     uuid NOT NULL,
     kind               text NOT NULL CHECK (kind = 'webhook'),
     name               text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
-    url                text NOT NULL,
+    url                bytea,
     filter             jsonb NOT NULL DEFAULT '{}',
     openings           boolean NOT NULL DEFAULT true,
     max_in_flight      integer NOT NULL DEFAULT 1 CHECK (max_in_flight BETWEEN 1 AND 256),
-    secret             bytea NOT NULL,
+    secret             bytea,
     previous_secret    bytea,
     previous_secret_until timestamptz,
     disabled_at        timestamptz,
@@ -193,6 +195,7 @@ CREATE TABLE destinations (
     deleted_at         timestamptz,
     PRIMARY KEY (workspace_id, destination_id)
 );
+COMMENT ON COLUMN destinations.url IS 'Sealed under the workspace''s data key: an address can hold a token. Null once it is deleted.';
 COMMENT ON COLUMN destinations.openings IS 'Whether notifications to it carry the openings of sealed values.';
 -- Among those that are there: a name is free again when its destination is deleted.
 CREATE UNIQUE INDEX destinations_name_unique ON destinations (workspace_id, name) WHERE deleted_at IS NULL;
@@ -203,6 +206,7 @@ CREATE TABLE lanes (
     workspace_id   uuid NOT NULL,
     destination_id uuid NOT NULL,
     last_number    bigint NOT NULL DEFAULT 0,
+    forgotten      bigint NOT NULL DEFAULT 0,
     sent_through   bigint NOT NULL DEFAULT 0,
     next_retry_at  timestamptz,
     failing_since  timestamptz,
@@ -213,6 +217,7 @@ CREATE TABLE lanes (
     PRIMARY KEY (workspace_id, destination_id),
     FOREIGN KEY (workspace_id, destination_id) REFERENCES destinations
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN lanes.forgotten IS 'How many settled deliveries the operator''s retention policy has deleted.';
 COMMENT ON COLUMN lanes.sent_through IS 'Every delivery up to this number has had its first attempt.';
 COMMENT ON COLUMN lanes.fence IS 'Rises with every change of holder; a result with an older one is refused.';
 
@@ -252,9 +257,10 @@ CREATE TABLE attempts (
     duration_us    bigint NOT NULL,
     status         integer,
     error          text,
-    answer         text,
+    answer         bytea,
     PRIMARY KEY (workspace_id, destination_id, number, attempt)
 );
+COMMENT ON COLUMN attempts.answer IS 'The beginning of what a receiver answered that did not take it; sealed under the workspace''s data key.';
 
 -- ── Entries are only ever inserted ──────────────────────────────────────────────────────────────────────────
 
@@ -322,9 +328,10 @@ BEGIN
         END IF;
     END IF;
 
+    -- In lockstep and without a copy of the rows in between, which FROM unnest (…) would make.
     INSERT INTO entries (workspace_id, ledger_id, seq, leaf, type, entry)
-    SELECT p_workspace, p_ledger, p_size + n - 1, leaf, type, entry
-      FROM unnest(p_leaves, p_types, p_entries) WITH ORDINALITY AS u (leaf, type, entry, n);
+    SELECT p_workspace, p_ledger, generate_series(p_size, v_new_size - 1), unnest(p_leaves), unnest(p_types),
+           unnest(p_entries);
 
     IF cardinality(p_opening_seqs) > 0 THEN
         INSERT INTO openings (workspace_id, ledger_id, seq, name, sealed)
@@ -421,6 +428,8 @@ GRANT SELECT, INSERT, DELETE ON openings TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON sources, subjects, idempotency_keys TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON destinations, lanes, deliveries TO statusledger_service;
 GRANT SELECT, INSERT ON attempts TO statusledger_service;
+-- The operator's retention policy (src/retention.rs).
+GRANT DELETE ON deliveries, attempts TO statusledger_service;
 
 GRANT SELECT (workspace_id, ledger_id, created_at) ON workspaces TO statusledger_worker;
 GRANT SELECT ON heads, checkpoints, api_tokens, instance, key_manifests TO statusledger_worker;

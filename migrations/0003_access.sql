@@ -284,3 +284,6 @@ GRANT SELECT (workspace_id, key_id, scopes, hash, instance, expires_at, revoked_
       UPDATE (last_used_at) ON api_keys TO statusledger_worker;
 GRANT SELECT (workspace_id, caller, key, expires_at), DELETE ON request_keys TO statusledger_worker;
 GRANT SELECT (sign_in_id, expires_at), DELETE ON sign_ins TO statusledger_worker;
+-- What has ended long ago is removed (src/access/ended.rs).
+GRANT DELETE ON sessions, invitations TO statusledger_worker;
+GRANT SELECT (link_id, expires_at, used_at), DELETE ON sign_in_links TO statusledger_worker;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The settings of a node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The instance's name: a host name, fixed at the first start. Default `localhost`.
@@ -48,10 +48,25 @@ pub struct Settings {
     pub access: AccessSettings,
     /// How often whoever asks may ask.
     pub api: ApiSettings,
+    /// What connections are bounded by.
+    pub http: HttpSettings,
     /// How deliveries are made.
     pub delivery: DeliverySettings,
     /// How stores are polled.
     pub polling: PollingSettings,
+    /// How long what stands beside the ledgers is kept.
+    pub retention: RetentionSettings,
+}
+
+impl std::fmt::Debug for Settings {
+    /// All but the addresses of databases, which may hold passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut all = serde_json::to_value(self).unwrap_or_default();
+        if let Some(members) = all.as_object_mut() {
+            members.retain(|name, _| !name.ends_with("database_url"));
+        }
+        write!(f, "Settings {all}")
+    }
 }
 
 /// How people sign in and keys are kept.
@@ -86,6 +101,20 @@ impl Default for AccessSettings {
     }
 }
 
+/// How long what stands beside the ledgers is kept, in days: 30 to 36,500, or for ever. The ledgers' entries are never
+/// deleted: each is part of what the next one proves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// Days after which attempts are deleted, and with them what receivers answered. Default: never.
+    pub attempts_days: Option<u32>,
+    /// Days after which deliveries that are settled are deleted, with their attempts. Default: never.
+    pub deliveries_days: Option<u32>,
+    /// Days after which the openings of entries are destroyed: sealed names, addresses and payloads can then be read by
+    /// nobody any more. Default: never.
+    pub openings_days: Option<u32>,
+}
+
 /// AWS KMS as the keeper of the key-encryption key. Credentials come by AWS's own ways: the environment, the shared
 /// configuration, a web identity token, the container's or the machine's role.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -115,6 +144,23 @@ pub struct ApiSettings {
 impl Default for ApiSettings {
     fn default() -> Self {
         Self { requests_per_minute: 6000, burst: 1000 }
+    }
+}
+
+/// What connections to a node are bounded by.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpSettings {
+    /// Connections at once (1 to 1,000,000); fewer where the system allows fewer open files. Default 4,096.
+    pub connections: u32,
+    /// Seconds that the head of a request may take, and that a connection may be silent between two requests (0.1 to
+    /// 3,600). Default 65, more than proxies keep a connection that they do not use.
+    pub head_timeout_s: f64,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { connections: 4096, head_timeout_s: 65.0 }
     }
 }
 
@@ -261,8 +307,10 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             access: AccessSettings::default(),
             api: ApiSettings::default(),
+            http: HttpSettings::default(),
             delivery: DeliverySettings::default(),
             polling: PollingSettings::default(),
+            retention: RetentionSettings::default(),
         }
     }
 }
@@ -381,6 +429,13 @@ impl Settings {
             if origin.as_deref() != Some(url.as_str()) || !url.starts_with("http") {
                 return invalid("public_url", "https:// and a host, without a path or a slash at the end");
             }
+            // Cookies would go in clear, and without `Secure`.
+            if !is_private(url) {
+                return invalid(
+                    "public_url",
+                    "https://; http:// only for this machine (localhost, 127.0.0.1)",
+                );
+            }
         }
         let a = &self.access;
         if !(0.01..=8760.0).contains(&a.session_idle_h) || !(0.01..=8760.0).contains(&a.session_longest_h) {
@@ -394,6 +449,12 @@ impl Settings {
         if !counts.contains(&self.api.requests_per_minute) || !counts.contains(&self.api.burst) {
             return invalid("api", "requests_per_minute and burst are 1 to 1,000,000");
         }
+        if !counts.contains(&self.http.connections) {
+            return invalid("http.connections", "1 to 1,000,000");
+        }
+        if !(0.1..=3600.0).contains(&self.http.head_timeout_s) {
+            return invalid("http.head_timeout_s", "0.1 to 3600 seconds");
+        }
         let limits = [a.sign_in_requests_per_minute, a.sign_ins_per_identity_per_minute];
         if limits.iter().any(|n| !(1..=100_000).contains(n)) {
             return invalid("access", "sign-ins per minute are 1 to 100,000");
@@ -405,6 +466,11 @@ impl Settings {
             if a.providers[..n].iter().any(|other| other.id == provider.id) {
                 return invalid("access.providers", &format!("there are two of the id {}", provider.id));
             }
+        }
+        let r = &self.retention;
+        let days = [r.attempts_days, r.deliveries_days, r.openings_days];
+        if days.into_iter().flatten().any(|days| !(30..=36_500).contains(&days)) {
+            return invalid("retention", "attempts_days, deliveries_days and openings_days are 30 to 36,500");
         }
         let d = &self.delivery;
         if d.schedule_s.is_empty()
@@ -542,6 +608,30 @@ mod tests {
         assert!(check(&|kms| kms.key = Some(String::new())).is_err());
         assert!(check(&|kms| (kms.key, kms.region) = (None, Some("eu-central-1".into()))).is_err());
         assert!(check(&|kms| kms.other_keys = vec!["two words".into()]).is_err());
+    }
+
+    #[test]
+    fn people_come_by_https_or_are_on_this_machine() {
+        let check = |url: &str| Settings { public_url: Some(url.into()), ..Settings::default() }.check();
+        for good in [
+            "https://status.example.com",
+            "https://10.0.0.1:8443",
+            "http://localhost:8480",
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+        ] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://status.example.com",
+            "http://10.0.0.1",
+            "http://localhost.example.com",
+            "https://a/",
+            "https://a/b",
+            "httpx://localhost",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

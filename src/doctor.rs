@@ -415,7 +415,7 @@ impl Ward<'_> {
     async fn deliveries(&mut self, examined: &mut Examined) -> Result<(), Error> {
         let mut tx = self.database.workspace(self.workspace).await?;
         let rows = sqlx::query!(
-            r#"SELECT l.destination_id AS "destination: DestinationId", l.last_number,
+            r#"SELECT l.destination_id AS "destination: DestinationId", l.last_number, l.forgotten,
                       count(d.number) AS "count!", COALESCE(max(d.number), 0) AS "highest!",
                       COALESCE(bool_and(d.rises), true) AS "rises!"
                  FROM lanes l
@@ -423,14 +423,20 @@ impl Ward<'_> {
                                    seq > lag(seq, 1, -1) OVER (PARTITION BY destination_id, ledger_id ORDER BY number)
                                        AS rises
                               FROM deliveries WHERE workspace_id = $1) d USING (destination_id)
-                WHERE l.workspace_id = $1 GROUP BY l.destination_id, l.last_number"#,
+                WHERE l.workspace_id = $1 GROUP BY l.destination_id, l.last_number, l.forgotten"#,
             self.workspace.uuid()
         )
         .fetch_all(&mut *tx)
         .await?;
         for row in rows {
             examined.deliveries += row.count as u64;
-            if row.count != row.highest || row.highest != row.last_number {
+            // Deliveries that the operator keeps no longer are counted by their lane.
+            let dense = if row.forgotten == 0 {
+                row.count == row.highest && row.highest == row.last_number
+            } else {
+                row.count + row.forgotten == row.last_number && row.highest <= row.last_number
+            };
+            if !dense {
                 self.find(
                     None,
                     format!(

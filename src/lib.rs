@@ -2,13 +2,14 @@
 //!
 //! The modules, in the order of the data's way:
 //!
-//! * [`config`]: every setting · [`id`]: identifiers · [`database`]: Postgres, embedded or the operator's
+//! * [`config`]: every setting · [`id`]: identifiers · [`name`]: what people call things · [`database`]: Postgres, embedded or the operator's
 //! * [`source`]: where observations come from · [`observation`]: what was said, and whether it is news
 //! * [`ledger`]: the append-only log, its tree, its checkpoints, its export · [`receipt`]: entry, proof, signature
 //! * [`delivery`]: destinations, lanes, sending
 //! * [`keyring`]: the signing keys · [`sealing`]: the data keys · [`key_encryption`]: what both lie under
 //! * [`access`]: who may ask · [`audit`]: who did what
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
+//! * [`retention`]: how long what stands beside the ledgers is kept
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
 //! * [`doctor`]: everything stored, verified again
 
@@ -25,9 +26,12 @@ pub mod instance;
 pub mod key_encryption;
 pub mod keyring;
 pub mod ledger;
+pub mod name;
 pub mod node;
 pub mod observation;
 pub mod receipt;
+mod redacted;
+pub mod retention;
 pub mod sealing;
 pub mod source;
 pub mod workspace;

@@ -10,7 +10,7 @@ use crate::access::denial::{Denials, write_denials};
 use crate::access::secret::AccessSecret;
 use crate::access::session::SessionSettings;
 use crate::access::sign_in::{self, SignIn};
-use crate::access::{Gate, keys};
+use crate::access::{Gate, ended, keys};
 use crate::audit::{self, Act};
 use crate::config::Settings;
 use crate::database::{self, Database};
@@ -19,6 +19,7 @@ use crate::delivery::dispatcher::{self, Parts};
 use crate::delivery::guard::Policy;
 use crate::delivery::{Outbox, queue, results};
 use crate::http::limit::RateLimits;
+use crate::http::serve::{Bounds, fitting, serve};
 use crate::http::{self, App};
 use crate::id::NodeId;
 use crate::instance::{self, Instance};
@@ -26,6 +27,8 @@ use crate::key_encryption::{KeyEncryption, holders};
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::{self, SeenHeads};
+use crate::ledger::waiting::Waiting;
+use crate::retention;
 use crate::source::inbound::SourceTokens;
 use crate::source::poller::Poller;
 use crate::source::webhook::WebhookSecrets;
@@ -202,13 +205,14 @@ pub struct Node {
     /// Its door.
     pub gate: Gate,
     stop: watch::Sender<bool>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     dispatcher: JoinHandle<()>,
     poller: JoinHandle<()>,
     denied: JoinHandle<()>,
     results: JoinHandle<()>,
     watcher: JoinHandle<Result<()>>,
     holding: JoinHandle<()>,
+    retaining: JoinHandle<()>,
     _directory: NodeDirectory,
 }
 
@@ -218,6 +222,19 @@ impl Node {
     /// # Errors
     /// If anything is not as it has to be; nothing has been served then.
     pub async fn start(settings: &Settings, name: Option<&str>, database: Database) -> Result<Self> {
+        Ok(Self::start_with(settings, name, database, async |_, _| Ok(())).await?.0)
+    }
+
+    /// The same, with something to be done before anybody is served: whoever finds the node ready finds it done.
+    ///
+    /// # Errors
+    /// If anything is not as it has to be, or `first` fails; nothing has been served then.
+    pub async fn start_with<T>(
+        settings: &Settings,
+        name: Option<&str>,
+        database: Database,
+        first: impl AsyncFnOnce(&Writer, &Gate) -> Result<T>,
+    ) -> Result<(Self, T)> {
         let directory = NodeDirectory::open(&settings.data_dir)?;
         let metrics = metrics_handle()?;
         let policy = policy(settings)?;
@@ -284,6 +301,7 @@ impl Node {
         });
         let proxies = trusted_proxies(settings)?;
         let denied = tokio::spawn(write_denials(writer.clone(), instance.workspace, noted, stopping.clone()));
+        let done = first(&writer, &gate).await?;
         let listener = tokio::net::TcpListener::bind((settings.listen, settings.port))
             .await
             .with_context(|| format!("cannot listen on {}:{}", settings.listen, settings.port))?;
@@ -305,6 +323,7 @@ impl Node {
             proxies,
             source_tokens: SourceTokens::default(),
             webhook_secrets: WebhookSecrets::default(),
+            waiting: Waiting::default(),
             readiness: readiness.clone(),
             metrics,
         };
@@ -312,16 +331,14 @@ impl Node {
         let poller = Poller::new(database.clone(), writer.clone(), directory.node, settings.polling.clone());
         let poller = tokio::spawn(poller.run(stopping.clone()));
         let dispatcher = tokio::spawn(dispatcher::dispatch(shared, handoffs));
-        let (mut ended, ending) = (stopping.clone(), readiness.clone());
-        let serving =
-            axum::serve(listener, http::router(app).into_make_service_with_connect_info::<SocketAddr>())
-                .with_graceful_shutdown(async move {
-                    // Either way the node stops.
-                    let _ = ended.changed().await;
-                    // Requests that wait for news answer now, or the node would stop when their time is up.
-                    ending.set(Err("the node is stopping".into()));
-                });
-        let server = tokio::spawn(async move { serving.await });
+        let bounds = Bounds {
+            connections: fitting(settings.http.connections),
+            head_within: Duration::from_secs_f64(settings.http.head_timeout_s),
+        };
+        let ending = readiness.clone();
+        // Requests that wait for news answer when the node stops, or it would stop when their time is up.
+        let stopped = move || ending.set(Err("the node is stopping".into()));
+        let server = tokio::spawn(serve(listener, http::router(app), bounds, stopping.clone(), stopped));
         let watcher = tokio::spawn(watch_over(Watched {
             database: database.clone(),
             keyring: keyring.clone(),
@@ -331,6 +348,8 @@ impl Node {
             readiness,
             stop: stopping.clone(),
         }));
+        let retaining =
+            tokio::spawn(retention::keep(writer.clone(), settings.retention.clone(), stopping.clone()));
         let holding = tokio::spawn(holders::keep(
             database.clone(),
             directory.node,
@@ -338,7 +357,7 @@ impl Node {
             keys,
             stopping,
         ));
-        Ok(Self {
+        let node = Self {
             instance,
             keyring,
             writer,
@@ -355,8 +374,10 @@ impl Node {
             base,
             gate,
             holding,
+            retaining,
             _directory: directory,
-        })
+        };
+        Ok((node, done))
     }
 
     /// Makes an administrator's key that reaches the whole instance.
@@ -390,6 +411,7 @@ impl Node {
             drop(self.gate);
             let _ = self.denied.await;
             let _ = self.holding.await;
+            let _ = self.retaining.await;
         };
         if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
             tracing::warn!("some work did not end in time; it will be taken up again at the next start");
@@ -526,6 +548,9 @@ async fn housekeeping(watched: &Watched) {
         sqlx::query!("DELETE FROM sign_ins WHERE expires_at < now()").execute(&watched.database.worker).await;
     if let Err(e) = stale {
         tracing::debug!(error = %e, "sign-ins that were not finished stay for now");
+    }
+    if let Err(e) = ended::remove(&watched.database).await {
+        tracing::debug!(error = %e, "sessions, links and invitations that ended long ago stay for now");
     }
     if let Err(e) = watched.keyring.reload().await {
         tracing::warn!(error = %e, "the key ring cannot be read again");

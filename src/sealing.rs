@@ -167,6 +167,10 @@ pub enum SecretColumn {
     DestinationSecret(DestinationId),
     /// `destinations.previous_secret`: the one before, during a rotation.
     DestinationPreviousSecret(DestinationId),
+    /// `destinations.url`: where to, which can hold a token.
+    DestinationUrl(DestinationId),
+    /// `sources.settings`: how a store is asked, as JSON; it can hold an account's address.
+    SourceSettings(SourceId),
 }
 
 impl SecretColumn {
@@ -176,6 +180,8 @@ impl SecretColumn {
             Self::SourceWebhookSecret(id) => ("sources", id.uuid(), "webhook_secret"),
             Self::DestinationSecret(id) => ("destinations", id.uuid(), "secret"),
             Self::DestinationPreviousSecret(id) => ("destinations", id.uuid(), "previous_secret"),
+            Self::DestinationUrl(id) => ("destinations", id.uuid(), "url"),
+            Self::SourceSettings(id) => ("sources", id.uuid(), "settings"),
         };
         f(&Cell { table, row: &[row.as_bytes()], column })
     }
@@ -195,4 +201,38 @@ impl SecretColumn {
     pub fn open(self, key: &DataKey, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         self.with_cell(|cell| key.open(cell, sealed))
     }
+}
+
+/// The place of an attempt's answer: destination, number and attempt.
+fn answer_cell<T>(
+    (destination, number, attempt): (DestinationId, i64, i32),
+    f: impl FnOnce(&Cell<'_>) -> T,
+) -> T {
+    let (id, number, attempt) = (destination.uuid(), number.to_be_bytes(), attempt.to_be_bytes());
+    f(&Cell { table: "attempts", row: &[id.as_bytes(), &number, &attempt], column: "answer" })
+}
+
+/// Seals what a receiver answered to an attempt: destination, number of the delivery, which attempt.
+///
+/// # Errors
+/// If it is too long for a message of the cipher.
+pub fn seal_answer(
+    key: &DataKey,
+    attempt: (DestinationId, i64, i32),
+    answer: &str,
+) -> Result<Vec<u8>, SealError> {
+    answer_cell(attempt, |cell| key.seal(cell, answer.as_bytes()))
+}
+
+/// Opens it.
+///
+/// # Errors
+/// If it was sealed by another key or for another attempt, or was changed.
+pub fn open_answer(
+    key: &DataKey,
+    attempt: (DestinationId, i64, i32),
+    sealed: &[u8],
+) -> Result<String, SealError> {
+    let opened = answer_cell(attempt, |cell| key.open(cell, sealed))?;
+    Ok(String::from_utf8_lossy(&opened).into_owned())
 }

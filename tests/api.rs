@@ -279,7 +279,7 @@ async fn pages_of_every_list_join_into_the_list() {
 
 #[tokio::test]
 async fn the_program_explains_its_api_and_its_problems_to_people() {
-    let world = World::with(|settings| settings.public_url = Some("http://status.example.com".into())).await;
+    let world = World::with(|settings| settings.public_url = Some("https://status.example.com".into())).await;
     let docs = send(world.api.bare("GET", "/docs")).await.expect(200);
     let document = world.api.get("/openapi.json").await.expect(200).json();
     for path in document["paths"].as_object().unwrap().keys() {
@@ -297,8 +297,8 @@ async fn the_program_explains_its_api_and_its_problems_to_people() {
     let refused = send(world.api.bare("GET", "/v1/workspaces")).await;
     refused.problem(401);
     let kind = refused.json()["type"].as_str().unwrap().to_owned();
-    assert_eq!(kind, "http://status.example.com/problems/unauthorized");
-    let page = kind.replace("http://status.example.com", "");
+    assert_eq!(kind, "https://status.example.com/problems/unauthorized");
+    let page = kind.replace("https://status.example.com", "");
     let page = send(world.api.bare("GET", &page)).await.expect(200);
     assert!(page.text().contains("unauthorized") && header(&page, "content-type").starts_with("text/html"));
     let all = send(world.api.bare("GET", "/problems/")).await.expect(200);

@@ -2,6 +2,7 @@
 
 use crate::harness::{World, eventually, send};
 use serde_json::{Value, json};
+use statusledger::access::scope::Role;
 
 #[tokio::test]
 async fn audit_entries_are_found_by_actor_action_target_outcome_and_time() {
@@ -169,6 +170,85 @@ async fn a_change_of_settings_and_of_the_schema_is_on_the_record() {
     let settings = &of("audit.settings.changed")["data"]["changes"];
     assert_eq!(settings["delivery.deadline_s"], json!({ "before": "20.0", "after": "7.0" }));
     assert_eq!(of("audit.instance.migrated")["data"]["details"]["from"], 2);
+}
+
+#[tokio::test]
+async fn every_change_of_settings_leaves_an_entry_that_says_as_much_as_it_may() {
+    let mut world = World::new().await;
+    let own = format!("/v1/workspaces/{}", world.node().instance.workspace);
+    let secret = world.settings.data_dir.join("client-secret");
+    std::fs::write(&secret, "the secret itself").unwrap();
+    let mut provider = statusledger::config::ProviderSettings {
+        id: "one".into(),
+        kind: statusledger::config::ProviderKind::Oidc,
+        name: "One".into(),
+        issuer: Some("http://127.0.0.1:9".into()),
+        client_id: "the client".into(),
+        client_secret_file: Some(secret),
+        scopes: vec!["email".into()],
+        url: None,
+        api_url: None,
+    };
+    let latest = async |world: &mut World| -> Value {
+        world.stop().await;
+        world.start().await.unwrap();
+        let page = world.api.get(&format!("{own}/audit?action=settings.changed")).await.expect(200).json();
+        page["items"][0]["data"].clone()
+    };
+    world.settings.access.providers = vec![provider.clone()];
+    world.settings.api.requests_per_minute = 999_999;
+    world.settings.access.sign_in_requests_per_minute = 31;
+    let said = latest(&mut world).await;
+    let changes = &said["changes"];
+    assert_eq!(changes["access.providers"]["before"], json!([]));
+    let of = json!({ "id": "one", "kind": "oidc", "issuer": "http://127.0.0.1:9", "client_id": "the client",
+        "scopes": ["email"] });
+    assert_eq!(changes["access.providers"]["after"], json!([of]));
+    assert_eq!(changes["api.requests_per_minute"], json!({ "before": 1_000_000, "after": 999_999 }));
+    assert_eq!(changes["access.sign_in_requests_per_minute"], json!({ "before": 30, "after": 31 }));
+    assert!(!said.to_string().contains("secret"), "{said}");
+    // What is not shown differs: that much is told.
+    provider.name = "Another name".into();
+    world.settings.access.providers = vec![provider];
+    let said = latest(&mut world).await;
+    assert_eq!((said.get("changes"), &said["details"]), (None, &json!({ "others_changed": true })));
+}
+
+#[tokio::test]
+async fn what_a_person_is_called_is_sealed_with_what_they_did_and_opened_for_who_may() {
+    let world = World::new().await;
+    let workspace = world.workspace("named").await;
+    let person = world.person("ana@example.com", &[(workspace.id, Role::Owner)]).await;
+    let admin = world.person("bo@example.com", &[(workspace.id, Role::Owner)]).await;
+    let ask = |method: &str, path: String| {
+        let request = world.api.bare(method, &path).header("cookie", person.cookie.as_str());
+        request.header("x-csrf-token", person.csrf.as_str())
+    };
+    let key = json!({ "name": "k", "scopes": ["read"] });
+    send(ask("POST", workspace.at("/keys")).json(&key)).await.expect(201);
+    // Who has gone is still who did it, and who takes themselves out is named too.
+    send(ask("DELETE", workspace.at(&format!("/members/{}", admin.id)))).await.expect(204);
+    let path = workspace.at("/audit/export?format=jsonl&openings=true");
+    let text = world.api.get(&path).await.expect(200);
+    let mut named = 0;
+    for line in text.text().lines() {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        assert!(!entry["data"].to_string().contains("ana@example.com"), "sealed in the entry");
+        if entry["data"]["actor"]["id"] == person.id.to_string() {
+            assert_eq!(entry["opened"]["actor_display"], "ana@example.com");
+            named += 1;
+        } else {
+            assert_eq!(entry["data"]["sealed"].get("actor_display"), None);
+        }
+    }
+    assert_eq!(named, 2);
+    let path = workspace.at("/audit/export?format=csv&openings=true&action=key.created");
+    let csv = world.api.get(&path).await.expect(200);
+    assert!(csv.text().contains(&format!("user,{},ana@example.com,", person.id)), "{}", csv.text());
+    let page = world.api.get(&workspace.at("/audit?action=ledger.exported")).await.expect(200).json();
+    assert_eq!(page["items"][0]["data"]["details"]["search"], json!({ "action": "key.created" }));
+    assert_eq!(page["items"][1]["data"]["details"].get("search"), None);
+    world.assert_whole(&[&workspace]).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,10 @@ use sqlx::{Connection, PgConnection};
 use statusledger::access::scope::Role;
 use statusledger::id::WorkspaceId;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The tag of what is at `path`.
 async fn tag(world: &World, path: &str) -> String {
@@ -22,6 +26,15 @@ pub async fn waiting(watcher: &mut PgConnection) -> i64 {
     .fetch_one(watcher)
     .await
     .unwrap()
+}
+
+/// Waits until so many wait for a lock.
+async fn until_waiting(watcher: &mut PgConnection, least: i64) {
+    let end = Instant::now() + DEADLINE;
+    while waiting(watcher).await < least {
+        assert!(Instant::now() < end, "fewer than {least} wait for a lock");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Sends the requests one after another to a ledger whose head somebody holds, each as soon as the one before waits for
@@ -39,12 +52,7 @@ pub async fn in_order(world: &World, of: WorkspaceId, requests: Vec<RequestBuild
     for request in requests {
         let before = waiting(&mut watcher).await;
         answers.push(tokio::spawn(send(request)));
-        let mut last = before;
-        while last <= before {
-            tokio::task::yield_now().await;
-            assert!(!answers.last().unwrap().is_finished(), "it does not wait for the head");
-            last = waiting(&mut watcher).await;
-        }
+        until_waiting(&mut watcher, before + 1).await;
     }
     held.rollback().await.unwrap();
     let mut out = Vec::new();
@@ -114,10 +122,7 @@ async fn a_destination_that_the_service_disables_meanwhile_is_not_enabled_unseen
     }
     let change = world.api.request("PATCH", &destination.path).header("if-match", &seen);
     let answer = tokio::spawn(send(change.json(&json!({ "enabled": true }))));
-    while waiting(&mut watcher).await == 0 {
-        tokio::task::yield_now().await;
-        assert!(!answer.is_finished(), "it does not wait for the head");
-    }
+    until_waiting(&mut watcher, 1).await;
     held.commit().await.unwrap();
     assert_eq!(answer.await.unwrap().problem(412), "precondition-failed");
     assert_eq!(destination.read().await["disabled_reason"], "gone");
@@ -291,6 +296,36 @@ async fn an_end_that_was_asked_for_before_is_compared_too() {
     let again = |tag: String| send(world.api.request("DELETE", &workspace.path).header("if-match", tag));
     assert_eq!(again(seen).await.problem(412), "precondition-failed");
     again(tag(&world, &workspace.path).await).await.expect(202);
+}
+
+#[tokio::test]
+async fn whoever_may_not_change_it_is_told_that_whatever_the_condition() {
+    let world = World::new().await;
+    let workspace = world.workspace("read only").await;
+    let receiver = Receiver::of(&world).await;
+    let destination = workspace.destination(&receiver, "hook", json!({})).await;
+    let viewer = world.person("ana@example.com", &[(workspace.id, Role::Viewer)]).await;
+    for tag in ["\"x\"".to_owned(), tag(&world, &destination.path).await] {
+        let request = world.api.bare("PATCH", &destination.path).header("cookie", &viewer.cookie);
+        let request = request.header("x-csrf-token", &viewer.csrf).header("if-match", &tag);
+        assert_eq!(send(request.json(&json!({ "name": "theirs" }))).await.problem(403), "role", "{tag}");
+        // Nor does a condition hide what is wrong with a change.
+        let request = world.api.request("PATCH", &destination.path).header("if-match", &tag);
+        assert_eq!(send(request.json(&json!({ "max_in_flight": 0 }))).await.problem(422), "invalid", "{tag}");
+    }
+    eventually("both refusals are on the record", || async {
+        let counts: Vec<Option<i64>> = sqlx::query_scalar(
+            "SELECT (entry::jsonb #>> '{data,details,count}')::bigint FROM entries
+              WHERE workspace_id = $1 AND type = 'audit.access.denied'",
+        )
+        .bind(workspace.id.uuid())
+        .fetch_all(&mut world.database.superuser().await)
+        .await
+        .unwrap();
+        (counts.into_iter().flatten().sum::<i64>() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(destination.read().await["name"], "hook");
 }
 
 #[tokio::test]
@@ -539,14 +574,10 @@ async fn while_an_answer_is_being_kept_it_is_not_lost_yet() {
     let first = tokio::spawn(send(make(&world, &workspace, "a")));
     eventually("the answer is on its way", || async { (made(&world, "a").await == 1).then_some(()) }).await;
     let mut watcher = world.database.superuser().await;
-    while waiting(&mut watcher).await == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(&mut watcher, 1).await;
     // The row is held by whoever keeps the answer: a repetition waits for it, and then hears the answer.
     let second = tokio::spawn(send(make(&world, &workspace, "a")));
-    while waiting(&mut watcher).await < 2 {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(&mut watcher, 2).await;
     sqlx::query("SELECT pg_advisory_unlock(7)").execute(&mut holder).await.unwrap();
     let (first, second) = (first.await.unwrap().expect(201), second.await.unwrap().expect(201));
     assert_eq!(first.body, second.body);
@@ -554,9 +585,7 @@ async fn while_an_answer_is_being_kept_it_is_not_lost_yet() {
     // Its connection is cut instead: the change is made, and nobody will say what was answered.
     sqlx::query("SELECT pg_advisory_lock(7)").execute(&mut holder).await.unwrap();
     let first = tokio::spawn(send(make(&world, &workspace, "b")));
-    while waiting(&mut watcher).await == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(&mut watcher, 1).await;
     sqlx::query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
           WHERE datname = current_database() AND wait_event_type = 'Lock'",
@@ -590,9 +619,7 @@ async fn a_request_whose_key_another_has_taken_over_is_not_carried_out() {
         .await
         .unwrap();
     let first = tokio::spawn(send(make(&world, &workspace, "k")));
-    while waiting(&mut watcher).await < 1 {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(&mut watcher, 1).await;
     // It takes longer than its lease, which it could not renew.
     sqlx::query("UPDATE request_keys SET expires_at = now(), leased_until = now()")
         .execute(&mut watcher)
@@ -601,9 +628,7 @@ async fn a_request_whose_key_another_has_taken_over_is_not_carried_out() {
     let body = json!({ "name": "k", "scopes": ["read"] });
     let request = elsewhere.request("POST", &workspace.at("/keys")).header("idempotency-key", "k");
     let second = tokio::spawn(send(request.json(&body)));
-    while waiting(&mut watcher).await < 2 {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(&mut watcher, 2).await;
     held.rollback().await.unwrap();
     assert_eq!(first.await.unwrap().problem(503), "unavailable");
     let second = second.await.unwrap().expect(201);

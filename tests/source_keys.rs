@@ -131,7 +131,7 @@ async fn a_key_that_is_replaced_is_asked_with_at_once_and_the_source_stays_what_
     let same = source.give(apple(&simulator, "Acme", None), false).await.expect(200).json();
     assert_eq!(same["key_set_at"], given["key_set_at"]);
     let replaced = json!({ "key": "replaced", "same_account": true });
-    assert_eq!(source.acts().await, [replaced.clone()]);
+    assert_eq!(source.acts().await, std::slice::from_ref(&replaced));
     let told = source.workspace.entries_of("source.changed").await;
     assert_eq!(told[0]["data"], json!({ "key": "replaced", "source": source.id.to_string() }));
 

@@ -254,6 +254,8 @@ async fn scene() -> Scene {
     receiver.taken("hook", 1).await;
     destination.settled(1, "delivered").await;
     let viewer = world.person("viewer@example.com", &[(theirs.id, Role::Viewer)]).await;
+    // Whom nobody asks as: oneself anybody may remove.
+    let bystander = world.person("bystander@example.com", &[(theirs.id, Role::Viewer)]).await;
     let made = |path: &str, body: Value| {
         let (api, path) = (world.api.clone(), theirs.at(path));
         async move { api.post(&path, body).await.expect(201).json()["id"].as_str().unwrap().to_owned() }
@@ -265,7 +267,7 @@ async fn scene() -> Scene {
         ("{destination}", destination.id.to_string()),
         ("{key}", key),
         ("{invitation}", invitation),
-        ("{user}", viewer.id.to_string()),
+        ("{user}", bystander.id.to_string()),
         ("{session}", viewer.session.to_string()),
         ("{passkey}", "pk_0199b1c4-0000-7000-8000-000000000001".to_owned()),
         ("{identity}", "idn_0199b1c4-0000-7000-8000-000000000001".to_owned()),
@@ -332,7 +334,9 @@ impl Scene {
             Who::Session { csrf_holds, user, role, ended, .. } => {
                 let role = role.filter(|_| route.of_a_workspace());
                 if route.method != "GET" && !csrf_holds {
-                    refuse(403, "csrf", "csrf", "unknown", instance)
+                    // Whose session it is is authentic all the same.
+                    let ledger = if role.is_some() { self.theirs.id } else { instance };
+                    refuse(403, "csrf", "csrf", user, ledger)
                 } else if let Some(ended) = ended {
                     refuse(401, "unauthorized", ended, user, instance)
                 } else if route.permission() == P::OneSelf {
@@ -422,13 +426,22 @@ async fn recorded(scene: &Scene) -> Expected {
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             assert_eq!(data["outcome"], "denied");
             assert_eq!(data["details"].get("not_recorded_before"), None, "none was dropped");
-            let key = (
-                workspace.id.to_string(),
-                text(&data["actor"]["id"]),
-                text(&data["details"]["route"]),
-                text(&data["reason"]),
-            );
-            *found.entry(key).or_default() += data["details"]["count"].as_u64().unwrap();
+            let key = (workspace.id.to_string(), text(&data["actor"]["id"]), text(&data["reason"]));
+            // Of strangers an entry counts the routes, of others it is of one.
+            let details = &data["details"];
+            let routes: BTreeMap<String, u64> = match details.get("routes") {
+                Some(routes) => serde_json::from_value(routes.clone()).unwrap(),
+                None => BTreeMap::from([(text(&details["route"]), details["count"].as_u64().unwrap())]),
+            };
+            assert_eq!(details.get("routes").is_some(), key.1 == "unknown");
+            assert_eq!(routes.values().sum::<u64>(), details["count"].as_u64().unwrap());
+            if routes.keys().all(|route| route.contains("{workspace}")) {
+                assert_eq!(data["targets"][0]["type"], "workspace", "what was asked for: {entry}");
+            }
+            for (route, count) in routes {
+                let key = (key.0.clone(), key.1.clone(), route, key.2.clone());
+                *found.entry(key).or_default() += count;
+            }
         }
     }
     found
@@ -467,7 +480,7 @@ impl Walk<'_> {
             assert_eq!(headers(&answer), headers(&other), "{name}");
         }
         let told = answer.text().replace(&theirs, "");
-        for marked in ["marked", "hook", "viewer@example.com"] {
+        for marked in ["marked", "hook", "viewer@example.com", "bystander@example.com"] {
             assert!(!told.contains(marked), "{name} tells {marked}: {told}");
         }
         let key = (refusal.ledger.to_string(), refusal.actor, name, refusal.reason.to_owned());
@@ -682,6 +695,9 @@ async fn sessions_open_what_their_roles_say_where_they_have_one() {
     let mut last = walk.everywhere(&viewer).await;
     assert!(last > 20);
     let changes = all.iter().filter(|route| route.method != "GET").count();
+    // What is read of the instance is refused to a workspace's owner, whatever the token.
+    let of_the_instance =
+        all.iter().filter(|r| r.method == "GET" && r.permission().of_the_instance()).count();
     for (person, role) in &people {
         let who = session(person, Some(*role), Some(&person.csrf));
         let refused = walk.everywhere(&who).await;
@@ -695,7 +711,8 @@ async fn sessions_open_what_their_roles_say_where_they_have_one() {
     let (owner, _) = people.last().unwrap();
     let forged = if owner.csrf.starts_with('A') { "B" } else { "A" }.to_owned() + &owner.csrf[1..];
     for csrf in [None, Some("x"), Some(&*forged), Some(&*scene.viewer.csrf)] {
-        assert_eq!(walk.everywhere(&session(owner, Some(Role::Owner), csrf)).await, changes);
+        let who = session(owner, Some(Role::Owner), csrf);
+        assert_eq!(walk.everywhere(&who).await, changes + of_the_instance);
     }
     let other = session(&elsewhere, None, Some(&elsewhere.csrf));
     assert!(walk.everywhere(&other).await >= all.iter().filter(|route| route.of_a_workspace()).count());

@@ -104,6 +104,26 @@ async fn a_workspace_ends_after_its_time_and_leaves_nothing_but_entries() {
         let answer = send(world.api.request(method, &workspace.at(rest)).json(&body)).await;
         assert_eq!(answer.problem(404), "not-found", "{method} {rest}");
     }
+    // And what people had called things, or where they led, is gone with them.
+    let left: String = sqlx::query_scalar(
+        "SELECT string_agg(t::text, ' ') FROM (
+             SELECT to_jsonb(d)::text AS t FROM destinations d UNION ALL SELECT to_jsonb(s)::text FROM sources s
+             UNION ALL SELECT to_jsonb(k)::text FROM api_keys k WHERE k.workspace_id = $1) x",
+    )
+    .bind(workspace.id.uuid())
+    .fetch_one(&mut superuser)
+    .await
+    .unwrap();
+    for name in ["\"hook\"", "\"events\"", "\"k\"", "127.0.0.1"] {
+        assert!(!left.contains(name), "{name} is left: {left}");
+    }
+    assert!(left.contains("\"url\": null") && left.contains("\"settings\": null"), "{left}");
+    // With openings there is nothing to take away, and nothing says that it was.
+    let own = format!("/v1/workspaces/{}", world.node().instance.workspace);
+    let exports = audit(&world, &own, "&action=ledger.exported").await.len();
+    let path = workspace.at("/export?openings=true");
+    assert_eq!(world.api.get(&path).await.problem(404), "not-found");
+    assert_eq!(audit(&world, &own, "&action=ledger.exported").await.len(), exports);
     // The entries are whole, and can still be taken away: that stands in the instance's ledger.
     let entries = audit(&world, &workspace.path, "&action=workspace.*").await;
     assert_eq!(kinds(&entries).last(), Some(&"audit.workspace.deleted"));

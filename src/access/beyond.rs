@@ -24,7 +24,9 @@ pub async fn note(State(gate): State<Gate>, mut request: Request, next: Next) ->
     {
         let no_person = problem::kind_of(&response) == Some(Kind::Session);
         let reason = if no_person { Reason::NotAPerson } else { Reason::Beyond };
-        gate.denials.note(Denial { actor: Some(actor), workspace, route, reason, context });
+        let asked = workspace;
+        let source = None;
+        gate.denials.note(Denial { actor: Some(actor), workspace, asked, source, route, reason, context });
     }
     response
 }

@@ -1,9 +1,10 @@
 //! Who asks, and whether they may: the extractor that stands before every handler of `/v1`.
 //!
-//! What can be refused without the database is refused without it: no credential, one that this instance did not make,
-//! a key whose scopes do not grant the route, a session's mutation without its CSRF token. Only then is the row read.
-//! Whoever may not even know of a workspace is told that there is none. Every refusal is noted ([`super::denial`]). Where
-//! a change is committed the door looks again ([`super::standing`]).
+//! What can be refused without the database is refused without it, and before a byte of the body is read: no credential,
+//! one that this instance did not make, a key whose scopes do not grant the route, a session's mutation without its CSRF
+//! token. Then the body is read ([`crate::http::arriving`]), and only then the row: what was ended while the body was on
+//! its way does not act. Where a change is committed the door looks again ([`super::standing`]).
+//! Whoever may not even know of a workspace is told that there is none. Every refusal is noted ([`super::denial`]).
 
 use super::context::{RequestContext, Surface};
 use super::denial::{Denial, Denials, Reason};
@@ -14,6 +15,7 @@ use super::session::{self, SessionSettings, ShownSession};
 use super::standing::{Admitted, AdmittedParts, Standing};
 use crate::audit::{Act, Actor};
 use crate::database::Database;
+use crate::http::arriving::Arriving;
 use crate::http::once::Once;
 use crate::http::problem::{Kind, Problem};
 use crate::id::{KeyId, SessionId, UserId, WorkspaceId};
@@ -77,6 +79,8 @@ pub enum Caller {
         person: Option<UserId>,
         /// What its scopes grant.
         grants: Permissions,
+        /// When it ends by itself.
+        ends: Option<OffsetDateTime>,
     },
     /// A person, in a session.
     Session {
@@ -107,6 +111,24 @@ impl Caller {
             Self::Key { person, .. } => *person,
             Self::Session { user, .. } => Some(*user),
         }
+    }
+
+    /// When what they act with ends by itself; none for a session, which makes nothing that is as strong as itself.
+    #[must_use]
+    pub const fn ends(&self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Key { ends, .. } => *ends,
+            Self::Session { .. } => None,
+        }
+    }
+
+    /// The refusal of what would take, or give away, more than they have.
+    pub fn beyond(&self, detail: impl Into<String>) -> Problem {
+        let kind = match self {
+            Self::Key { .. } => Kind::Scope,
+            Self::Session { .. } => Kind::Role,
+        };
+        Problem::forbidden(kind, detail)
     }
 
     /// As entries name them.
@@ -267,42 +289,59 @@ impl Gate {
         }
     }
 
-    /// The first look, without the database: whether what the request shows can be let in at all.
-    fn look(&self, parts: &Parts, permission: Permission) -> Result<Shown, Refused> {
+    /// The first look, without the database: whether what the request shows can be let in at all, to do what `asked`
+    /// says.
+    fn look(&self, parts: &Parts, asked: Asked) -> Result<Shown, Refused> {
         let shown = self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))?;
         match &shown {
-            Shown::Key(key) if !key.scopes.grants().has(permission) => {
-                let (grants, workspace) = (key.scopes.grants(), self.instance);
-                let known = Caller::Key { id: key.id, workspace, instance: false, person: None, grants };
-                let words = format!("The key's scopes ({}) do not grant this.", key.scopes);
-                Err((Some(known), Reason::Scope, Problem::forbidden(Kind::Scope, words)))
-            }
-            Shown::Session(session)
-                if !parts.method.is_safe()
-                    && !session::csrf_holds(&self.secret, session, &parts.headers, &self.sessions) =>
-            {
+            Shown::Key(key) if !key.scopes.grants().has(asked.permission) => {
+                let grants = key.scopes.grants();
+                let known = Caller::Key {
+                    id: key.id,
+                    workspace: self.instance,
+                    instance: false,
+                    person: None,
+                    grants,
+                    ends: None,
+                };
                 let problem = Problem::forbidden(
-                    Kind::Csrf,
-                    "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
+                    Kind::Scope,
+                    format!("The key's scopes ({}) do not grant this.", key.scopes),
                 );
-                Err((None, Reason::Csrf, problem))
+                Err((Some(known), Reason::Scope, problem))
             }
-            Shown::Key(_) | Shown::Session(_) => Ok(shown),
+            Shown::Session(session) => {
+                let fault = if !parts.method.is_safe() {
+                    (!session::csrf_holds(&self.secret, session, &parts.headers, &self.sessions)).then_some(
+                        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
+                    )
+                } else if asked.acts && session::from_elsewhere(&parts.headers) {
+                    // It changes nothing but the record, which would say that the person has done it.
+                    Some("What goes on the record is not asked for from another site's page.")
+                } else {
+                    None
+                };
+                match fault {
+                    Some(words) => Err((None, Reason::Csrf, Problem::forbidden(Kind::Csrf, words))),
+                    None => Ok(shown),
+                }
+            }
+            Shown::Key(_) => Ok(shown),
         }
     }
 
-    /// Whether the caller may do what `permission` says to `workspace` (none: to the instance), by a request whose method
-    /// only `reads` or not.
+    /// The last look, and each that is taken again: whether the caller may do what `asked` says to `workspace` (none: to the
+    /// instance), by a request whose method only `reads` or not.
     pub(super) async fn admit(
         &self,
         shown: Shown,
-        permission: Permission,
+        asked: Asked,
         workspace: Option<WorkspaceId>,
         reads: bool,
     ) -> Result<Caller, Refused> {
         match shown {
-            Shown::Key(shown) => self.admit_key(shown, permission, workspace, reads).await,
-            Shown::Session(shown) => self.admit_session(shown, permission, workspace).await,
+            Shown::Key(shown) => self.admit_key(shown, asked.permission, workspace, reads).await,
+            Shown::Session(shown) => self.admit_session(shown, asked, workspace).await,
         }
     }
 
@@ -321,7 +360,7 @@ impl Gate {
         Standing::Admitted(Admitted::new(AdmittedParts {
             gate: self.clone(),
             shown: Shown::Session(shown),
-            permission: Permission::OneSelf,
+            asked: Asked { permission: Permission::OneSelf, acts: true, to: None },
             workspace: None,
             reads: false,
             caller,
@@ -330,10 +369,11 @@ impl Gate {
         }))
     }
 
-    /// Notes a refusal of who asked for `asked`.
+    /// Notes a refusal of who asked for `asked`; without a token, of who it `claimed` to be.
     pub(super) fn note(
         &self,
         (caller, reason, _): &Refused,
+        claimed: Option<Actor>,
         asked: Option<WorkspaceId>,
         route: String,
         context: RequestContext,
@@ -346,8 +386,12 @@ impl Gate {
             (Some(Caller::Session { .. }), Reason::Role | Reason::PasskeyRequired) => asked,
             _ => None,
         };
-        let actor = caller.as_ref().map(Caller::actor);
-        self.denials.note(Denial { actor, workspace: about, route, reason: *reason, context });
+        let actor = match reason {
+            Reason::Csrf => claimed,
+            _ => caller.as_ref().map(Caller::actor),
+        };
+        let reason = *reason;
+        self.denials.note(Denial { actor, workspace: about, asked, source: None, route, reason, context });
     }
 
     async fn admit_key(
@@ -382,8 +426,14 @@ impl Gate {
         else {
             return Err((None, Reason::UnknownKey, Problem::unauthorized()));
         };
-        let (workspace_of, instance, person) = (row.workspace, row.instance, row.person);
-        let caller = Caller::Key { id: shown.id, workspace: workspace_of, instance, person, grants };
+        let caller = Caller::Key {
+            id: shown.id,
+            workspace: row.workspace,
+            instance: row.instance,
+            person: row.person,
+            grants,
+            ends: row.expires_at,
+        };
         if row.rests || row.revoked_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
             return Err((Some(caller), Reason::Revoked, Problem::unauthorized()));
         }
@@ -414,7 +464,7 @@ impl Gate {
     async fn admit_session(
         &self,
         shown: ShownSession,
-        permission: Permission,
+        asked: Asked,
         workspace: Option<WorkspaceId>,
     ) -> Result<Caller, Refused> {
         let about = workspace.unwrap_or(self.instance);
@@ -455,13 +505,13 @@ impl Gate {
         if row.stale {
             self.denials.seen(shown.id);
         }
-        if permission == Permission::OneSelf {
+        if asked.permission == Permission::OneSelf {
             return Ok(caller);
         }
         if role.is_none() && workspace.is_some() {
             return Err((Some(caller), Reason::OtherWorkspace, no_workspace(about)));
         }
-        if !grants.has(permission) {
+        if !grants.has(asked.permission) && asked.to != Some(row.user) {
             let held = role.map_or("none", Role::name);
             let problem =
                 Problem::forbidden(Kind::Role, format!("Your role here ({held}) does not grant this."));
@@ -483,6 +533,16 @@ impl Gate {
     }
 }
 
+/// What a route does, as far as it concerns the door.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) permission: Permission,
+    /// Whether it goes on the record.
+    pub(super) acts: bool,
+    /// To whom, where a member may do it to themselves.
+    pub(super) to: Option<UserId>,
+}
+
 fn no_workspace(id: WorkspaceId) -> Problem {
     Problem::not_found(format!("The workspace {id} does not exist."))
 }
@@ -499,10 +559,13 @@ where
         let gate = Gate::from_ref(state);
         let context =
             RequestContext::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
-        let named: Option<String> =
-            RawPathParams::from_request_parts(parts, state).await.ok().and_then(|params| {
-                params.iter().find(|(name, _)| *name == "workspace").map(|(_, value)| value.to_owned())
-            });
+        let path = RawPathParams::from_request_parts(parts, state).await.ok();
+        let named = |wanted: &str| {
+            path.iter().flatten().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+        };
+        let to = named("user").filter(|_| P::TO_ONESELF).and_then(|user| user.parse().ok());
+        let act = Asked { permission: P::PERMISSION, acts: P::ACTS, to };
+        let named = named("workspace");
         // A malformed id names nothing; who may not ask is told that first.
         let workspace = named.as_deref().map(|text| text.parse::<WorkspaceId>());
         let asked = match &workspace {
@@ -513,15 +576,18 @@ where
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let route = format!("{} {route}", parts.method);
         let reads = parts.method.is_safe();
-        let admitted = match gate.look(parts, P::PERMISSION) {
-            Ok(shown) => {
-                let caller = gate.admit(shown.clone(), P::PERMISSION, asked, reads).await;
-                caller.map(|caller| (shown, caller))
-            }
+        let shown = gate.look(parts, act);
+        let body = match (&shown, parts.extensions.get::<Arriving>().cloned()) {
+            (Ok(_), Some(arriving)) => arriving.read().await.map(drop),
+            _ => Ok(()),
+        };
+        let admitted = match shown {
+            Ok(shown) => gate.admit(shown.clone(), act, asked, reads).await.map(|caller| (shown, caller)),
             Err(refused) => Err(refused),
         };
         match admitted {
             Ok((shown, caller)) => {
+                body.map_err(IntoResponse::into_response)?;
                 if let Some(Err(e)) = workspace {
                     return Err(Problem::not_found(e.to_string()).into_response());
                 }
@@ -553,7 +619,7 @@ where
                 let standing = Standing::Admitted(Admitted::new(AdmittedParts {
                     gate,
                     shown,
-                    permission: P::PERMISSION,
+                    asked: act,
                     workspace: asked,
                     reads,
                     caller: caller.clone(),
@@ -565,7 +631,10 @@ where
             }
             Err(refused) => {
                 if parts.extensions.get::<Comparing>().is_none() {
-                    gate.note(&refused, asked, route, context);
+                    // Without its token a change in a session is refused before anybody is looked up; whose session
+                    // it is is authentic all the same.
+                    let claimed = gate.claims(&parts.headers);
+                    gate.note(&refused, claimed, asked, route, context);
                 }
                 Err(refused.2.into_response())
             }

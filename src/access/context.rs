@@ -2,6 +2,7 @@
 
 use crate::http::problem::Problem;
 use crate::id::RequestId;
+use crate::name;
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -39,7 +40,7 @@ impl Surface {
 }
 
 /// A request's id and origin.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RequestContext {
     /// Its id.
     pub id: RequestId,
@@ -59,25 +60,36 @@ impl TrustedProxies {
     }
 
     /// The address of whom `peer` asks for. `X-Forwarded-For` is read from its end: each trusted proxy vouches for the
-    /// address before it, and the first that is none of ours is the client, whatever it wrote in front.
+    /// part before it, and the first that is none of ours is the client, whatever it wrote in front. A part that is no
+    /// address ends it: then the client is not known, and the last proxy that is stands for it.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        let said: Vec<IpAddr> = headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map_while(|part| part.trim().parse::<IpAddr>().ok())
-            .map(|ip| ip.to_canonical())
-            .collect();
-        for ip in said.into_iter().rev() {
+        let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+        let parts = values.iter().rev().flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+        for part in parts {
             if !self.trusts(client) {
                 break;
             }
-            client = ip;
+            let Some(said) = std::str::from_utf8(part).ok().and_then(address) else { break };
+            client = said;
         }
         client
+    }
+}
+
+/// An address as proxies write it: alone, with its port, or, of version 6, in brackets.
+fn address(part: &str) -> Option<IpAddr> {
+    let part = part.trim();
+    let alone = part.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(part);
+    let ip = alone.parse::<IpAddr>().or_else(|_| part.parse::<SocketAddr>().map(|with_port| with_port.ip()));
+    ip.ok().map(|ip| ip.to_canonical())
+}
+
+impl std::fmt::Debug for RequestContext {
+    /// The id alone: address and browser are a person's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestContext").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -89,8 +101,8 @@ impl RequestContext {
         let user_agent = request
             .headers()
             .get(header::USER_AGENT)
-            .and_then(|value| value.to_str().ok())
-            .map(|value| value.chars().filter(|c| !c.is_control()).take(LONGEST_USER_AGENT).collect());
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .map(|value| value.chars().filter(|c| !name::is_hidden(*c)).take(LONGEST_USER_AGENT).collect());
         Self {
             id: RequestId::new(),
             ip: peer.map(|peer| proxies.client(peer, request.headers())),
@@ -132,7 +144,8 @@ mod tests {
         let proxies = TrustedProxies(Arc::new(trusted.iter().map(|net| net.parse().unwrap()).collect()));
         let mut headers = HeaderMap::new();
         for value in said {
-            headers.append("x-forwarded-for", value.parse().unwrap());
+            let value = axum::http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append("x-forwarded-for", value);
         }
         proxies.client(peer.parse().unwrap(), &headers).to_string()
     }
@@ -149,5 +162,48 @@ mod tests {
         );
         assert_eq!(client(&["10.0.0.0/8"], "10.1.1.1", &[]), "10.1.1.1");
         assert_eq!(client(&["10.0.0.0/8"], "::ffff:10.1.1.1", &["198.51.100.7"]), "198.51.100.7");
+    }
+
+    #[test]
+    fn what_is_no_address_hides_nothing_that_a_proxy_wrote_behind_it() {
+        let proxies = ["10.0.0.0/8"];
+        for forged in ["6.6.6.6, x", "6.6.6.6, ", "garbage", "6.6.6.6, 1.2.3.4.5", "\u{e9}, 6.6.6.6"] {
+            let said = format!("{forged}, 198.51.100.7");
+            assert_eq!(client(&proxies, "10.1.1.1", &[&said]), "198.51.100.7", "{said}");
+            assert_eq!(client(&proxies, "10.1.1.1", &[forged, "198.51.100.7"]), "198.51.100.7", "{forged}");
+            let two = format!("{said}, 10.2.2.2");
+            assert_eq!(client(&proxies, "10.1.1.1", &[&two]), "198.51.100.7", "{two}");
+        }
+        // Behind a proxy of ours that says nothing that can be read, nobody is known but the proxy.
+        assert_eq!(client(&proxies, "10.1.1.1", &["6.6.6.6, unknown"]), "10.1.1.1");
+        assert_eq!(client(&proxies, "10.1.1.1", &["6.6.6.6, _hidden, 10.2.2.2"]), "10.2.2.2");
+    }
+
+    #[test]
+    fn proxies_may_write_ports_and_brackets() {
+        for (said, meant) in [
+            ("198.51.100.7:4711", "198.51.100.7"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[::ffff:198.51.100.7]:80", "198.51.100.7"),
+            ("6.6.6.6, 198.51.100.7:1, 10.2.2.2:2", "198.51.100.7"),
+        ] {
+            assert_eq!(client(&["10.0.0.0/8"], "10.1.1.1", &[said]), meant, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_browser_whose_name_is_not_ascii_is_recorded_all_the_same() {
+        let agent = |bytes: &[u8]| {
+            let mut request = Request::new(axum::body::Body::empty());
+            let value = axum::http::HeaderValue::from_bytes(bytes).unwrap();
+            request.headers_mut().insert(header::USER_AGENT, value);
+            RequestContext::of(&request, &TrustedProxies::default()).user_agent.unwrap()
+        };
+        assert_eq!(agent("Br\u{f6}wser/1".as_bytes()), "Br\u{f6}wser/1");
+        assert_eq!(agent(b"curl/8 \xe9"), "curl/8 \u{fffd}");
+        assert_eq!(agent("a\u{202e}b".as_bytes()), "ab");
+        assert_eq!(agent("\u{e9}".repeat(300).as_bytes()).chars().count(), LONGEST_USER_AGENT);
     }
 }

@@ -8,13 +8,17 @@ use crate::audit::{Act, Action};
 use crate::id::{KeyId, UserId, WorkspaceId};
 use crate::ledger::append;
 use crate::ledger::{Writer, draft};
+use crate::name;
 use serde_json::json;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use zeroize::Zeroizing;
 
 /// How long a replaced key lasts at most.
 pub const LONGEST_OVERLAP: time::Duration = time::Duration::days(30);
+
+/// How far ahead a key's end lies at most: ten years. A key that has to last longer has no end, and says so.
+pub const LONGEST_LIFE: time::Duration = time::Duration::days(3653);
 
 /// A key that cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +29,15 @@ pub enum Error {
     /// It was ended before.
     #[error("the key {0} was revoked or has expired")]
     Ended(KeyId),
-    /// The name is empty or too long.
-    #[error("a key's name has 1 to 100 characters")]
+    /// The name is none.
+    #[error("a key's name has {}", name::RULE)]
     Name,
-    /// A time that is over.
-    #[error("expires_at lies in the past")]
+    /// A time that is over, or none that a key needs.
+    #[error("expires_at lies in the past, or more than ten years ahead")]
     Expiry,
+    /// It would last longer than the key that makes it.
+    #[error("a key that ends makes none that lasts longer than itself")]
+    Outlives,
     /// An overlap that is none.
     #[error("overlap_s is 0 to 2592000 (30 days)")]
     Overlap,
@@ -99,7 +106,15 @@ async fn insert(
     Ok((id, text))
 }
 
-/// Makes a key, whose text is returned this once.
+/// The end of a key, in UTC: later than now and not too far ahead.
+fn ends(at: OffsetDateTime) -> Result<OffsetDateTime, Error> {
+    let now = OffsetDateTime::now_utc();
+    // At the end of what can be said the same moment may have no name in UTC.
+    let at = at.checked_to_offset(UtcOffset::UTC).ok_or(Error::Expiry)?;
+    if at <= now || at - now > LONGEST_LIFE { Err(Error::Expiry) } else { Ok(at) }
+}
+
+/// Makes a key, whose text is returned this once. It ends no later than `latest`, where whoever makes it ends then.
 ///
 /// # Errors
 /// If the name or the time is out of bounds; then nothing is made.
@@ -108,15 +123,17 @@ pub async fn create(
     secret: &AccessSecret,
     act: &Act,
     workspace: WorkspaceId,
-    new: NewKey,
+    mut new: NewKey,
+    latest: Option<OffsetDateTime>,
 ) -> Result<(KeyId, Zeroizing<String>), Error> {
-    let fine =
-        !new.name.is_empty() && new.name.chars().count() <= 100 && !new.name.chars().any(char::is_control);
-    if !fine {
+    if !name::is_name(&new.name) {
         return Err(Error::Name);
     }
-    if new.expires_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
-        return Err(Error::Expiry);
+    new.expires_at = new.expires_at.map(ends).transpose()?;
+    match (new.expires_at, latest) {
+        (Some(at), Some(latest)) if at > latest => return Err(Error::Outlives),
+        (None, latest) => new.expires_at = latest,
+        _ => {}
     }
     let mut locked = writer.lock(workspace).await?;
     let (id, text) = insert(&mut locked, secret, act, &new, None).await?;
@@ -128,7 +145,9 @@ pub async fn create(
 }
 
 /// Replaces a key by a new one of the same name and scopes, whose text is returned this once. The old one ends after
-/// `overlap`, so that whoever uses it can change over. Behind the new one is `person`, who sees its text now.
+/// `overlap`, so that whoever uses it can change over. Behind the new one is `person`, who sees its text now. It lasts as
+/// long as the old one was made for, but no longer than `latest`, where whoever asks ends then: so a key does not lengthen
+/// itself.
 ///
 /// # Errors
 /// If there is no such key, or it has ended.
@@ -140,6 +159,7 @@ pub async fn rotate(
     id: KeyId,
     overlap: time::Duration,
     person: Option<UserId>,
+    latest: Option<OffsetDateTime>,
 ) -> Result<(KeyId, Zeroizing<String>), Error> {
     if overlap.is_negative() || overlap > LONGEST_OVERLAP {
         return Err(Error::Overlap);
@@ -160,8 +180,8 @@ pub async fn rotate(
         return Err(Error::Ended(id));
     }
     let now = OffsetDateTime::now_utc();
-    // As long as the old one was made for.
-    let expires_at = row.expires_at.map(|at| now + (at - row.created_at));
+    let life = row.expires_at.map(|at| now + (at - row.created_at).min(LONGEST_LIFE));
+    let expires_at = [life, latest].into_iter().flatten().min();
     let new = NewKey { name: row.name, scopes, instance: row.instance, expires_at, person };
     let (new_id, text) = insert(&mut locked, secret, act, &new, Some(id)).await?;
     let ends = row.expires_at.map_or(now + overlap, |at| at.min(now + overlap));
@@ -223,7 +243,7 @@ pub async fn bootstrap(
     )
     .map_err(|_| Error::Name)?;
     let new = NewKey { name: "bootstrap".into(), scopes, instance: true, expires_at: None, person: None };
-    let (_, text) = create(writer, secret, &Act::operator(), instance, new).await?;
+    let (_, text) = create(writer, secret, &Act::operator(), instance, new, None).await?;
     Ok(text)
 }
 

@@ -3,7 +3,7 @@
 use super::people::{self, Profile};
 use super::scope::{Permission, Permissions, Role};
 use super::{hash_token, secret_text};
-use crate::audit::{Act, Action};
+use crate::audit::{Act, Action, Actor};
 use crate::database::WorkspaceTx;
 use crate::id::{InvitationId, KeyId, UserId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
@@ -170,7 +170,8 @@ pub async fn remove(
 ) -> Result<Left, Error> {
     let mut locked = writer.lock(workspace).await?;
     let before = role_of(&mut locked, user).await?;
-    if !grants.covers(before.grants()) {
+    let leaves = act.actor() == Actor::User(user);
+    if !leaves && !(grants.has(Permission::MembersWrite) && grants.covers(before.grants())) {
         return Err(Error::TooMuch);
     }
     take_out(locked, act, user, before).await
@@ -281,25 +282,29 @@ pub async fn invite(
 /// Withdraws an invitation.
 ///
 /// # Errors
-/// If there is none that is still open.
+/// If there is none that is still open, or its role is more than `grants`.
 pub async fn withdraw(
     writer: &Writer,
     act: &Act,
+    grants: Permissions,
     workspace: WorkspaceId,
     id: InvitationId,
 ) -> Result<(), Error> {
     let mut locked = writer.lock(workspace).await?;
-    let open = sqlx::query!(
+    let role = sqlx::query_scalar!(
         "UPDATE invitations SET revoked_at = now()
-          WHERE workspace_id = $1 AND invitation_id = $2 AND accepted_at IS NULL AND revoked_at IS NULL",
+          WHERE workspace_id = $1 AND invitation_id = $2 AND accepted_at IS NULL AND revoked_at IS NULL
+         RETURNING role",
         workspace.uuid(),
         id.uuid()
     )
-    .execute(&mut **locked)
+    .fetch_optional(&mut **locked)
     .await?
-    .rows_affected();
-    if open == 0 {
-        return Err(Error::NoInvitation);
+    .and_then(|role| Role::from_name(&role))
+    .ok_or(Error::NoInvitation)?;
+    // Without a commit it stays open.
+    if !grants.covers(role.grants()) {
+        return Err(Error::TooMuch);
     }
     let record = act.of(Action::InvitationRevoked).target("invitation", id);
     locked.append(&[record.draft()?]).await?;

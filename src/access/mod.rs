@@ -12,6 +12,7 @@ pub mod caller;
 pub mod context;
 pub mod denial;
 pub mod disable;
+pub mod ended;
 pub mod http;
 pub mod key;
 pub mod keys;

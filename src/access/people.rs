@@ -2,18 +2,32 @@
 
 use super::secret::{AccessSecret, Purpose};
 use crate::id::{UserId, WorkspaceId};
+use crate::name;
+use crate::redacted::redacted;
 use crate::sealing::{self, DataKeys};
 use serde::{Deserialize, Serialize};
 use statusledger_keys::envelope::{Cell, DataKey};
 use utoipa::ToSchema;
 
+redacted!(Profile);
+
 /// What is known of a person.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Profile {
     /// Their address, as they wrote it.
     pub email: Option<String>,
     /// What they call themselves.
     pub name: Option<String>,
+}
+
+impl Profile {
+    /// What can be kept of what others say of somebody: a name without what is hidden in it, cut, and an address that is
+    /// one.
+    #[must_use]
+    pub fn cleaned(&self) -> Self {
+        let email = self.email.as_deref().map(str::trim).filter(|email| is_email(email));
+        Self { email: email.map(str::to_owned), name: self.name.as_deref().and_then(name::cleaned) }
+    }
 }
 
 /// An address as it is compared: without white space around it, in lower case.
@@ -26,7 +40,7 @@ pub fn comparable(email: &str) -> String {
 #[must_use]
 pub fn is_email(email: &str) -> bool {
     let fine = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '@')
+        !part.is_empty() && part.chars().all(|c| !name::is_hidden(c) && !c.is_whitespace() && c != '@')
     };
     email.len() <= 254
         && email.split_once('@').is_some_and(|(local, host)| fine(local) && fine(host) && host.contains('.'))
@@ -72,7 +86,8 @@ pub fn open_profile(
     Ok(serde_json::from_slice(&text).unwrap_or_default())
 }
 
-/// Makes a person, in a transaction that sees them (`sl.user`).
+/// Makes a person, in a transaction that sees them (`sl.user`). What identity providers say of them is cleaned
+/// ([`Profile::cleaned`]).
 ///
 /// # Errors
 /// If the address is another's, or the database does not confirm.
@@ -85,7 +100,8 @@ pub async fn insert(
     profile: &Profile,
 ) -> Result<(), sealing::Error> {
     let data_key = data_keys.get(instance).await?;
-    let sealed = seal_profile(&data_key, "users", id.uuid(), profile)?;
+    let profile = profile.cleaned();
+    let sealed = seal_profile(&data_key, "users", id.uuid(), &profile)?;
     sqlx::query!(
         "INSERT INTO users (user_id, email_index, profile) VALUES ($1, $2, $3)",
         id.uuid(),
@@ -109,8 +125,20 @@ mod tests {
         for good in ["a@b.c", "ana.b+x@mail.example.com"] {
             assert!(is_email(good), "{good}");
         }
-        for bad in ["", "a", "a@b", "@b.c", "a@@b.c", "a b@c.d", "a@b .c"] {
+        for bad in ["", "a", "a@b", "@b.c", "a@@b.c", "a b@c.d", "a@b .c", "a\u{202e}@b.c", "a@b\u{200b}.c"] {
             assert!(!is_email(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_a_provider_says_of_somebody_is_kept_as_far_as_it_can_be_shown() {
+        let said = |email: &str, name: &str| {
+            Profile { email: Some(email.into()), name: Some(name.into()) }.cleaned()
+        };
+        let kept = said(" ana@example.com", &format!("\u{202e}\u{1b}Ana\u{0}{}", "a".repeat(400_000)));
+        assert_eq!(kept.email.as_deref(), Some("ana@example.com"));
+        assert!(kept.name.is_some_and(|name| name.starts_with("Anaa") && name.len() == 100));
+        assert_eq!(said("\u{1b}[31m", "\u{200b}"), Profile::default());
+        assert_eq!(said(&format!("{}@b.c", "a".repeat(400_000)), " ").email, None);
     }
 }

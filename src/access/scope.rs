@@ -133,10 +133,15 @@ const SCOPES: &[(&str, Permissions, &str)] = &[
     (
         "destinations:write",
         Permissions::of(&[P::WorkspaceRead, P::DestinationsRead, P::DestinationsWrite, P::Configure]),
-        "changes destinations, redelivers",
+        "changes destinations, redelivers; one hears only what its maker may read (ledger:read, audit:read; openings: \
+         ledger:export)",
     ),
     ("keys:read", Permissions::of(&[P::WorkspaceRead, P::KeysRead]), "sees which keys there are"),
-    ("keys:write", Permissions::of(&[P::WorkspaceRead, P::KeysRead, P::KeysWrite]), "makes and revokes keys"),
+    (
+        "keys:write",
+        Permissions::of(&[P::WorkspaceRead, P::KeysRead, P::KeysWrite]),
+        "makes, rotates and revokes keys that have no more than it has itself",
+    ),
     (
         "ledger:export",
         Permissions::of(&[P::WorkspaceRead, P::LedgerRead, P::LedgerExport]),
@@ -151,7 +156,7 @@ const SCOPES: &[(&str, Permissions, &str)] = &[
     (
         "members:write",
         Permissions::of(&[P::WorkspaceRead, P::MembersRead, P::MembersWrite]),
-        "invites, changes and removes members",
+        "invites, changes and removes members whose roles have no more than it has itself (with read: viewers)",
     ),
     ("read", READ, "reads status, sources, destinations and the ledger"),
     ("sources:read", Permissions::of(&[P::WorkspaceRead, P::SourcesRead]), "sees sources and how apps stand"),
@@ -339,6 +344,10 @@ impl Role {
 pub trait Needs: Send + Sync + 'static {
     /// Which.
     const PERMISSION: Permission;
+    /// Whether something is done under it that goes on the record, whatever the method.
+    const ACTS: bool;
+    /// Whether a member may do it to themselves (`{user}` of the path), whatever their role.
+    const TO_ONESELF: bool = false;
 }
 
 /// A permission under which something is done that goes on the record.
@@ -350,10 +359,26 @@ macro_rules! needs {
         pub mod needs {
             use super::{Acts, Needs, Permission};
             $($(#[$doc])* #[derive(Debug, Clone, Copy)] pub struct $name;
-              impl Needs for $name { const PERMISSION: Permission = Permission::$name; })*
+              impl Needs for $name {
+                  const PERMISSION: Permission = Permission::$name;
+                  const ACTS: bool = false;
+              })*
             $($(#[$adoc])* #[derive(Debug, Clone, Copy)] pub struct $act;
-              impl Needs for $act { const PERMISSION: Permission = Permission::$act; }
+              impl Needs for $act {
+                  const PERMISSION: Permission = Permission::$act;
+                  const ACTS: bool = true;
+              }
               impl Acts for $act {})*
+
+            /// Remove members; oneself anybody may.
+            #[derive(Debug, Clone, Copy)]
+            pub struct MembersRemove;
+            impl Needs for MembersRemove {
+                const PERMISSION: Permission = Permission::MembersWrite;
+                const ACTS: bool = true;
+                const TO_ONESELF: bool = true;
+            }
+            impl Acts for MembersRemove {}
         }
     };
 }
@@ -417,6 +442,18 @@ mod tests {
         assert_eq!("read.read".parse::<Scopes>(), Err(ScopesError::Order));
         assert!("".parse::<Scopes>().is_err());
         assert!("Read".parse::<Scopes>().is_err());
+    }
+
+    #[test]
+    fn the_words_of_a_scope_that_is_limited_by_others_say_so() {
+        for (scope, words) in Scope::all() {
+            let limited = ["destinations:write", "keys:write", "members:write"].contains(&scope.name());
+            assert_eq!(
+                words.contains("no more than") || words.contains("only what"),
+                limited,
+                "{scope}: {words}"
+            );
+        }
     }
 
     #[test]

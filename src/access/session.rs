@@ -120,6 +120,13 @@ pub fn csrf_token(secret: &AccessSecret, shown: &ShownSession) -> String {
     URL_SAFE_NO_PAD.encode(secret.mac(Purpose::Csrf, shown.value.as_bytes()))
 }
 
+/// Whether a browser says that another site's page made it send the request.
+#[must_use]
+pub fn from_elsewhere(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
+    site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"))
+}
+
 /// Whether a request that changes something carries its session's token, and does not come from another site's page.
 #[must_use]
 pub fn csrf_holds(
@@ -129,7 +136,7 @@ pub fn csrf_holds(
     settings: &SessionSettings,
 ) -> bool {
     let told = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if told("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+    if from_elsewhere(headers) {
         return false;
     }
     if let (Some(origin), Some(ours)) = (told("origin"), &settings.public_url)

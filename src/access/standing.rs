@@ -15,7 +15,7 @@
 //! [`Act`]: crate::audit::Act
 //! [`Locked::append`]: crate::ledger::append::Locked::append
 
-use super::caller::{Caller, Gate, Refused, Shown};
+use super::caller::{Asked, Caller, Gate, Refused, Shown};
 use super::context::RequestContext;
 use super::denial::Reason;
 use super::scope::Permission;
@@ -46,7 +46,7 @@ pub struct Admitted(Arc<AdmittedParts>);
 pub(super) struct AdmittedParts {
     pub(super) gate: Gate,
     pub(super) shown: Shown,
-    pub(super) permission: Permission,
+    pub(super) asked: Asked,
     /// Of the path; none: the instance.
     pub(super) workspace: Option<WorkspaceId>,
     /// Whether the request's method only reads.
@@ -84,10 +84,10 @@ impl Admitted {
     /// # Errors
     /// What they are told, where they would not; or where the database does not answer.
     pub async fn again(&self) -> Result<(), Lapse> {
-        let AdmittedParts { gate, shown, permission, workspace, reads, caller, route, context } = &*self.0;
-        let refused: Refused = match gate.admit(shown.clone(), *permission, *workspace, *reads).await {
+        let AdmittedParts { gate, shown, asked, workspace, reads, caller, route, context } = &*self.0;
+        let refused: Refused = match gate.admit(shown.clone(), *asked, *workspace, *reads).await {
             // What one does to oneself asks for no role.
-            Ok(now) if *permission == Permission::OneSelf || now.grants().covers(caller.grants()) => {
+            Ok(now) if asked.permission == Permission::OneSelf || now.grants().covers(caller.grants()) => {
                 return Ok(());
             }
             Ok(now) => {
@@ -96,7 +96,7 @@ impl Admitted {
             }
             Err(refused) => refused,
         };
-        gate.note(&refused, *workspace, route.clone(), context.clone());
+        gate.note(&refused, None, *workspace, route.clone(), context.clone());
         let (_, _, mut problem) = refused;
         problem.lapsed = true;
         Err(Lapse(Box::new(problem)))

@@ -40,17 +40,36 @@ const FIELDS: &[(&str, &[(&str, Shown)])] = &[
     (
         "settings",
         &[
+            ("instance", Clear),
+            ("data_dir", Clear),
             ("listen", Clear),
             ("port", Clear),
             ("database_connections", Clear),
+            ("key_encryption_key_file", Clear),
+            ("key_encryption_key_other_files", Clear),
+            ("kms.key", Clear),
+            ("kms.other_keys", Clear),
+            ("kms.region", Clear),
+            ("kms.endpoint", Clear),
+            ("postgres_bin", Clear),
             ("public_url", Clear),
             ("trusted_proxies", Clear),
             ("access.session_idle_h", Clear),
             ("access.session_longest_h", Clear),
             ("access.deletion_waits_h", Clear),
+            ("http.connections", Clear),
+            ("http.head_timeout_s", Clear),
+            ("access.sign_in_requests_per_minute", Clear),
+            ("access.sign_ins_per_identity_per_minute", Clear),
+            ("access.providers", Clear),
+            ("api.requests_per_minute", Clear),
+            ("api.burst", Clear),
             ("delivery.schedule_s", Clear),
+            ("delivery.jitter", Clear),
             ("delivery.deadline_s", Clear),
             ("delivery.disable_after_s", Clear),
+            ("delivery.breaker_failures", Clear),
+            ("delivery.retry_after_cap_s", Clear),
             ("delivery.allow_http", Clear),
             ("delivery.allow_networks", Clear),
             ("delivery.extra_roots", Clear),
@@ -58,9 +77,17 @@ const FIELDS: &[(&str, &[(&str, Shown)])] = &[
             ("polling.settled_s", Clear),
             ("polling.allow_other_hosts", Clear),
             ("polling.time_scale", Clear),
+            ("retention.attempts_days", Clear),
+            ("retention.deliveries_days", Clear),
+            ("retention.openings_days", Clear),
         ],
     ),
 ];
+
+/// Whether a field of this kind of thing is shown.
+pub(super) fn is_listed(of: &str, field: &str) -> bool {
+    FIELDS.iter().any(|(kind, fields)| *kind == of && fields.iter().any(|(name, _)| *name == field))
+}
 
 /// A JSON value as entries can carry it: numbers that are no integers become text.
 fn canonical(value: &serde_json::Value) -> Value {

@@ -75,7 +75,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "ledger",
     "seq",
     "timestamp",
@@ -84,6 +84,7 @@ const COLUMNS: [&str; 15] = [
     "reason",
     "actor_type",
     "actor_id",
+    "actor_display",
     "surface",
     "targets",
     "changes",
@@ -127,6 +128,7 @@ fn csv(entry: &Value, opened: &Value) -> String {
         text(entry, "/data/reason"),
         text(entry, "/data/actor/type"),
         text(entry, "/data/actor/id"),
+        text(opened, "/actor_display"),
         text(entry, "/data/surface"),
         &targets,
         &changes,
@@ -178,7 +180,10 @@ fn ocsf(instance: &str, entry: &Value, opened: &Value) -> Value {
     let (class, category, activity, activity_name) = class_of(kind);
     let outcome = text(entry, "/data/outcome");
     let succeeded = outcome == "success";
-    let user = json!({ "uid": text(entry, "/data/actor/id"), "type": text(entry, "/data/actor/type"), "type_id": 99 });
+    let mut user = json!({ "uid": text(entry, "/data/actor/id"), "type": text(entry, "/data/actor/type"), "type_id": 99 });
+    if !text(opened, "/actor_display").is_empty() {
+        user["name"] = opened["actor_display"].clone();
+    }
     let mut event = json!({
         "activity_id": activity,
         "activity_name": activity_name,
@@ -245,6 +250,7 @@ fn cef(instance: &str, entry: &Value, opened: &Value) -> String {
     let name = kind.trim_start_matches("audit.").replace(['.', '_'], " ");
     let (at, seq) = (millis(entry).to_string(), entry["seq"].to_string());
     let (targets, changes) = (targets(entry), object(entry, "/data/changes"));
+    let details = object(entry, "/data/details");
     let pairs = [
         ("rt", at.as_str()),
         ("externalId", &seq),
@@ -252,6 +258,7 @@ fn cef(instance: &str, entry: &Value, opened: &Value) -> String {
         ("outcome", outcome),
         ("reason", text(entry, "/data/reason")),
         ("suid", text(entry, "/data/actor/id")),
+        ("suser", text(opened, "/actor_display")),
         ("spriv", text(entry, "/data/actor/type")),
         ("src", text(opened, "/ip")),
         ("requestClientApplication", text(opened, "/user_agent")),
@@ -265,6 +272,8 @@ fn cef(instance: &str, entry: &Value, opened: &Value) -> String {
         ("cs4", text(entry, "/data/request")),
         ("cs5Label", "surface"),
         ("cs5", text(entry, "/data/surface")),
+        ("cs6Label", if details.is_empty() { "" } else { "details" }),
+        ("cs6", &details),
     ];
     let said: Vec<String> = pairs
         .iter()
@@ -293,7 +302,7 @@ mod tests {
             "data": {
                 "actor": { "type": "api_key", "id": "key_1" }, "surface": "api", "outcome": "success",
                 "targets": [{ "type": "destination", "id": "ep_1" }], "request": "r",
-                "changes": { "filter": { "after": "a=b|c\\d" } },
+                "changes": { "filter": { "after": "a=b|c\\d" } }, "details": { "count": 7, "route": "GET /v1" },
             },
         })
     }
@@ -313,6 +322,7 @@ mod tests {
         assert!(line.starts_with("CEF:0|statusledger|statusledger|"));
         assert!(line.contains("requestClientApplication=a\\=b\\nc"), "{line}");
         assert!(line.contains("cs3={\"filter\":{\"after\":\"a\\=b|c\\\\\\\\d\"}}"), "{line}");
+        assert!(line.contains("cs6Label=details cs6={\"count\":7,\"route\":\"GET /v1\"}"), "{line}");
         assert_eq!(line.lines().count(), 1);
     }
 

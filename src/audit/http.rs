@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use statusledger_keys::envelope::DataKey;
+use statusledger_verify::json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -159,6 +160,27 @@ impl Search {
         })
     }
 
+    /// What was asked for, as the entry of an export shows it; none where all was.
+    fn said(&self) -> Option<json::Value> {
+        let text = |value: &Option<String>| value.clone().map(json::Value::String);
+        let time = |at: Option<i64>| at.map(json::Value::Int);
+        let mut said = json::Object::default();
+        for (name, value) in [
+            ("action", text(&self.action)),
+            ("action_begins", text(&self.beginning)),
+            ("actor", text(&self.actor)),
+            ("outcome", text(&self.outcome)),
+            ("target", text(&self.target)),
+            ("since_us", time(self.since)),
+            ("until_us", time(self.until)),
+        ] {
+            if let Some(value) = value {
+                said.insert(name.into(), value);
+            }
+        }
+        (!said.is_empty()).then(|| json::Value::Object(said))
+    }
+
     /// Entries before `before`, newest first, or from `from` on, oldest first.
     async fn page(
         &self,
@@ -273,7 +295,9 @@ async fn take_away(
     let (ledger, size) = read::size(&mut tx).await?.ok_or_else(|| read::no_workspace(workspace))?;
     drop(tx);
     let data_key = if openings { Some(writer.data_keys().get(workspace).await?) } else { None };
-    let of = export::Of { from: 0, to: size, types: None, openings, format: Some(format.name()) };
+    let (format_name, said) = (Some(format.name()), search.said());
+    let of =
+        export::Of { from: 0, to: size, types: None, openings, format: format_name, search: said.as_ref() };
     export::record(&writer, &access.act(), workspace, of).await?;
     let instance = keyring.current().ring().instance().to_string();
     let (lines, mut taken) = mpsc::channel::<Result<String, std::io::Error>>(4);

@@ -5,6 +5,7 @@
 //! Of what changed, only fields that are listed here are recorded: a new one is not, until somebody lists it.
 
 pub mod configuration;
+pub mod display;
 pub mod fields;
 pub mod format;
 pub mod http;
@@ -170,6 +171,8 @@ actions! {
     SettingsChanged = "settings.changed",
     /// The schema was brought up to another version.
     Migrated = "instance.migrated",
+    /// What was older than the operator keeps was deleted beside the ledger.
+    RetentionApplied = "retention.applied",
     /// The configuration in a file was applied.
     ConfigurationApplied = "configuration.applied",
 }
@@ -407,7 +410,8 @@ impl Record<'_> {
         if self.outcome != Outcome::Success && matches!(terms.standing, Standing::Unsaid) {
             terms.standing = Standing::Own;
         }
-        Ok(Draft::sealing(self.action.kind(), data, sealed)?.audit(found).on(terms))
+        let draft = Draft::sealing(self.action.kind(), data, sealed)?.audit(found).on(terms);
+        Ok(if let Actor::User(person) = self.act.actor { draft.by(person) } else { draft })
     }
 }
 

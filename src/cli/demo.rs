@@ -94,7 +94,7 @@ async fn show(
     let result = async {
         // As `up` leaves them: whoever watches can ask from another terminal.
         let token_file = directory.join(remote::TOKEN_FILE);
-        serve::ensure_token(&node, &token_file).await?;
+        serve::ensure_token(&node.writer, &node.gate, &token_file).await?;
         let token = std::fs::read_to_string(&token_file)
             .with_context(|| format!("cannot read {}", token_file.display()))?;
         serve::leave_address(&node, &address_file)?;

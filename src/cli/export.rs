@@ -181,7 +181,14 @@ pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<
         let (outbox, _) = Outbox::new();
         let (database, keyring) = (exporter.database.clone(), exporter.keyring.clone());
         let writer = Writer::new(database, keyring, exporter.data_keys.clone(), None, outbox);
-        let of = export::Of { from, to: prepared.to(), types: types.as_deref(), openings, format: None };
+        let of = export::Of {
+            from,
+            to: prepared.to(),
+            types: types.as_deref(),
+            openings,
+            format: None,
+            search: None,
+        };
         export::record(&writer, &Act::operator(), workspace, of)
             .await
             .context("the export cannot be put on the record")?;

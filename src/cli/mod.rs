@@ -11,7 +11,7 @@ mod keys;
 mod manage;
 mod receiver;
 mod remote;
-mod serve;
+pub mod serve;
 mod show;
 mod sign_in;
 mod status;

@@ -1,9 +1,10 @@
 //! `up`, `serve`, `migrate`.
 
 use super::{remote, show, sign_in};
-use crate::access::keys;
+use crate::access::{Gate, keys};
 use crate::config::Settings;
 use crate::database::{self, Database, attach};
+use crate::ledger::Writer;
 use crate::node::Node;
 use anyhow::{Context, Result, bail};
 use std::fs::OpenOptions;
@@ -55,11 +56,10 @@ async fn run(
     token_file: Option<PathBuf>,
 ) -> Result<u8> {
     let mut terminated = signal(SignalKind::terminate())?;
-    let mut node = Node::start(settings, name, database).await?;
     let token_file = token_file.unwrap_or_else(|| settings.data_dir.join(remote::TOKEN_FILE));
-    let token = ensure_token(&node, &token_file).await;
-    let link = sign_in::first_owners(&node).await;
-    let announced = token.and_then(|made| link.map(|link| (made, link))).map(|(made, link)| {
+    let first = async |writer: &Writer, gate: &Gate| ensure_token(writer, gate, &token_file).await;
+    let (mut node, made) = Node::start_with(settings, name, database, first).await?;
+    let announced = sign_in::first_owners(&node).await.map(|link| {
         show::line(format!("statusledger {} serves {}", env!("CARGO_PKG_VERSION"), node.instance.name));
         show::line(format!("  address  http://{}", node.address));
         show::line(format!("  pin      {}", node.keyring.current().pin()));
@@ -95,13 +95,13 @@ pub fn leave_address(node: &Node, file: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Makes sure that the file holds an administrator's token; says whether it made one.
+/// Makes sure that the file holds an administrator's token, before anybody finds the node ready; says whether it made one.
 ///
 /// # Errors
 /// If it holds something else, or cannot be written.
-pub async fn ensure_token(node: &Node, file: &Path) -> Result<bool> {
+pub async fn ensure_token(writer: &Writer, gate: &Gate, file: &Path) -> Result<bool> {
     match std::fs::read_to_string(file) {
-        Ok(text) if keys::is_instance_key(&node.writer, &node.gate.secret, text.trim()).await? => {
+        Ok(text) if keys::is_instance_key(writer, &gate.secret, text.trim()).await? => {
             return Ok(false);
         }
         Ok(text) if !text.trim().is_empty() => {
@@ -114,7 +114,7 @@ pub async fn ensure_token(node: &Node, file: &Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", file.display())),
     }
-    let token = node.bootstrap_key().await?;
+    let token = keys::bootstrap(writer, &gate.secret, gate.instance).await?;
     let mut out = OpenOptions::new()
         .write(true)
         .create(true)

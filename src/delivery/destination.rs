@@ -4,16 +4,21 @@ use super::LaneKey;
 use super::channels::webhook::{self, WebhookSecret};
 use super::guard;
 use super::routes::{Filter, FilterError};
+use crate::access::scope::{Permission, Permissions};
 use crate::audit::{Act, Action};
 use crate::id::{DestinationId, NodeId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
 use crate::ledger::batch::Recorded;
 use crate::ledger::{Draft, Writer, draft};
+use crate::name;
+use crate::redacted::redacted;
 use crate::sealing::{self, SecretColumn};
 use statusledger_keys::envelope::DataKey;
 use statusledger_keys::sealing::SealError;
 use statusledger_verify::json::{Object, Value};
 use time::OffsetDateTime;
+
+redacted!(NewDestination, Change);
 
 /// How long the secret before stays valid after a rotation.
 pub const SECRET_OVERLAP: time::Duration = time::Duration::hours(24);
@@ -30,8 +35,8 @@ pub enum Error {
     /// It takes nothing at present.
     #[error("the destination {0} is disabled")]
     Disabled(DestinationId),
-    /// The name is empty or too long.
-    #[error("a destination's name has 1 to 100 characters")]
+    /// The name is none.
+    #[error("a destination's name has {}", name::RULE)]
     Name,
     /// Another destination of the workspace is called so.
     #[error("a destination called \"{0}\" exists")]
@@ -45,6 +50,9 @@ pub enum Error {
     /// The filter can match nothing.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// More than whoever asks may read.
+    #[error("a destination hears no more than whoever makes or changes it may read: {0}")]
+    Beyond(&'static str),
     /// Out of bounds.
     #[error("max_in_flight is 1 to 256")]
     MaxInFlight,
@@ -57,6 +65,9 @@ pub enum Error {
     /// The secret is none.
     #[error("the stored secret is not one")]
     Secret,
+    /// The row has no address or no secret, though it was not deleted.
+    #[error("the destination's address or secret is missing")]
+    Emptied,
     /// The operating system gives no random bytes.
     #[error("the operating system gives no random bytes")]
     Random,
@@ -75,7 +86,7 @@ pub enum Error {
 }
 
 /// What a destination is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewDestination {
     /// What people call it; unique in the workspace.
     pub name: String,
@@ -90,7 +101,7 @@ pub struct NewDestination {
 }
 
 /// What changes of a destination; none leaves it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Change {
     /// What people call it.
     pub name: Option<String>,
@@ -107,8 +118,7 @@ pub struct Change {
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
-    let fine = !name.is_empty() && name.chars().count() <= 100 && !name.chars().any(char::is_control);
-    if fine { Ok(()) } else { Err(Error::Name) }
+    if name::is_name(name) { Ok(()) } else { Err(Error::Name) }
 }
 
 fn name_taken(e: sqlx::Error, name: &str) -> Error {
@@ -122,6 +132,21 @@ fn name_taken(e: sqlx::Error, name: &str) -> Error {
 
 fn check_max_in_flight(n: i32) -> Result<(), Error> {
     if (1..=256).contains(&n) { Ok(()) } else { Err(Error::MaxInFlight) }
+}
+
+/// Checks that whoever has `grants` could read what a destination would be sent. A destination stays what it is when its
+/// maker may less, or has gone: it is the workspace's.
+fn check_reach(grants: Permissions, filter: &Filter, openings: bool) -> Result<(), Error> {
+    if !grants.has(Permission::LedgerRead) {
+        return Err(Error::Beyond("entries need ledger:read"));
+    }
+    if filter.wants_audit() && !grants.has(Permission::AuditRead) {
+        return Err(Error::Beyond("audit entries need audit:read"));
+    }
+    if openings && !grants.has(Permission::LedgerExport) {
+        return Err(Error::Beyond("openings need ledger:export"));
+    }
+    Ok(())
 }
 
 /// Checks an address at registration: its form, and where its name leads now. The same is checked again at every
@@ -160,6 +185,19 @@ fn seal_secret(key: &DataKey, id: DestinationId, secret: &WebhookSecret) -> Resu
     SecretColumn::DestinationSecret(id).seal(key, secret.expose().as_bytes())
 }
 
+fn seal_url(key: &DataKey, id: DestinationId, url: &str) -> Result<Vec<u8>, SealError> {
+    SecretColumn::DestinationUrl(id).seal(key, url.as_bytes())
+}
+
+/// Opens a destination's address; one that was deleted has none.
+///
+/// # Errors
+/// If it does not open, or is missing.
+pub fn open_url(key: &DataKey, id: DestinationId, sealed: Option<&[u8]>) -> Result<String, Error> {
+    let opened = SecretColumn::DestinationUrl(id).open(key, sealed.ok_or(Error::Emptied)?)?;
+    Ok(String::from_utf8_lossy(&opened).into_owned())
+}
+
 /// Opens a stored `whsec_` secret; `previous` names the column of the one before.
 ///
 /// # Errors
@@ -182,10 +220,12 @@ pub fn open_secret(
 /// Makes a destination and returns its id and its secret, which is shown this once.
 ///
 /// # Errors
-/// If something is out of bounds, the name is taken or the address is refused; then nothing is made.
+/// If something is out of bounds, the name is taken, the address is refused, or it would be sent what `grants` do not let its
+/// maker read; then nothing is made.
 pub async fn create(
     writer: &Writer,
     act: &Act,
+    grants: Permissions,
     policy: &guard::Policy,
     workspace: WorkspaceId,
     new: NewDestination,
@@ -193,6 +233,7 @@ pub async fn create(
     check_name(&new.name)?;
     check_max_in_flight(new.max_in_flight)?;
     new.filter.check()?;
+    check_reach(grants, &new.filter, new.openings)?;
     check_url(&new.url, policy).await?;
     let (id, secret) = (DestinationId::new(), WebhookSecret::generate().map_err(|_| Error::Random)?);
     let mut locked = writer.lock(workspace).await?;
@@ -204,7 +245,7 @@ pub async fn create(
         workspace.uuid(),
         id.uuid(),
         new.name,
-        new.url,
+        seal_url(&data_key, id, &new.url)?,
         sqlx::types::Json(&new.filter) as _,
         new.openings,
         new.max_in_flight,
@@ -249,13 +290,15 @@ pub async fn create(
     Ok((id, secret))
 }
 
-/// Changes a destination.
+/// Changes a destination. Where it leads, what it wants and that it is sent openings change only to what whoever asks may
+/// read (`grants`).
 ///
 /// # Errors
-/// If something is out of bounds, the name is taken or the address is refused; then nothing is changed.
+/// If something is out of bounds, the name is taken, the address is refused, or it would be sent more; then nothing is changed.
 pub async fn update(
     writer: &Writer,
     act: &Act,
+    grants: Permissions,
     policy: &guard::Policy,
     workspace: WorkspaceId,
     id: DestinationId,
@@ -274,7 +317,9 @@ pub async fn update(
         check_url(url, policy).await?;
     }
     let mut locked = writer.lock(workspace).await?;
-    let before = shown(&mut locked, id).await?;
+    let data_key = writer.data_keys().get(workspace).await?;
+    let before = shown(&mut locked, &data_key, id).await?;
+    let url = change.url.as_deref().map(|url| seal_url(&data_key, id, url)).transpose()?;
     sqlx::query!(
         "UPDATE destinations SET name = COALESCE($3, name), url = COALESCE($4, url), filter = COALESCE($5, filter),
                 openings = COALESCE($6, openings), max_in_flight = COALESCE($7, max_in_flight),
@@ -286,7 +331,7 @@ pub async fn update(
         workspace.uuid(),
         id.uuid(),
         change.name,
-        change.url,
+        url,
         change.filter.as_ref().map(sqlx::types::Json) as _,
         change.openings,
         change.max_in_flight,
@@ -295,7 +340,13 @@ pub async fn update(
     .execute(&mut **locked)
     .await
     .map_err(|e| name_taken(e, change.name.as_deref().unwrap_or_default()))?;
-    let after = shown(&mut locked, id).await?;
+    let after = shown(&mut locked, &data_key, id).await?;
+    let differs = |member: &str| before[member] != after[member];
+    if differs("url") || differs("filter") || (differs("openings") && after["openings"] == true) {
+        let filter = serde_json::from_value(after["filter"].clone());
+        let filter: Filter = filter.map_err(|e| sqlx::Error::Decode(e.into()))?;
+        check_reach(grants, &filter, after["openings"] == true)?;
+    }
     if let Some(enabled) = change.enabled {
         set_stopped(&mut locked, id, !enabled).await?;
     }
@@ -333,7 +384,11 @@ pub async fn update(
 }
 
 /// A destination as audit entries show it.
-async fn shown(locked: &mut Locked, id: DestinationId) -> Result<serde_json::Value, Error> {
+async fn shown(
+    locked: &mut Locked,
+    data_key: &DataKey,
+    id: DestinationId,
+) -> Result<serde_json::Value, Error> {
     let row = sqlx::query!(
         "SELECT kind, name, url, filter, openings, max_in_flight, disabled_at FROM destinations
           WHERE workspace_id = $1 AND destination_id = $2 AND deleted_at IS NULL",
@@ -346,7 +401,7 @@ async fn shown(locked: &mut Locked, id: DestinationId) -> Result<serde_json::Val
     Ok(serde_json::json!({
         "kind": row.kind,
         "name": row.name,
-        "url": row.url,
+        "url": open_url(data_key, id, row.url.as_deref())?,
         "filter": row.filter,
         "openings": row.openings,
         "max_in_flight": row.max_in_flight,
@@ -369,7 +424,7 @@ async fn set_stopped(locked: &mut Locked, id: DestinationId, stopped: bool) -> R
     Ok(())
 }
 
-/// Deletes a destination: it gets nothing more. Its deliveries and attempts stay.
+/// Deletes a destination: it gets nothing more, and its address and secrets are destroyed. Its deliveries and attempts stay.
 ///
 /// # Errors
 /// If there is none.
@@ -381,7 +436,8 @@ pub async fn delete(
 ) -> Result<(), Error> {
     let mut locked = writer.lock(workspace).await?;
     let found = sqlx::query!(
-        "UPDATE destinations SET deleted_at = now() WHERE workspace_id = $1 AND destination_id = $2 AND deleted_at IS NULL",
+        "UPDATE destinations SET deleted_at = now(), url = NULL, secret = NULL, previous_secret = NULL
+          WHERE workspace_id = $1 AND destination_id = $2 AND deleted_at IS NULL",
         workspace.uuid(),
         id.uuid()
     )
@@ -425,7 +481,8 @@ pub async fn rotate_secret(
     )
     .fetch_optional(&mut **locked)
     .await?
-    .ok_or(Error::Missing(id))?;
+    .ok_or(Error::Missing(id))?
+    .ok_or(Error::Emptied)?;
     // Bound to its column, so it is sealed anew for the other.
     let opened = SecretColumn::DestinationSecret(id).open(&data_key, &old)?;
     let previous = SecretColumn::DestinationPreviousSecret(id).seal(&data_key, &opened)?;
@@ -589,6 +646,10 @@ pub async fn conclude(
         return Ok(());
     }
     let sent = &failed.sent;
+    let data_key = writer.data_keys().get(workspace).await?;
+    let answer = Some(sent.answer.as_str()).filter(|answer| !answer.is_empty());
+    let at = (destination, failed.number, failed.attempt);
+    let answer = answer.map(|answer| sealing::seal_answer(&data_key, at, answer)).transpose()?;
     sqlx::query!(
         "INSERT INTO attempts (workspace_id, destination_id, number, attempt, started_at, duration_us, status, error,
                                answer)
@@ -601,7 +662,7 @@ pub async fn conclude(
         i64::try_from(sent.duration.as_micros()).unwrap_or(i64::MAX),
         sent.status.map(i32::from),
         sent.error,
-        Some(sent.answer.as_str()).filter(|a| !a.is_empty())
+        answer
     )
     .execute(&mut **locked)
     .await?;

@@ -6,18 +6,20 @@ use super::dispatcher::Shared;
 use super::guard::Policy;
 use super::queue::{self, Wanted};
 use super::routes::Filter;
-use crate::access::{Access, needs};
+use crate::access::scope::Permission;
+use crate::access::{Access, Caller, needs};
 use crate::audit::Action;
-use crate::database::Database;
 use crate::http::App;
 use crate::http::etag;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::id::{DestinationId, ReceiptId, WorkspaceId};
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::SignedTree;
 use crate::receipt;
+use crate::redacted::redacted;
+use crate::sealing;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -31,8 +33,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+redacted!(DestinationRequest, DestinationChange, CreatedDestination, NewSecret, Destination);
+
 /// A destination. Its secret is shown when it is made or rotated, and never again.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct Destination {
     /// `ep_` and a UUID.
     #[schema(value_type = String, example = "ep_0199b1c4-0000-7000-8000-000000000001")]
@@ -100,7 +104,7 @@ pub struct Destinations {
 }
 
 /// A destination to be made.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationRequest {
     /// 1 to 100 characters, unique in the workspace.
@@ -110,14 +114,15 @@ pub struct DestinationRequest {
     /// What it wants (default: everything but first sights).
     #[serde(default)]
     filter: Filter,
-    /// Whether notifications carry the openings of sealed values (default true).
+    /// Whether notifications carry the openings of sealed values (default: whether whoever makes it may take them away,
+    /// `ledger:export`).
     openings: Option<bool>,
     /// Attempts at once, at most (1 to 256, default 1: strictly in order).
     max_in_flight: Option<i32>,
 }
 
 /// What changes of a destination; what is absent stays.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationChange {
     /// 1 to 100 characters, unique in the workspace.
@@ -135,7 +140,7 @@ pub struct DestinationChange {
 }
 
 /// A destination that was made.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct CreatedDestination {
     /// The destination.
     #[serde(flatten)]
@@ -145,7 +150,7 @@ pub struct CreatedDestination {
 }
 
 /// A new secret, shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct NewSecret {
     /// The `whsec_` secret. The one before stays valid for 24 hours.
     secret: String,
@@ -206,7 +211,7 @@ pub struct Attempt {
     status: Option<i32>,
     /// What went wrong.
     error: Option<String>,
-    /// The first KiB of the answer.
+    /// The first KiB of the answer of an attempt that failed.
     answer: Option<String>,
 }
 
@@ -258,6 +263,7 @@ impl From<Error> for Problem {
         match e {
             Error::Missing(_) | Error::NoDelivery(..) => Self::not_found(e.to_string()),
             Error::Disabled(_) | Error::NameTaken(_) => Self::conflict(e.to_string()),
+            Error::Beyond(_) => Self::forbidden(Kind::Scope, e.to_string()),
             Error::Name | Error::Url(_) | Error::Refused(_) | Error::Filter(_) | Error::MaxInFlight => {
                 Self::invalid(e.to_string())
             }
@@ -265,8 +271,16 @@ impl From<Error> for Problem {
             Error::Sealing(e) => e.into(),
             Error::Append(e) => e.into(),
             Error::Draft(e) => e.into(),
-            e @ (Error::Seal(_) | Error::Secret | Error::Random) => Self::internal(e),
+            e @ (Error::Seal(_) | Error::Secret | Error::Emptied | Error::Random) => Self::internal(e),
         }
+    }
+}
+
+/// What whoever asks is told of it.
+fn refused(caller: &Caller, e: Error) -> Problem {
+    match e {
+        Error::Beyond(_) => caller.beyond(e.to_string()),
+        e => e.into(),
     }
 }
 
@@ -284,17 +298,16 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 async fn all(
-    database: &Database,
+    writer: &Writer,
     workspace: WorkspaceId,
     only: Option<DestinationId>,
     page: &Page<Made>,
 ) -> Result<Vec<Destination>, Problem> {
-    let mut tx = database.workspace(workspace).await?;
+    let mut tx = writer.database().workspace(workspace).await?;
     if crate::instance::ledger_of(&mut tx).await?.is_none() {
         return Err(Problem::not_found(format!("The workspace {workspace} does not exist.")));
     }
-    Ok(sqlx::query_as!(
-        Destination,
+    let rows = sqlx::query!(
         r#"SELECT d.destination_id AS "id: DestinationId", d.kind, d.name, d.url,
                   d.filter AS "filter: sqlx::types::Json<Filter>", d.openings, d.max_in_flight, d.disabled_at,
                   d.disabled_reason, l.last_number, d.created_at
@@ -309,11 +322,33 @@ async fn all(
         page.rows()
     )
     .fetch_all(&mut *tx)
-    .await?)
+    .await?;
+    drop(tx);
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let data_key = writer.data_keys().get(workspace).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Destination {
+                id: row.id,
+                kind: row.kind,
+                name: row.name,
+                url: destination::open_url(&data_key, row.id, row.url.as_deref())?,
+                filter: row.filter,
+                openings: row.openings,
+                max_in_flight: row.max_in_flight,
+                disabled_at: row.disabled_at,
+                disabled_reason: row.disabled_reason,
+                last_number: row.last_number,
+                created_at: row.created_at,
+            })
+        })
+        .collect()
 }
 
-async fn one(database: &Database, workspace: WorkspaceId, id: DestinationId) -> Result<Destination, Problem> {
-    all(database, workspace, Some(id), &Page::one()).await?.pop().ok_or_else(|| Error::Missing(id).into())
+async fn one(writer: &Writer, workspace: WorkspaceId, id: DestinationId) -> Result<Destination, Problem> {
+    all(writer, workspace, Some(id), &Page::one()).await?.pop().ok_or_else(|| Error::Missing(id).into())
 }
 
 /// Lists the destinations.
@@ -322,40 +357,44 @@ async fn one(database: &Database, workspace: WorkspaceId, id: DestinationId) -> 
     responses((status = 200, body = Destinations), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn list(
     _: Access<needs::DestinationsRead>,
-    State(database): State<Database>,
+    State(writer): State<Writer>,
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Destinations>, Problem> {
     let page = query.page()?;
-    let mut items = all(&database, workspace, None, &page).await?;
+    let mut items = all(&writer, workspace, None, &page).await?;
     let next = page.cut(&mut items, |d| made(d.created_at, d.id.uuid()));
     Ok(Json(Destinations { items, next }))
 }
 
-/// Makes a destination; its secret is shown this once.
+/// Makes a destination; its secret is shown this once. It is sent no more than whoever makes it may read: entries need
+/// `ledger:read`, audit entries `audit:read`, openings `ledger:export`.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = DestinationRequest,
     responses((status = 201, body = CreatedDestination),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn create(
     access: Access<needs::DestinationsWrite>,
-    State(database): State<Database>,
     State(writer): State<Writer>,
     State(policy): State<Policy>,
     InPath(workspace): InPath<WorkspaceId>,
     Body(request): Body<DestinationRequest>,
 ) -> Result<(StatusCode, Json<CreatedDestination>), Problem> {
+    let grants = access.caller.grants();
     let new = NewDestination {
         name: request.name,
         url: request.url,
         filter: request.filter,
-        openings: request.openings.unwrap_or(true),
+        openings: request.openings.unwrap_or(grants.has(Permission::LedgerExport)),
         max_in_flight: request.max_in_flight.unwrap_or(1),
     };
-    let (id, secret) = destination::create(&writer, &access.act(), &policy, workspace, new).await?;
-    let destination = one(&database, workspace, id).await?;
+    let (id, secret) = destination::create(&writer, &access.act(), grants, &policy, workspace, new)
+        .await
+        .map_err(|e| refused(&access.caller, e))?;
+    let destination = one(&writer, workspace, id).await?;
     let secret = secret.expose().as_str().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedDestination { destination, secret })))
 }
@@ -367,24 +406,24 @@ async fn create(
         headers(("ETag" = String, description = "A tag of its configuration, for `If-Match`: what moves by itself does not change it"))), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read(
     _: Access<needs::DestinationsRead>,
-    State(database): State<Database>,
+    State(writer): State<Writer>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<Response, Problem> {
-    let destination = one(&database, workspace, id).await?;
+    let destination = one(&writer, workspace, id).await?;
     Ok(etag::configured(&destination, &destination.configuration()))
 }
 
-/// Changes a destination.
+/// Changes a destination. Its address, its filter and its openings change only to what whoever asks may read.
 #[utoipa::path(patch, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     request_body = DestinationChange,
     responses((status = 200, body = Destination),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn update(
     access: Access<needs::DestinationsWrite>,
-    State(database): State<Database>,
     State(writer): State<Writer>,
     State(policy): State<Policy>,
     State(shared): State<Arc<Shared>>,
@@ -399,10 +438,13 @@ async fn update(
         max_in_flight: request.max_in_flight,
         enabled: request.enabled,
     };
-    destination::update(&writer, &access.act(), &policy, workspace, id, change).await?;
+    let grants = access.caller.grants();
+    destination::update(&writer, &access.act(), grants, &policy, workspace, id, change)
+        .await
+        .map_err(|e| refused(&access.caller, e))?;
     shared.changed(LaneKey { workspace, destination: id });
     shared.look();
-    Ok(Json(one(&database, workspace, id).await?))
+    Ok(Json(one(&writer, workspace, id).await?))
 }
 
 /// Removes a destination. Its deliveries and attempts stay.
@@ -456,10 +498,11 @@ async fn rotate_secret(
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn deliveries(
     _: Access<needs::DestinationsRead>,
-    State(database): State<Database>,
+    State(writer): State<Writer>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
     InQuery(query): InQuery<DeliveriesQuery>,
 ) -> Result<Json<Deliveries>, Problem> {
+    let database = writer.database();
     let limit = query.limit.unwrap_or(100);
     if !(1..=1000).contains(&limit) {
         return Err(Problem::bad_request("limit is 1 to 1000"));
@@ -468,7 +511,7 @@ async fn deliveries(
     if query.state.as_ref().is_some_and(|state| !states.contains(&state.as_str())) {
         return Err(Problem::bad_request("state is one of pending, retry, delivered, given_up"));
     }
-    one(&database, workspace, id).await?;
+    one(&writer, workspace, id).await?;
     let mut tx = database.workspace(workspace).await?;
     let mut items = sqlx::query_as!(
         Delivery,
@@ -496,9 +539,10 @@ async fn deliveries(
     responses((status = 200, body = DeliveryDetail), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn delivery(
     _: Access<needs::DestinationsRead>,
-    State(database): State<Database>,
+    State(writer): State<Writer>,
     InPath((workspace, id, number)): InPath<(WorkspaceId, DestinationId, i64)>,
 ) -> Result<Json<DeliveryDetail>, Problem> {
+    let database = writer.database();
     let mut tx = database.workspace(workspace).await?;
     let delivery = sqlx::query_as!(
         Delivery,
@@ -512,8 +556,7 @@ async fn delivery(
     .fetch_optional(&mut *tx)
     .await?
     .ok_or(Error::NoDelivery(id, number))?;
-    let history = sqlx::query_as!(
-        Attempt,
+    let rows = sqlx::query!(
         "SELECT attempt, started_at, duration_us, status, error, answer FROM attempts
           WHERE workspace_id = $1 AND destination_id = $2 AND number = $3 ORDER BY attempt",
         workspace.uuid(),
@@ -522,6 +565,26 @@ async fn delivery(
     )
     .fetch_all(&mut *tx)
     .await?;
+    drop(tx);
+    let mut history = Vec::with_capacity(rows.len());
+    for row in rows {
+        let answer = match row.answer {
+            Some(sealed) => {
+                let data_key = writer.data_keys().get(workspace).await?;
+                let opened = sealing::open_answer(&data_key, (id, number, row.attempt), &sealed);
+                Some(opened.map_err(sealing::Error::from)?)
+            }
+            None => None,
+        };
+        history.push(Attempt {
+            attempt: row.attempt,
+            started_at: row.started_at,
+            duration_us: row.duration_us,
+            status: row.status,
+            error: row.error,
+            answer,
+        });
+    }
     Ok(Json(DeliveryDetail { delivery, history }))
 }
 
@@ -532,13 +595,13 @@ async fn delivery(
 async fn delivery_receipt(
     access: Access<needs::LedgerExport>,
     State(writer): State<Writer>,
-    State(database): State<Database>,
     State(shared): State<Arc<Shared>>,
     InPath((workspace, id, number)): InPath<(WorkspaceId, DestinationId, i64)>,
 ) -> Result<Response, Problem> {
-    let destination = one(&database, workspace, id).await?;
+    let database = writer.database();
+    let destination = one(&writer, workspace, id).await?;
     let key = LaneKey { workspace, destination: id };
-    let job = queue::read_jobs(&database, &shared.data_keys, key, Wanted::One { number }, 1)
+    let job = queue::read_jobs(database, &shared.data_keys, key, Wanted::One { number }, 1)
         .await
         .map_err(Problem::internal)?
         .pop()

@@ -13,9 +13,10 @@ use super::dispatcher::Shared;
 use super::queue::{self, Configured, Held, Job, LEASE, Wanted};
 use super::results::{Outcome, Progress, Report, State};
 use super::{LaneKey, destination};
-use crate::ledger::append::unix_micros;
+use crate::ledger::append::{self, unix_micros};
 use crate::ledger::checkpoint::SignedTree;
 use crate::receipt::{self, Signatures};
+use crate::sealing;
 use statusledger_verify::Mode;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -84,7 +85,8 @@ pub struct LaneTask {
     key: LaneKey,
     fence: i64,
     lease_until: Instant,
-    settings: Option<(Arc<Settings>, Instant)>,
+    /// What was read last: none where the destination takes nothing any more.
+    settings: Option<(Option<Arc<Settings>>, Instant)>,
     /// The next number whose first attempt is to start.
     next: i64,
     /// First attempts in memory, in order; the first is `next` unless there is a gap to read.
@@ -121,7 +123,6 @@ pub struct Settings {
     openings: bool,
     max_in_flight: usize,
     secrets: Vec<webhook::WebhookSecret>,
-    disabled: bool,
 }
 
 impl LaneTask {
@@ -262,12 +263,11 @@ impl LaneTask {
             if !self.may_send() || !(waiting || unread) {
                 return Ok(());
             }
-            let Some(settings) = self.settings().await? else { return Ok(()) };
-            if settings.disabled {
+            let Some(settings) = self.settings().await? else {
                 self.first.clear();
                 self.retries.clear();
                 return Ok(());
-            }
+            };
             self.read_ahead();
             if self.first.is_empty() && self.retries.is_empty() {
                 return Ok(());
@@ -347,21 +347,28 @@ impl LaneTask {
         }
     }
 
+    /// How the destination is set; none where it takes nothing any more. Of one that was deleted, or whose workspace has
+    /// ended, there is nothing left to be opened.
     async fn settings(&mut self) -> Result<Option<Arc<Settings>>, queue::Error> {
         if let Some((settings, read)) = &self.settings
             && read.elapsed() < SETTINGS_AGE
         {
-            return Ok(Some(Arc::clone(settings)));
+            return Ok(settings.clone());
         }
-        let Some(row) = queue::configured(&self.shared.database, self.key).await? else { return Ok(None) };
-        let data_key = self.shared.data_keys.get(self.key.workspace).await?;
-        let opened = open_settings(&row, &data_key, self.key).map_err(|e| {
-            tracing::error!(destination = %self.key.destination, error = %e, "a destination's settings do not open");
-            queue::Error::Damaged(0, "the destination's settings do not open")
-        })?;
-        let opened = Arc::new(opened);
-        self.settings = Some((Arc::clone(&opened), Instant::now()));
-        Ok(Some(opened))
+        let row = queue::configured(&self.shared.database, self.key).await?.filter(|row| !row.disabled);
+        let opened = match row {
+            None => None,
+            Some(row) => {
+                let data_key = self.shared.data_keys.get(self.key.workspace).await?;
+                let opened = open_settings(&row, &data_key, self.key).map_err(|e| {
+                    tracing::error!(destination = %self.key.destination, error = %e, "a destination's settings do not open");
+                    queue::Error::Damaged(0, "the destination's settings do not open")
+                })?;
+                Some(Arc::new(opened))
+            }
+        };
+        self.settings = Some((opened.clone(), Instant::now()));
+        Ok(opened)
     }
 
     async fn finished(&mut self, done: Done) {
@@ -482,7 +489,7 @@ impl LaneTask {
             duration: attempt.duration,
             status: attempt.status.map(i32::from),
             error: attempt.error.map(str::to_owned),
-            answer: Some(attempt.answer).filter(|a| !a.is_empty()),
+            answer: self.kept(number, made, &attempt, delivered).await,
             state,
             signatures,
             written,
@@ -494,6 +501,22 @@ impl LaneTask {
                 Done::Written { number }
             });
         }
+    }
+
+    /// What is kept of an answer, sealed: of one that took the notification, nothing.
+    async fn kept(
+        &self,
+        number: i64,
+        made: i32,
+        attempt: &webhook::Attempt,
+        delivered: bool,
+    ) -> Option<Vec<u8>> {
+        if delivered || attempt.answer.is_empty() {
+            return None;
+        }
+        // A workspace that has just ended has no key any more, and its answers are nobody's.
+        let data_key = self.shared.data_keys.get(self.key.workspace).await.ok()?;
+        sealing::seal_answer(&data_key, (self.key.destination, number, made), &attempt.answer).ok()
     }
 
     /// The end of a delivery, or of the destination, which is an entry: in one transaction with the rows it is about.
@@ -519,6 +542,8 @@ impl LaneTask {
                 .await
             {
                 Ok(()) => break,
+                // The workspace has ended, and with it every delivery.
+                Err(destination::Error::Append(append::Error::NoWorkspace(_))) => break,
                 Err(e) => {
                     tracing::warn!(destination = %self.key.destination, error = %e, "the end of a delivery waits");
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -578,18 +603,14 @@ fn open_settings(
     key: &statusledger_keys::envelope::DataKey,
     lane: LaneKey,
 ) -> Result<Settings, destination::Error> {
-    let mut secrets = vec![destination::open_secret(key, lane.destination, &row.secrets.0, false)?];
+    let secret = row.secrets.0.as_deref().ok_or(destination::Error::Emptied)?;
+    let mut secrets = vec![destination::open_secret(key, lane.destination, secret, false)?];
     if let Some(previous) = &row.secrets.1 {
         secrets.push(destination::open_secret(key, lane.destination, previous, true)?);
     }
-    let url = url::Url::parse(&row.url).map_err(|e| destination::Error::Url(e.to_string()))?;
-    Ok(Settings {
-        url,
-        openings: row.openings,
-        max_in_flight: row.max_in_flight,
-        secrets,
-        disabled: row.disabled,
-    })
+    let url = destination::open_url(key, lane.destination, row.url.as_deref())?;
+    let url = url::Url::parse(&url).map_err(|e| destination::Error::Url(e.to_string()))?;
+    Ok(Settings { url, openings: row.openings, max_in_flight: row.max_in_flight, secrets })
 }
 
 /// Makes the body and sends it. The checkpoint in it is on this node's disk before it leaves.
@@ -618,7 +639,9 @@ async fn send(shared: Arc<Shared>, settings: Arc<Settings>, job: Job) -> Done {
         })
         .await;
     if let Some(detail) = &attempt.detail {
-        tracing::debug!(destination = %job.facts.destination, number = job.facts.number, detail, "an attempt failed");
+        // Scheme and host only: the rest of an address can hold a token.
+        let to = settings.url.origin().ascii_serialization();
+        tracing::debug!(destination = %job.facts.destination, number = job.facts.number, to, detail, "an attempt failed");
     }
     Done::Sent { job: Box::new(job), started_at, attempt, signatures: Some(made.signatures) }
 }

@@ -524,14 +524,14 @@ pub async fn sign_unsigned(
 /// A destination's row, as its lane needs it.
 #[derive(Clone, Debug)]
 pub struct Configured {
-    /// Where to.
-    pub url: String,
+    /// Where to, sealed; none where it is deleted.
+    pub url: Option<Vec<u8>>,
     /// Whether notifications carry openings.
     pub openings: bool,
     /// Attempts at once, at most.
     pub max_in_flight: usize,
-    /// The sealed secret in use, and the one before while it is still valid.
-    pub secrets: (Vec<u8>, Option<Vec<u8>>),
+    /// The sealed secret in use (none where it is deleted), and the one before while it is still valid.
+    pub secrets: (Option<Vec<u8>>, Option<Vec<u8>>),
     /// Whether it takes nothing any more.
     pub disabled: bool,
     /// What it wants.

@@ -47,8 +47,8 @@ pub struct Outcome {
     pub status: Option<i32>,
     /// What went wrong, in words for the tenant.
     pub error: Option<String>,
-    /// The first KiB of the answer.
-    pub answer: Option<String>,
+    /// The first KiB of the answer of a failed attempt, sealed.
+    pub answer: Option<Vec<u8>>,
     /// What became of it.
     pub state: State,
     /// The signatures in its body: stored, they let the body be made again when the keys are gone.
@@ -141,7 +141,7 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
         outcomes.iter().map(|o| i64::try_from(o.duration.as_micros()).unwrap_or(i64::MAX)).collect();
     let statuses: Vec<Option<i32>> = outcomes.iter().map(|o| o.status).collect();
     let errors: Vec<Option<&str>> = outcomes.iter().map(|o| o.error.as_deref()).collect();
-    let answers: Vec<Option<&str>> = outcomes.iter().map(|o| o.answer.as_deref()).collect();
+    let answers: Vec<Option<&[u8]>> = outcomes.iter().map(|o| o.answer.as_deref()).collect();
     let next: Vec<Option<OffsetDateTime>> = outcomes
         .iter()
         .map(|o| match o.state {
@@ -161,7 +161,7 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
              SELECT set_config('synchronous_commit', 'off', true)
          ), r AS MATERIALIZED (
              SELECT u.* FROM soon, unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
-                                    $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::text[],
+                                    $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::bytea[],
                                     $12::timestamptz[], $13::bytea[], $14::bytea[])
                     AS u (workspace_id, destination_id, fence, number, attempt, started_at, duration_us, status,
                           error, answer, next_attempt_at, receipt_signature, checkpoint_signature)
@@ -193,7 +193,7 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
         &durations,
         &statuses as &[Option<i32>],
         &errors as &[Option<&str>],
-        &answers as &[Option<&str>],
+        &answers as &[Option<&[u8]>],
         &next as &[Option<OffsetDateTime>],
         &by_receipt as &[Option<&[u8]>],
         &by_checkpoint as &[Option<&[u8]>],

@@ -5,6 +5,9 @@ use crate::ledger::Draft;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+/// The longest filter, in bytes of JSON: an entry shows the one before and the one after.
+const LONGEST: usize = 24 << 10;
+
 /// What a destination wants to hear of. An empty list means all, but for `audit.*`, which has to be named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +36,9 @@ pub enum FilterError {
     /// A list of more than 100.
     #[error("a filter's list holds at most 100")]
     TooMany,
+    /// So long that an entry which shows it before and after would not fit.
+    #[error("a filter has at most {LONGEST} bytes as JSON, this one has {0}")]
+    TooLong(usize),
     /// An app's id that is empty or longer than 255 bytes.
     #[error("filter.apps[{0}] is not a bundle id or package name (1 to 255 bytes)")]
     App(usize),
@@ -56,10 +62,20 @@ impl Filter {
                 return Err(FilterError::Type(i));
             }
         }
+        let length = serde_json::to_string(self).map_or(usize::MAX, |text| text.len());
+        if length > LONGEST {
+            return Err(FilterError::TooLong(length));
+        }
         match self.apps.iter().position(|a| a.is_empty() || a.len() > 255) {
             Some(i) => Err(FilterError::App(i)),
             None => Ok(()),
         }
+    }
+
+    /// Whether it asks for audit entries.
+    #[must_use]
+    pub fn wants_audit(&self) -> bool {
+        self.types.iter().any(|pattern| pattern.starts_with("audit."))
     }
 
     /// Whether an entry of this type, about this app and from this source, is wanted.
@@ -69,7 +85,7 @@ impl Filter {
             return false;
         }
         // Who did what is told to those who ask for it by name.
-        if kind.starts_with("audit.") && !self.types.iter().any(|pattern| pattern.starts_with("audit.")) {
+        if kind.starts_with("audit.") && !self.wants_audit() {
             return false;
         }
         let type_wanted = self.types.is_empty()
@@ -165,6 +181,27 @@ mod tests {
         assert!(!filter(&["*"]).wants("audit.key.created", None, None));
         assert!(filter(&["audit.*"]).wants("audit.key.created", None, None));
         assert!(!filter(&["audit.session.*"]).wants("audit.key.created", None, None));
+    }
+
+    #[test]
+    fn a_filter_is_no_longer_than_an_entry_can_show_before_and_after() {
+        let of = |n: usize| Filter {
+            types: (0..100).map(|i| format!("{}{i:03}", "t".repeat(n))).collect(),
+            apps: (0..100).map(|i| format!("{}{i:03}", "\u{e9}".repeat(n / 2))).collect(),
+            ..Filter::default()
+        };
+        let longest = (1..=190).rev().find(|n| of(*n).check().is_ok()).map(of);
+        let Some(longest) = longest else { panic!("none is allowed") };
+        let length = serde_json::to_string(&longest).map_or(0, |text| text.len());
+        assert!((LONGEST - 400..=LONGEST).contains(&length), "{length}");
+        assert!(matches!(of(190).check(), Err(FilterError::TooLong(_))));
+        // A change of all of it is an entry.
+        let other = Filter { first_seen: true, ..longest.clone() };
+        let shown = |filter: &Filter| serde_json::json!({ "filter": filter });
+        let act = crate::audit::Act::operator();
+        let record = act.of(crate::audit::Action::DestinationUpdated).target("destination", "ep_1");
+        let record = record.changed("destination", Some(&shown(&longest)), Some(&shown(&other)));
+        assert!(record.draft().is_ok());
     }
 
     #[test]

@@ -185,22 +185,15 @@ pub async fn if_match(State(conditions): State<Conditions>, request: Request, ne
         let Some(shown) = conditions.shown(&parts, &comparing).await else {
             return Problem::internal("a conditional request has nothing to be held against").into_response();
         };
-        let tag = shown.headers().get(header::ETAG).cloned();
-        match (shown.status(), tag) {
-            (StatusCode::OK, Some(tag)) => {
-                if !wanted.iter().any(|w| w == "*" || w.as_bytes() == tag.as_bytes()) {
-                    return Problem::precondition_failed("It has changed since you read it: read it again.")
-                        .into_response();
-                }
-            }
-            // What cannot be compared now is not changed.
-            (status, _) if status.is_server_error() => return shown,
-            (status, _) => {
-                let body = unread.take().unwrap_or_else(|| read.clone().into());
-                return not_compared(&next, Request::from_parts(parts, body), status).await;
-            }
+        // What cannot be read now is not changed.
+        if shown.status().is_server_error() {
+            return shown;
         }
-        // Not before: whoever may not even read it makes nobody wait for a body.
+        if let Some(why) = differs(&shown, &wanted) {
+            let body = unread.take().unwrap_or_else(|| read.clone().into());
+            return refused(&next, Request::from_parts(parts, body), why).await;
+        }
+        // Not before: nothing is kept for whoever may not even read what they want to change.
         if let Some(body) = unread.take() {
             match extract::whole(parts.clone(), body).await {
                 Ok(bytes) => read = bytes,
@@ -218,22 +211,27 @@ pub async fn if_match(State(conditions): State<Conditions>, request: Request, ne
         .into_response()
 }
 
-/// Answers a change of something that the caller cannot read: they hear what keeps them from it, if anything does, and
-/// otherwise that it cannot be compared. Nothing is changed.
-async fn not_compared(next: &Next, request: Request, status: StatusCode) -> Response {
+/// Why what is shown is not what the caller has; none where it is.
+fn differs(shown: &Response, wanted: &[String]) -> Option<&'static str> {
+    match (shown.status(), shown.headers().get(header::ETAG)) {
+        (StatusCode::OK, Some(tag)) => {
+            let same = wanted.iter().any(|w| w == "*" || w.as_bytes() == tag.as_bytes());
+            (!same).then_some("It has changed since you read it: read it again.")
+        }
+        (StatusCode::OK | StatusCode::METHOD_NOT_ALLOWED, _) => {
+            Some("It has no ETag: it cannot be read by itself.")
+        }
+        _ => Some("You cannot read it, so that it cannot be compared."),
+    }
+}
+
+/// Answers a change whose condition does not hold. Whatever else keeps the caller from it comes first (RFC 9110, section
+/// 13.2.1) and is on the record where it is a refusal; so it is tried, under what never holds.
+async fn refused(next: &Next, request: Request, why: &'static str) -> Response {
     let never = Condition::new(None);
     let response = run(next, request, &never).await;
     match never.verdict() {
-        Verdict::Broken if status == StatusCode::FORBIDDEN => {
-            Problem::precondition_failed("You may change it and not read it: it cannot be compared.")
-                .into_response()
-        }
-        Verdict::Broken if status == StatusCode::METHOD_NOT_ALLOWED || status.is_success() => {
-            Problem::precondition_failed("It has no ETag: it cannot be read by itself.").into_response()
-        }
-        Verdict::Broken => {
-            Problem::precondition_failed("It has changed since you read it: read it again.").into_response()
-        }
+        Verdict::Broken => Problem::precondition_failed(why).into_response(),
         Verdict::Unasked | Verdict::Held => response,
     }
 }

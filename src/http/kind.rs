@@ -96,7 +96,8 @@ kinds! {
     Csrf = (
         "csrf",
         403,
-        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance.",
+        "A change in a session needs the session's token as `X-CSRF-Token`, from a page of this instance; and nobody else's \
+         page asks in a session for what goes on the record.",
         "`GET /v1/session` tells the token to pages of this instance.",
     ),
     /// `passkey-required`.
@@ -292,7 +293,7 @@ kinds! {
     TooManyRequests = (
         "too-many-requests",
         429,
-        "The key or the session has asked too often.",
+        "The key or the session has asked too often, or lets too many requests wait for entries.",
         "Wait the seconds that `Retry-After` names. `RateLimit` in each answer says what remains.",
     ),
     /// `internal`.

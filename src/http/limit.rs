@@ -130,6 +130,8 @@ pub async fn limit(
                 gate.denials.note(Denial {
                     actor: Some(actor),
                     workspace: None,
+                    asked: None,
+                    source: None,
                     route: format!("{} {route}", request.method()),
                     reason: Reason::RateLimited,
                     context: context.clone(),

@@ -1,5 +1,6 @@
 //! HTTP: the domains' routers under one roof, and what is the instance's own.
 
+pub mod arriving;
 pub mod document;
 pub mod etag;
 pub mod extract;
@@ -9,6 +10,7 @@ pub mod once;
 pub mod page;
 pub mod pages;
 pub mod problem;
+pub mod serve;
 
 use crate::access::context::{RequestContext, TrustedProxies};
 use crate::access::sign_in::SignIn;
@@ -20,6 +22,7 @@ use crate::delivery::guard::Policy;
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::SeenHeads;
+use crate::ledger::waiting::Waiting;
 use crate::node::Readiness;
 use crate::sealing::DataKeys;
 use crate::source::inbound::SourceTokens;
@@ -75,6 +78,8 @@ pub struct App {
     pub source_tokens: SourceTokens,
     /// Which secret the stores sign their webhooks with.
     pub webhook_secrets: WebhookSecrets,
+    /// Who waits for entries.
+    pub waiting: Waiting,
     /// Whether this node may serve.
     pub readiness: Readiness,
     /// The metrics.
@@ -152,6 +157,7 @@ pub fn router(app: App) -> Router {
         .route("/problems/{kind}", get(pages::problem))
         .fallback(|| async { Problem::not_found("No route has this path; see /openapi.json.") })
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(arriving::hold))
         .layer(from_fn(etag::tag))
         .layer(from_fn_with_state(app.gate.clone(), beyond::note))
         .layer(from_fn_with_state(conditions, etag::if_match))

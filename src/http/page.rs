@@ -89,9 +89,11 @@ impl Page<Made> {
     /// When the place before was made.
     #[must_use]
     pub fn after_at(&self) -> Option<OffsetDateTime> {
-        // A time that no clock shows is before everything: the page is the first.
+        // A time that no clock of ours showed, and the database may not hold, is before everything: the page is the first.
         self.after.map(|(micros, _)| {
             OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
+                .ok()
+                .filter(|at| *at >= OffsetDateTime::UNIX_EPOCH)
                 .unwrap_or(OffsetDateTime::UNIX_EPOCH)
         })
     }
@@ -127,6 +129,11 @@ mod tests {
         let page: Page<Made> = PageQuery { limit: None, cursor: Some(next) }.page().unwrap();
         assert_eq!((page.after_at(), page.after_id()), (Some(at), Some(ids[1])));
         assert_eq!(page.cut(&mut vec![ids[2]], |id| made(at, *id)), None);
+        // Times before there were any, of which the database's calendar has only some.
+        for micros in [i64::MIN, -377_705_116_800_000_000, -1, i64::MAX] {
+            let page = Page::<Made> { limit: 1, after: Some((micros, ids[0])) };
+            assert_eq!(page.after_at(), Some(OffsetDateTime::UNIX_EPOCH), "{micros}");
+        }
         for wrong in ["", "x", "bm9uZQ", "W10"] {
             assert!(PageQuery { limit: None, cursor: Some(wrong.into()) }.page::<Made>().is_err(), "{wrong}");
         }

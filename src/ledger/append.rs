@@ -18,6 +18,7 @@ use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
 use super::terms::{Claim, Condition, Terms, Version};
 use crate::access::standing::{Admitted, Lapse, Standing};
+use crate::audit::display;
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
@@ -851,6 +852,13 @@ impl Locked {
         for draft in drafts {
             self.check(&draft.terms).await?;
         }
+        let named;
+        let drafts = if drafts.iter().any(|draft| draft.person.is_some()) {
+            named = display::sealed(&mut self.tx, &self.writer.0.data_keys, drafts).await?;
+            &named[..]
+        } else {
+            drafts
+        };
         let batch = batch::build(&self.head, drafts, &self.data_key, now)
             .map_err(|e| Error::from(sealing::Error::Seal(e)))?;
         let keys: Vec<_> =

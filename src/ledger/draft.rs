@@ -2,7 +2,7 @@
 
 use super::terms::Terms;
 use crate::audit::Found;
-use crate::id::{DestinationId, SourceId};
+use crate::id::{DestinationId, SourceId, UserId};
 use sha2::{Digest, Sha256};
 use statusledger_verify::json::{self, Object, Value};
 use std::borrow::Cow;
@@ -89,6 +89,8 @@ pub struct Draft {
     pub audit: Option<Found>,
     /// What the request that it comes of asks of the transaction.
     pub terms: Terms,
+    /// An audit entry's: the person who did it. What they are called is sealed with it when it is appended.
+    pub person: Option<UserId>,
 }
 
 impl Draft {
@@ -141,6 +143,7 @@ impl Draft {
             idempotency: None,
             audit: None,
             terms: Terms::default(),
+            person: None,
         })
     }
 
@@ -184,6 +187,37 @@ impl Draft {
     pub fn on(mut self, terms: Terms) -> Self {
         self.terms = terms;
         self
+    }
+
+    /// The same, done by that person.
+    #[must_use]
+    pub fn by(mut self, person: UserId) -> Self {
+        self.person = Some(person);
+        self
+    }
+
+    /// The same, with one more sealed value.
+    ///
+    /// # Errors
+    /// If it cannot be recorded, is there already, or does not fit.
+    pub fn sealing_too(mut self, name: &str, value: &Value) -> Result<Self, Error> {
+        let (hash, opening) = seal(name, value)?;
+        let data = json::parse(self.data.as_bytes()).map_err(|e| Error::Value(e.to_string()))?;
+        let Value::Object(mut data) = data else { return Err(Error::Value("it is no object".into())) };
+        let mut sealed = match data.remove("sealed") {
+            Some(Value::Object(sealed)) => sealed,
+            _ => Object::default(),
+        };
+        if sealed.insert(name.to_owned(), Value::String(hash)).is_some() {
+            return Err(Error::SealedName(name.to_owned()));
+        }
+        data.insert("sealed".into(), Value::Object(sealed));
+        self.data = Value::Object(data).canonical();
+        if self.data.len() > MAX_DATA {
+            return Err(Error::TooLong(self.data.len()));
+        }
+        self.openings.push(opening);
+        Ok(self)
     }
 
     /// Its type.

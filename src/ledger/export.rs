@@ -378,6 +378,8 @@ pub struct Of<'a> {
     pub openings: bool,
     /// The form, where it is not the export that proves itself.
     pub format: Option<&'static str>,
+    /// What was searched for, where only that was taken.
+    pub search: Option<&'a Value>,
 }
 
 /// Records that entries were taken away, before the first byte leaves: in their own ledger, or, where its workspace has
@@ -391,7 +393,6 @@ pub async fn record(
     workspace: WorkspaceId,
     of: Of<'_>,
 ) -> Result<(), super::append::Error> {
-    use statusledger_verify::json::Value;
     let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
     let list = |types: &[String]| Value::Array(types.iter().cloned().map(Value::String).collect());
     let mut record = act
@@ -403,6 +404,9 @@ pub async fn record(
         .detail("openings", Value::Bool(of.openings));
     if let Some(format) = of.format {
         record = record.detail("format", Value::String(format.into()));
+    }
+    if let Some(search) = of.search {
+        record = record.detail("search", search.clone());
     }
     let draft = record.draft()?;
     let locked = match writer.lock(workspace).await {

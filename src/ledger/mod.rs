@@ -7,8 +7,8 @@
 //!
 //! [`draft`] is an entry before it has its place, [`tree`] finds the nodes of a proof, [`checkpoint`] signs what is
 //! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`openings`] what was sealed,
-//! [`export`] streams the file that proves itself. [`terms`] are what a request asks of the transaction that carries it
-//! out.
+//! [`waiting`] tells who waits that there is more, [`export`] streams the file that proves itself. [`terms`] are what a
+//! request asks of the transaction that carries it out.
 
 pub mod append;
 pub mod batch;
@@ -21,6 +21,7 @@ pub mod pages;
 pub mod read;
 pub mod terms;
 pub mod tree;
+pub mod waiting;
 
 pub use append::{Locked, Writer};
 pub use draft::Draft;

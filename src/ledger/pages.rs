@@ -5,7 +5,9 @@
 
 use super::draft::is_type;
 use super::read::{no_workspace, size};
-use crate::access::{Access, needs};
+use super::waiting::Waiting;
+use crate::access::denial::{Denial, Reason};
+use crate::access::{Access, Caller, Gate, needs};
 use crate::database::Database;
 use crate::http::extract::{InPath, InQuery};
 use crate::http::problem::Problem;
@@ -13,6 +15,7 @@ use crate::id::WorkspaceId;
 use crate::node::Readiness;
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use statusledger_verify::json::write_canonical_string;
@@ -28,8 +31,6 @@ const LOOKED_AT: i64 = 100_000;
 const FILTER: usize = 100;
 /// Seconds that a request may wait, at most: below what proxies give up after.
 const WAIT_S: u32 = 30;
-/// How often a request that waits looks at the head. Any node may have moved it.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Which entries.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,7 +51,8 @@ pub struct EntriesQuery {
     app: Option<String>,
     /// Newest first, from `from` (or the end) down.
     reverse: Option<bool>,
-    /// Where there is nothing yet, wait this many seconds for something (0 to 30; default 0; not with `reverse`).
+    /// Where there is nothing yet, wait this many seconds for something (0 to 30; default 0; not with `reverse`). Of one
+    /// key or person 64 requests wait at once (429), of a workspace 512 (503).
     #[param(minimum = 0, maximum = 30)]
     wait: Option<u32>,
 }
@@ -138,9 +140,11 @@ impl Filter {
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_entries(
-    _: Access<needs::LedgerRead>,
+    access: Access<needs::LedgerRead>,
     State(database): State<Database>,
+    State(gate): State<Gate>,
     State(readiness): State<Readiness>,
+    State(waiting): State<Waiting>,
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<EntriesQuery>,
 ) -> Result<Json<Entries>, Problem> {
@@ -159,38 +163,44 @@ pub(super) async fn list_entries(
     }
     let mut from = from.unwrap_or(0);
     let until = Instant::now() + Duration::from_secs(wait.into());
+    let mut place = None;
     loop {
         let page = up(&database, workspace, &filter, from, limit).await?;
         let done = !page.items.is_empty() || page.next.is_some();
         from = from.max(page.size as i64);
-        if done || !moved(&database, &readiness, workspace, from, until).await? {
+        if done || wait == 0 {
+            return Ok(Json(page));
+        }
+        let place = match &mut place {
+            Some(place) => place,
+            None => {
+                let caller = match access.caller {
+                    Caller::Key { id, .. } => id.uuid(),
+                    Caller::Session { user, .. } => user.uuid(),
+                };
+                let found = waiting.place(&database, &readiness, workspace, caller);
+                place.insert(found.inspect_err(|problem| crowded(&gate, &access, workspace, problem))?)
+            }
+        };
+        if !place.grown(from, until).await {
             return Ok(Json(page));
         }
     }
 }
 
-/// Waits until the ledger has more than `size` entries; false where it is not worth waiting any more.
-async fn moved(
-    database: &Database,
-    readiness: &Readiness,
-    workspace: WorkspaceId,
-    size: i64,
-    until: Instant,
-) -> Result<bool, Problem> {
-    while Instant::now() < until && readiness.is_ready() {
-        tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
-        // One statement outside of a transaction, where a page takes three round trips.
-        let now = sqlx::query_scalar!(
-            "SELECT h.size FROM heads h JOIN workspaces w USING (workspace_id, ledger_id) WHERE h.workspace_id = $1",
-            workspace.uuid()
-        )
-        .fetch_optional(&database.worker)
-        .await?;
-        if now.is_none_or(|now| now > size) {
-            return Ok(true);
-        }
+/// Puts it on the record that somebody lets too many requests wait, as the other limits of requests do.
+fn crowded(gate: &Gate, access: &Access<needs::LedgerRead>, workspace: WorkspaceId, problem: &Problem) {
+    if problem.status == StatusCode::TOO_MANY_REQUESTS {
+        gate.denials.note(Denial {
+            actor: Some(access.caller.actor()),
+            workspace: None,
+            asked: Some(workspace),
+            source: None,
+            route: "GET /v1/workspaces/{workspace}/entries".to_owned(),
+            reason: Reason::RateLimited,
+            context: access.context.clone(),
+        });
     }
-    Ok(false)
 }
 
 type Row = (i64, String);

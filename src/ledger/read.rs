@@ -364,10 +364,21 @@ async fn read_export(
     let (from, openings) = (request.from, request.openings);
     let types = request.types.clone();
     let prepared = exporter.prepare(request).await?.ok_or_else(|| no_workspace(workspace))?;
+    if openings {
+        // Of a workspace that has ended there are none, and no file is begun that could not be finished.
+        writer.data_keys().get(workspace).await?;
+    }
     // To a history that is not the one that was signed nothing is added.
     match prepared.disagreement() {
         None => {
-            let of = export::Of { from, to: prepared.to(), types: types.as_deref(), openings, format: None };
+            let of = export::Of {
+                from,
+                to: prepared.to(),
+                types: types.as_deref(),
+                openings,
+                format: None,
+                search: None,
+            };
             export::record(&writer, &access.act(), workspace, of).await?;
         }
         Some(why) => {

@@ -16,6 +16,7 @@ use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::Problem;
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::Writer;
+use crate::redacted::redacted;
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -26,6 +27,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use zeroize::Zeroizing;
+
+redacted!(SourceRequest, CreatedSource, WebhookSecretRequest);
 
 /// A source. Its key is never shown.
 #[derive(Debug, Serialize, ToSchema)]
@@ -79,7 +82,7 @@ pub struct Sources {
 }
 
 /// A source to be made.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SourceRequest {
     /// An App Store Connect API key.
@@ -119,7 +122,7 @@ pub enum SourceRequest {
 }
 
 /// A source that was made.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct CreatedSource {
     /// The source.
     #[serde(flatten)]
@@ -369,7 +372,7 @@ async fn look(
 }
 
 /// What the store's own webhooks are signed with.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSecretRequest {
     /// 8 to 255 characters, as given to App Store Connect; `null`, which has to be said, refuses its webhooks from now on.

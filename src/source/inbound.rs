@@ -5,7 +5,9 @@
 //! rounded or reordered.
 
 use super::Error;
-use crate::access::{bearer, hash_token};
+use crate::access::context::RequestContext;
+use crate::access::denial::{Denial, Reason};
+use crate::access::{Gate, bearer, hash_token};
 use crate::database::Database;
 use crate::http::extract::{InPath, within};
 use crate::http::problem::Problem;
@@ -15,7 +17,7 @@ use crate::ledger::draft::IdempotencyKey;
 use crate::ledger::{Draft, Writer, base64};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRef, FromRequest, FromRequestParts, Request, State};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,11 +28,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// The largest payload.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 /// How long a source's token is taken for known without asking again: a deleted source may be heard that long.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// How a source's token begins.
+const PREFIX: &str = "sl_in_";
 /// Tokens remembered at most.
 const KNOWN: usize = 10_000;
 
@@ -47,9 +52,6 @@ impl SourceTokens {
         database: &Database,
         token: &str,
     ) -> Result<Option<(WorkspaceId, SourceId)>, sqlx::Error> {
-        if !token.starts_with("sl_in_") {
-            return Ok(None);
-        }
         let hash = hash_token(token);
         {
             let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,18 +107,62 @@ where
     S: Send + Sync,
     Database: FromRef<S>,
     SourceTokens: FromRef<S>,
+    Gate: FromRef<S>,
 {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?.to_owned();
-        let found = SourceTokens::from_ref(state).find(&Database::from_ref(state), &token).await?;
-        let (workspace, source) = found.ok_or_else(Problem::unauthorized)?;
-        // A token opens its own source only; which others exist is nobody else's business.
         let InPath(named) = InPath::<String>::from_request_parts(parts, state).await?;
-        if named.parse::<SourceId>().ok() != Some(source) {
+        let named = named.parse::<SourceId>().ok();
+        let door = Door::of(Gate::from_ref(state), parts);
+        let Some(token) = bearer(&parts.headers) else {
+            door.refused(named, Reason::NoCredentials);
             return Err(Problem::unauthorized());
+        };
+        // A token opens its own source only; which others exist is nobody else's business. A token says whose it is, so
+        // that one which is not even meant for this source costs no statement.
+        let found = match named {
+            Some(named) if meant_for(token) == Some(named) => {
+                SourceTokens::from_ref(state).find(&Database::from_ref(state), token).await?
+            }
+            _ => None,
+        };
+        match found {
+            Some((workspace, source)) if Some(source) == named => Ok(Self { workspace, source }),
+            _ => {
+                door.refused(named, Reason::UnknownToken);
+                Err(Problem::unauthorized())
+            }
         }
-        Ok(Self { workspace, source })
+    }
+}
+
+/// The source that a token says it is for (`sl_in_<id>_<secret>`). Whether it is, is not known.
+fn meant_for(token: &str) -> Option<SourceId> {
+    let (id, _) = token.strip_prefix(PREFIX)?.split_once('_')?;
+    Uuid::try_parse(id).ok().map(SourceId::from)
+}
+
+/// An inbound door that a request stands before.
+pub(super) struct Door {
+    gate: Gate,
+    route: String,
+    context: Option<RequestContext>,
+}
+
+impl Door {
+    pub(super) fn of(gate: Gate, parts: &Parts) -> Self {
+        let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let route = format!("{} {path}", parts.method);
+        Self { gate, route, context: parts.extensions.get().cloned() }
+    }
+
+    /// Notes a refusal, in the ledger of the source's workspace if there is such a source. Whether there is, is looked up
+    /// when that is written, so that no answer tells it.
+    pub(super) fn refused(&self, source: Option<SourceId>, reason: Reason) {
+        let Some(context) = self.context.clone() else { return };
+        let route = self.route.clone();
+        let (actor, workspace, asked) = (None, None, None);
+        self.gate.denials.note(Denial { actor, workspace, asked, source, route, reason, context });
     }
 }
 

@@ -9,7 +9,7 @@
 
 use super::fetch::FetchOptions;
 use super::poller::{access, fetch_options};
-use super::{Error, Kind, app_store, google_play, http};
+use super::{Error, Kind, app_store, google_play, http, open_settings, seal_settings};
 use crate::access::{Access, needs};
 use crate::audit::{Act, Action};
 use crate::config::PollingSettings;
@@ -238,7 +238,8 @@ pub async fn replace(
     if row.kind != given.kind.name() {
         return Err(Error::Key(format!("the source is of the kind {}", row.kind)));
     }
-    let mut settings = row.settings.clone();
+    let known = open_settings(&data_key, id, row.settings.as_deref())?;
+    let mut settings = known.clone();
     if let Some(dedicated) = &given.dedicated_account {
         settings["dedicated_account"] = dedicated.clone().into();
     }
@@ -246,8 +247,7 @@ pub async fn replace(
     let new = StoreKey::read(given.kind, &given.secret)?;
     let before = row.secret.as_ref().map(|sealed| opened(&data_key, given.kind, id, sealed)).transpose()?;
     let fingerprint = new.fingerprint(id);
-    if before.as_ref().is_some_and(|before| before.fingerprint(id) == fingerprint) && settings == row.settings
-    {
+    if before.as_ref().is_some_and(|before| before.fingerprint(id) == fingerprint) && settings == known {
         return Ok(false);
     }
     let same = before.as_ref().is_some_and(|before| new.is_of_the_account_of(before));
@@ -262,7 +262,7 @@ pub async fn replace(
         workspace.uuid(),
         id.uuid(),
         SecretColumn::SourceSecret(id).seal(&data_key, &given.secret)?,
-        settings,
+        seal_settings(&data_key, id, &settings)?,
         &fingerprint
     )
     .execute(&mut **locked)

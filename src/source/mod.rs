@@ -20,11 +20,16 @@ use crate::audit::{Act, Action};
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append;
 use crate::ledger::{Draft, Writer, draft};
+use crate::name;
+use crate::redacted::redacted;
 use crate::sealing::{self, SecretColumn};
 use serde::{Deserialize, Serialize};
+use statusledger_keys::envelope::DataKey;
 use statusledger_keys::sealing::SealError;
 use statusledger_verify::json::{Object, Value};
 use zeroize::Zeroizing;
+
+redacted!(NewSource);
 
 /// What a source is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -161,18 +166,43 @@ pub enum Error {
 }
 
 /// A source to be made: its secret (a store key, as the store gives it), and the settings that are no secret.
-#[derive(Debug)]
 pub struct NewSource {
     /// What it is.
     pub kind: Kind,
     /// What people call it; unique in the workspace.
     pub name: String,
-    /// Settings without secrets, kept readable.
+    /// Settings without secrets; sealed all the same, since an account's address is a person's at times.
     pub settings: serde_json::Value,
     /// The store key; none for a source that is only told.
     pub secret: Option<Zeroizing<Vec<u8>>>,
     /// What the store signs its own webhooks with.
     pub webhook_secret: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Seals a source's settings.
+///
+/// # Errors
+/// If they are too long for a message of the cipher.
+pub fn seal_settings(
+    data_key: &DataKey,
+    id: SourceId,
+    settings: &serde_json::Value,
+) -> Result<Vec<u8>, SealError> {
+    SecretColumn::SourceSettings(id).seal(data_key, settings.to_string().as_bytes())
+}
+
+/// Opens a source's settings; of a deleted source there are none.
+///
+/// # Errors
+/// If they were sealed for another source, or changed.
+pub fn open_settings(
+    data_key: &DataKey,
+    id: SourceId,
+    sealed: Option<&[u8]>,
+) -> Result<serde_json::Value, SealError> {
+    let Some(sealed) = sealed else { return Ok(serde_json::Value::Null) };
+    let opened = SecretColumn::SourceSettings(id).open(data_key, sealed)?;
+    Ok(serde_json::from_slice(&opened).unwrap_or_default())
 }
 
 /// Makes a source. An inbound one gets a token, returned this once and kept as a hash.
@@ -186,8 +216,8 @@ pub async fn create(
     new: NewSource,
 ) -> Result<(SourceId, Option<Zeroizing<String>>), Error> {
     let name = &new.name;
-    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
-        return Err(Error::Name("a source's name has 1 to 100 characters".into()));
+    if !name::is_name(name) {
+        return Err(Error::Name(format!("a source's name has {}", name::RULE)));
     }
     let id = SourceId::new();
     let data_key = writer.data_keys().get(workspace).await.map_err(|e| match e {
@@ -206,6 +236,7 @@ pub async fn create(
         Some(secret) => Some(SecretColumn::SourceWebhookSecret(id).seal(&data_key, secret)?),
         None => None,
     };
+    let sealed_settings = seal_settings(&data_key, id, &new.settings)?;
     let token = (new.kind == Kind::Inbound).then(|| new_token("sl_in", id.uuid()));
     let token_hash = token.as_ref().map(|t| hash_token(t));
     let polled = new.kind != Kind::Inbound && new.secret.is_some();
@@ -219,7 +250,7 @@ pub async fn create(
         id.uuid(),
         new.kind.name(),
         name,
-        new.settings,
+        sealed_settings,
         sealed,
         token_hash.as_ref().map(|h| &h[..]),
         polled,
@@ -259,7 +290,7 @@ pub async fn delete(writer: &Writer, act: &Act, workspace: WorkspaceId, id: Sour
     let mut locked = writer.lock(workspace).await?;
     let found = sqlx::query!(
         "UPDATE sources SET deleted_at = now(), secret = NULL, webhook_secret = NULL, token_hash = NULL,
-                key_fingerprint = NULL, next_poll_at = NULL,
+                key_fingerprint = NULL, next_poll_at = NULL, settings = NULL, access = NULL, health_detail = NULL,
                 name = name || ' ' || source_id
           WHERE workspace_id = $1 AND source_id = $2 AND deleted_at IS NULL",
         workspace.uuid(),

@@ -7,8 +7,10 @@
 //! there is: the body is read, a signature is computed, and whatever is wrong before one was found right is 401.
 
 use super::app_store::webhook::{Event, EventKind, SIGNATURE_HEADER, parse, verify};
-use super::inbound::Payload;
+use super::inbound::{Door, Payload};
 use super::store::Store;
+use crate::access::Gate;
+use crate::access::denial::Reason;
 use crate::database::Database;
 use crate::http::extract::InPath;
 use crate::http::problem::Problem;
@@ -125,6 +127,8 @@ pub struct Claim {
     /// None where there is no such source, or it has no secret.
     shared: Secret,
     signature: String,
+    /// Where it is noted that nobody is let in.
+    door: Door,
 }
 
 impl std::fmt::Debug for Claim {
@@ -148,18 +152,24 @@ where
     Database: FromRef<S>,
     Writer: FromRef<S>,
     WebhookSecrets: FromRef<S>,
+    Gate: FromRef<S>,
 {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let InPath(named) = InPath::<String>::from_request_parts(parts, state).await?;
         let mut signatures = parts.headers.get_all(SIGNATURE_HEADER).iter();
         let signature = signatures.next().and_then(|s| s.to_str().ok()).map(str::to_owned);
-        let signature = signature.filter(|_| signatures.next().is_none()).ok_or_else(Refusal::unsigned)?;
-        let InPath(named) = InPath::<String>::from_request_parts(parts, state).await?;
+        let signature = signature.filter(|_| signatures.next().is_none());
+        let named = named.parse::<SourceId>().ok();
+        let door = Door::of(Gate::from_ref(state), parts);
         // What no source can be called is nobody's.
-        let source = named.parse::<SourceId>().map_err(|_| Refusal::unsigned())?;
+        let (Some(signature), Some(source)) = (signature, named) else {
+            door.refused(named, Reason::Unsigned);
+            return Err(Refusal::unsigned());
+        };
         let (database, writer) = (Database::from_ref(state), Writer::from_ref(state));
         let shared = WebhookSecrets::from_ref(state).find(&database, &writer, source).await?;
-        Ok(Self { source, shared, signature })
+        Ok(Self { source, shared, signature, door })
     }
 }
 
@@ -221,14 +231,28 @@ pub async fn receive(
     mut claim: Claim,
     body: Result<Payload, Problem>,
 ) -> Result<Json<Taken>, Refusal> {
+    let answer = answered(&database, &writer, &secrets, &mut claim, body).await;
+    if matches!(&answer, Err(Refusal(problem)) if problem.status == StatusCode::UNAUTHORIZED.as_u16()) {
+        claim.door.refused(Some(claim.source), Reason::Unsigned);
+    }
+    answer
+}
+
+async fn answered(
+    database: &Database,
+    writer: &Writer,
+    secrets: &WebhookSecrets,
+    claim: &mut Claim,
+    body: Result<Payload, Problem>,
+) -> Result<Json<Taken>, Refusal> {
     // What was too long, too slow or broken has no signature that could be right.
     let body = body.map_err(|_| Refusal::unsigned())?.into_bytes();
-    let outcome = match taken(&writer, &claim, &body).await {
+    let outcome = match taken(writer, claim, &body).await {
         Err(Failure::Gone) => {
             // The secret was changed since it was read, here or on another node: what is kept now decides.
             secrets.forget(claim.source);
-            claim.shared = secrets.find(&database, &writer, claim.source).await?;
-            taken(&writer, &claim, &body).await
+            claim.shared = secrets.find(database, writer, claim.source).await?;
+            taken(writer, claim, &body).await
         }
         outcome => outcome,
     };

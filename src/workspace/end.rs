@@ -130,15 +130,16 @@ async fn end(writer: &Writer, workspace: WorkspaceId) -> Result<(), Error> {
     locked.append(&[Draft::new("workspace.deleted", data)?, record]).await?;
     sqlx::query!(
         "UPDATE sources SET deleted_at = COALESCE(deleted_at, now()), secret = NULL, webhook_secret = NULL,
-                token_hash = NULL, key_fingerprint = NULL, next_poll_at = NULL, name = 'deleted ' || source_id
+                token_hash = NULL, key_fingerprint = NULL, next_poll_at = NULL, settings = NULL, access = NULL,
+                health_detail = NULL, name = 'deleted ' || source_id
           WHERE workspace_id = $1",
         id
     )
     .execute(&mut **locked)
     .await?;
     sqlx::query!(
-        "UPDATE destinations SET deleted_at = COALESCE(deleted_at, now()), secret = '', previous_secret = NULL,
-                name = 'deleted', url = ''
+        "UPDATE destinations SET deleted_at = COALESCE(deleted_at, now()), secret = NULL, previous_secret = NULL,
+                name = 'deleted', url = NULL
           WHERE workspace_id = $1",
         id
     )

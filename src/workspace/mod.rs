@@ -11,14 +11,15 @@ use crate::database::WorkspaceTx;
 use crate::id::{LedgerId, UserId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
 use crate::ledger::{Draft, Writer, draft};
+use crate::name;
 use crate::sealing::{self, DataKeys};
 use statusledger_verify::json::{Object, Value};
 
 /// A workspace that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is empty or longer than 100 characters.
-    #[error("a workspace's name has 1 to 100 characters")]
+    /// The name is none.
+    #[error("a workspace's name has {}", name::RULE)]
     Name,
     /// The instance's own.
     #[error("the instance's own workspace cannot be deleted")]
@@ -50,8 +51,7 @@ pub enum Error {
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
-    let fine = !name.is_empty() && name.chars().count() <= 100 && !name.chars().any(char::is_control);
-    if fine { Ok(()) } else { Err(Error::Name) }
+    if name::is_name(name) { Ok(()) } else { Err(Error::Name) }
 }
 
 /// Makes a workspace and its first entry, in one transaction; `owner` becomes its owner.

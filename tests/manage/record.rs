@@ -52,7 +52,7 @@ async fn the_record_is_searched_page_by_page_and_taken_away() {
     assert!(
         lines[1].contains("source.created") && lines[1].contains("success") && lines[1].contains("  api  ")
     );
-    let before = found.err.split("--before ").nth(1).unwrap().trim();
+    let before = found.err.split("--before ").nth(1).unwrap().split_whitespace().next().unwrap();
     let all = async |more: &[&str]| -> Vec<Value> {
         let document = desk.said(&[&["audit", "search", "--json"][..], more].concat()).await.json();
         document["items"].as_array().unwrap().clone()

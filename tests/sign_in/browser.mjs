@@ -204,9 +204,10 @@ try {
   }
 
   step = "they see their sessions and end another";
-  const { stdout } = await promisify(execFile)(program, ["sign-in-link", "--data-dir", data, "--user", bens.user], { env: environment });
+  const link = async () =>
+    (await promisify(execFile)(program, ["sign-in-link", "--data-dir", data, "--user", bens.user], { env: environment })).stdout.trim();
   const elsewhere = await chromium.person();
-  await elsewhere.goto(stdout.trim());
+  await elsewhere.goto(await link());
   await elsewhere.press("Sign in");
   await elsewhere.at("/account");
   const other = await elsewhere.until("the session", () => fetch("/v1/session").then((r) => r.ok && r.json()));
@@ -218,14 +219,27 @@ try {
   const revoked = await entries(instance, "audit.session.revoked");
   assert.ok(revoked.some((e) => e.data.targets.some((t) => t.id === other.session)));
 
-  step = "they remove their passkey, which signs nobody in any more";
+  step = "their last passkey stays";
   await ben.run(() => document.querySelector("#passkeys button").click());
-  await ben.until("no passkey", () => document.querySelectorAll("#passkeys li").length === 0);
+  await ben.told("It is your last way to sign in");
+  assert.equal((await entries(instance, "audit.passkey.removed")).length, 0);
+
+  step = "with another one they remove it, and it signs nobody in any more";
+  await elsewhere.goto(await link());
+  await elsewhere.press("Sign in");
+  await elsewhere.at("/account");
+  await elsewhere.until("the form", () => !document.getElementById("account").hidden);
+  await add(elsewhere, "Another");
+  await elsewhere.told("The passkey was added.");
+  await ben.goto(`${home}/account`);
+  await ben.until("two passkeys", () => document.querySelectorAll("#passkeys li").length === 2);
+  await ben.run(() => document.querySelector("#passkeys button").click());
+  await ben.until("one passkey", () => document.querySelectorAll("#passkeys li").length === 1);
   await ben.goto(`${home}/sign-in`);
   await ben.press("Continue with a passkey");
   await ben.told("not known here");
   assert.equal((await entries(instance, "audit.passkey.removed")).length, 1);
-  assert.equal((await entries(instance, "audit.passkey.added")).length, 1);
+  assert.equal((await entries(instance, "audit.passkey.added")).length, 2);
 
   step = "pages with buttons and fields that have names, and no script but the one";
   for (const tab of [owner, ben, thief, stranger, elsewhere]) assert.deepEqual(tab.problems, []);

@@ -168,16 +168,16 @@ async fn invite(
     Ok((StatusCode::CREATED, Json(CreatedInvitation { id, token: token.as_str().to_owned(), expires_at })))
 }
 
-/// Withdraws an invitation.
+/// Withdraws an invitation, to a role of no more than one's own.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/invitations/{invitation}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("invitation" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn withdraw_invitation(
     access: Access<needs::MembersWrite>,
     State(writer): State<Writer>,
     InPath((workspace, id)): InPath<(WorkspaceId, InvitationId)>,
 ) -> Result<StatusCode, Problem> {
-    members::withdraw(&writer, &access.act(), workspace, id).await?;
+    members::withdraw(&writer, &access.act(), access.caller.grants(), workspace, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -91,7 +91,7 @@ pub struct NewApiKey {
     /// than whoever asks has.
     #[schema(value_type = Vec<String>, min_items = 1, example = json!(["sources:write", "ledger:read"]))]
     scopes: Vec<Scope>,
-    /// When it ends by itself.
+    /// When it ends by itself: within ten years. Made by a key that ends, it ends no later, and then if nothing is said.
     #[serde(default, with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
     /// Whether it reaches every workspace; only in the instance's own workspace, and by one that does so too.
@@ -126,6 +126,7 @@ impl From<keys::Error> for Problem {
             Error::Missing(_) => Self::not_found(e.to_string()),
             Error::Ended(_) => Self::conflict(e.to_string()),
             Error::Name | Error::Expiry | Error::Overlap => Self::invalid(e.to_string()),
+            Error::Outlives => Self::forbidden(Kind::Scope, e.to_string()),
             Error::Sql(e) => e.into(),
             Error::Append(e) => e.into(),
             Error::Draft(e) => e.into(),
@@ -232,7 +233,8 @@ async fn read_key(
     Ok(etag::configured(&key, &configuration))
 }
 
-/// Makes an API key. Its text is shown this once; only a hash is kept. A key grants no more than whoever makes it has.
+/// Makes an API key. Its text is shown this once; only a hash is kept. A key grants no more than whoever makes it has, and
+/// lasts no longer than the key that makes it.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/keys", tag = "keys", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = NewApiKey,
     responses((status = 201, body = CreatedApiKey),
@@ -261,7 +263,8 @@ async fn create_key(
     }
     let (person, expires_at) = (access.caller.person(), new.expires_at);
     let new = NewKey { name: new.name, scopes, instance: new.instance, expires_at, person };
-    let (id, token) = keys::create(&writer, &gate.secret, &access.act(), workspace, new).await?;
+    let (id, token) =
+        keys::create(&writer, &gate.secret, &access.act(), workspace, new, access.caller.ends()).await?;
     let key = one_key(writer.database(), workspace, id).await?;
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
 }
@@ -284,7 +287,7 @@ async fn check_reach(
 }
 
 /// Replaces an API key by a new one of the same name and scopes, whose text is shown this once. The old one holds until
-/// the overlap is over.
+/// the overlap is over. The new one lasts as long as the old one was made for, but no longer than the key that asks.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/keys/{key}/rotate", tag = "keys", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("key" = String, Path)), request_body = Rotation,
     responses((status = 201, body = CreatedApiKey),
@@ -303,9 +306,9 @@ async fn rotate_key(
     let overlap = rotation.overlap_s.unwrap_or(OVERLAP_S);
     // Out of any bound is out of ours.
     let overlap = time::Duration::seconds(overlap.clamp(-1, keys::LONGEST_OVERLAP.whole_seconds() + 1));
-    let person = access.caller.person();
+    let (act, person, latest) = (access.act(), access.caller.person(), access.caller.ends());
     let (new, token) =
-        keys::rotate(&writer, &gate.secret, &access.act(), workspace, id, overlap, person).await?;
+        keys::rotate(&writer, &gate.secret, &act, workspace, id, overlap, person, latest).await?;
     let key = one_key(writer.database(), workspace, new).await?;
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
 }

@@ -151,8 +151,8 @@ async fn change_member(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a member. Their open invitations are withdrawn, and API keys that they made open nothing any more until they are a
-/// member again.
+/// Removes a member. Oneself anybody may remove, whatever their role, unless nobody would own the workspace. Their open
+/// invitations are withdrawn, and API keys that they made open nothing any more until they are a member again.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/members/{user}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("user" = String, Path)),
     responses((status = 200, body = EndedMembership),
@@ -160,7 +160,7 @@ async fn change_member(
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn remove_member(
-    access: Access<needs::MembersWrite>,
+    access: Access<needs::MembersRemove>,
     State(writer): State<Writer>,
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
 ) -> Result<Json<EndedMembership>, Problem> {

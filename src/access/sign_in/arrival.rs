@@ -18,9 +18,12 @@ use crate::audit::{Act, Action, Actor};
 use crate::id::{IdentityId, InvitationId, PasskeyId, SessionId, UserId, WorkspaceId};
 use crate::ledger::append::Locked;
 use crate::ledger::terms::Terms;
+use crate::redacted::redacted;
 use axum::http::{HeaderMap, HeaderValue};
 use statusledger_verify::json::Value;
 use zeroize::Zeroizing;
+
+redacted!(Arrived);
 
 /// A request that signs somebody in.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +39,6 @@ pub struct Arriving<'a> {
 }
 
 /// Somebody who is signed in now.
-#[derive(Debug)]
 pub struct Arrived {
     /// Who.
     pub user: UserId,

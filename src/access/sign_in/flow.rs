@@ -11,6 +11,7 @@ use crate::access::caller::Gate;
 use crate::access::secret::Purpose;
 use crate::access::session;
 use crate::id::{SessionId, UserId};
+use crate::redacted::redacted;
 use crate::sealing::DataKeys;
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine;
@@ -22,11 +23,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use webauthn_rs::prelude::{DiscoverableAuthentication, PasskeyRegistration};
 
+redacted!(Pending, Goal, Begun);
+
 /// How long a sign-in may take from its beginning: somebody may have to look for their second factor.
 pub const LASTS: Duration = Duration::from_secs(600);
 
 /// What somebody came for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goal {
     /// To sign in, and to accept this invitation.
     SignIn(Option<String>),
@@ -40,7 +43,7 @@ pub enum Goal {
 }
 
 /// What a sign-in waits for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub enum Pending {
     /// The answer of an identity provider.
     Provider {
@@ -92,7 +95,6 @@ impl Pending {
 }
 
 /// What the browser is told.
-#[derive(Debug)]
 pub struct Begun {
     /// Comes back with the answer.
     pub state: String,

@@ -154,6 +154,8 @@ impl Try<'_> {
             Error::TooMany(_) => denials.note(Denial {
                 actor: None,
                 workspace: None,
+                asked: None,
+                source: None,
                 route: self.route.to_owned(),
                 reason: Reason::RateLimited,
                 context: self.context.clone(),

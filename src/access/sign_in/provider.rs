@@ -6,6 +6,7 @@ use super::{Error, Refusal};
 use crate::access::people::Profile;
 use crate::access::session::Method;
 use crate::config::{ProviderKind, ProviderSettings};
+use crate::redacted::redacted;
 use anyhow::Context;
 use futures_util::StreamExt;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
@@ -14,13 +15,14 @@ use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
 
+redacted!(Proven);
+
 /// How long a provider may take to answer a request.
 const WITHIN: Duration = Duration::from_secs(10);
 /// The largest answer that is read: discovery documents and key sets have a few KiB.
 const LARGEST: usize = 1 << 20;
 
 /// Somebody, as a provider vouches for them.
-#[derive(Debug)]
 pub struct Proven {
     /// Who says so: an address that no other provider has.
     pub issuer: String,

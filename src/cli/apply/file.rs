@@ -9,6 +9,7 @@ use super::raw::Raw;
 use crate::cli::manage::secret;
 use crate::delivery::routes::Filter;
 use crate::id::SourceId;
+use crate::name;
 use crate::source::Kind;
 use crate::source::fetch::FetchOptions;
 use crate::source::key::StoreKey;
@@ -207,8 +208,8 @@ pub fn read(file: &Path) -> Result<Wanted> {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
-        bail!("a name has 1 to 100 characters");
+    if !name::is_name(name) {
+        bail!("a name has {}", name::RULE);
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ pub struct Wants {
     /// Also the first sight of each subject
     #[arg(long)]
     first_seen: bool,
-    /// Whether notifications carry the openings of sealed values [default: true]
+    /// Whether notifications carry the openings of sealed values [default: whether the key may take them away, ledger:export]
     #[arg(long, value_name = "BOOL")]
     openings: Option<bool>,
     /// Attempts at once, at most (1 to 256) [default: 1, strictly in order]

@@ -228,12 +228,12 @@ impl Sender {
             .body(message.body)
             .send()
             .await
-            .map_err(|error| Failure::of(&error))?;
+            .map_err(Failure::of)?;
         answer.status = Some(response.status());
         answer.retry_after =
             response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
         let mut read = 0;
-        while let Some(part) = response.chunk().await.map_err(|error| Failure::of(&error))? {
+        while let Some(part) = response.chunk().await.map_err(Failure::of)? {
             read += part.len();
             let room = ANSWER_KEPT - answer.body.len();
             answer.body.extend_from_slice(&part[..part.len().min(room)]);
@@ -282,11 +282,13 @@ impl Failure {
         Self { error, detail: format!("{refusal:?}") }
     }
 
-    fn of(error: &reqwest::Error) -> Self {
+    fn of(error: reqwest::Error) -> Self {
+        // An address can hold a token: it stands in no log.
+        let error = error.without_url();
         let mut detail = String::new();
         let mut said = String::new();
         let mut handshake = false;
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(current) = cause {
             if let Some(refusal) = current.downcast_ref::<Refusal>() {
                 return Self::refused(refusal);

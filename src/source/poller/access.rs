@@ -106,16 +106,19 @@ pub async fn try_reads(
     let secret = SecretColumn::SourceSecret(source).open(&data_key, &sealed)?;
     let due = Due { workspace, source, at: None };
     let edits = Poller::edits_of(database, &due);
-    let client = Client::new(kind, &secret, row.settings, fetch_options(settings), edits)
+    let own = crate::source::open_settings(&data_key, source, row.settings.as_deref())?;
+    let client = Client::new(kind, &secret, own, fetch_options(settings), edits)
         .map_err(|e| Error::Key(format!("the key is not usable: {e}")))?;
     let access = tried(kind, client).await;
     let kept = serde_json::to_value(&access).map_err(|e| Error::Key(e.to_string()))?;
     let mut tx = database.workspace(workspace).await?;
     sqlx::query!(
-        "UPDATE sources SET access = $3 WHERE workspace_id = $1 AND source_id = $2",
+        // Of a key that was replaced meanwhile it says nothing any more.
+        "UPDATE sources SET access = $3 WHERE workspace_id = $1 AND source_id = $2 AND secret = $4",
         workspace.uuid(),
         source.uuid(),
-        kept
+        kept,
+        sealed
     )
     .execute(&mut *tx)
     .await?;

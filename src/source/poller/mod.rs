@@ -389,9 +389,11 @@ impl Poller {
         let under = Sha256::digest(&sealed).into();
         let secret =
             SecretColumn::SourceSecret(due.source).open(&data_key, &sealed).map_err(sealing::Error::from)?;
+        let settings = super::open_settings(&data_key, due.source, row.settings.as_deref())
+            .map_err(sealing::Error::from)?;
         let kind = Kind::from_name(&row.kind).ok_or_else(|| damaged(format!("kind {}", row.kind)))?;
         let mut client =
-            Client::new(kind, &secret, row.settings, fetch_options(&self.settings), self.edits(due))?;
+            Client::new(kind, &secret, settings, fetch_options(&self.settings), self.edits(due))?;
         if let (Some(limit), Some(remaining), Some(at)) = (row.rate_limit, row.rate_remaining, row.rate_at) {
             client.resume(limit, remaining, at);
         }

@@ -1,0 +1,167 @@
+//! Refusals on the record: whose ledger, what it says, and that nobody fills another's.
+
+use crate::harness::{Workspace, World, eventually, send};
+use serde_json::{Value, json};
+use statusledger::access::scope::Role;
+use statusledger::id::{SourceId, WorkspaceId};
+use statusledger::workspace::end;
+use std::collections::BTreeMap;
+
+/// The instance's own workspace.
+fn instance(world: &World) -> Workspace {
+    let id = world.node().gate.instance;
+    let path = format!("/v1/workspaces/{id}");
+    Workspace { id, ledger: String::new(), path, api: world.api.clone() }
+}
+
+/// Waits until refusals for `reason` are on the record of `workspace`, so many in all.
+async fn told(workspace: &Workspace, reason: &str, times: u64) -> Vec<Value> {
+    eventually(&format!("{times} refusals for {reason}"), || async {
+        let entries = workspace.entries_of("audit.access.denied").await;
+        let of: Vec<Value> = entries.into_iter().filter(|e| e["data"]["reason"] == reason).collect();
+        let count: u64 = of.iter().map(|e| e["data"]["details"]["count"].as_u64().unwrap()).sum();
+        (count == times).then_some(of)
+    })
+    .await
+}
+
+async fn key(of: &Workspace, scope: &str) -> (String, String) {
+    let asked = json!({ "name": "k", "scopes": [scope] });
+    let made = of.api.post(&of.at("/keys"), asked).await.expect(201).json();
+    (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn strangers_are_an_entry_a_reason_and_a_second_whatever_they_ask_for() {
+    let world = World::new().await;
+    let own = instance(&world);
+    let routes = ["/v1/workspaces", "/v1/session", "/v1/passkeys", "/v1/identities", "/v1/sessions"];
+    let begun = std::time::Instant::now();
+    for _ in 0..20 {
+        for route in routes {
+            send(world.api.bare("GET", route)).await.problem(401);
+        }
+    }
+    let entries = told(&own, "no_credentials", 100).await;
+    // One a second that it took, and one that had begun before.
+    assert!(entries.len() as u64 <= begun.elapsed().as_secs() + 2, "{} entries", entries.len());
+    let mut counted = BTreeMap::new();
+    for entry in &entries {
+        assert_eq!(entry["data"]["actor"], json!({ "type": "unknown", "id": "unknown" }));
+        for (route, count) in entry["data"]["details"]["routes"].as_object().unwrap() {
+            *counted.entry(route.clone()).or_insert(0) += count.as_u64().unwrap();
+        }
+    }
+    assert_eq!(counted, routes.map(|route| (format!("GET {route}"), 20)).into());
+}
+
+#[tokio::test]
+async fn who_asks_for_another_workspace_is_recorded_with_it_where_they_are_and_it_hears_nothing() {
+    let world = World::new().await;
+    let (ours, theirs) = (world.workspace("ours").await, world.workspace("theirs").await);
+    let (id, token) = key(&ours, "read").await;
+    let nowhere = format!("/v1/workspaces/{}/sources", WorkspaceId::new());
+    for path in [theirs.at("/sources"), theirs.at("/sources"), nowhere] {
+        send(world.api.bare("GET", &path).bearer_auth(&token)).await.problem(404);
+    }
+    let entries = told(&ours, "other_workspace", 3).await;
+    let data = &entries[0]["data"];
+    assert_eq!(data["actor"]["id"], id);
+    assert_eq!(data["targets"], json!([{ "type": "workspace", "id": theirs.id.to_string() }]));
+    let asked: u64 = entries.iter().map(|e| e["data"]["details"]["workspaces"].as_u64().unwrap()).sum();
+    assert!(asked >= 2, "both are counted: {entries:?}");
+    assert_eq!(theirs.entries_of("audit.access.denied").await, Vec::<Value>::new());
+    // It is found by what was asked for.
+    let found = world.api.get(&ours.at(&format!("/audit?target={}", theirs.id))).await.expect(200).json();
+    assert!(!found["items"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_change_without_the_sessions_token_names_the_person_and_their_workspace_hears_it() {
+    let world = World::new().await;
+    let workspace = world.workspace("theirs").await;
+    let person = world.person("ana@example.com", &[(workspace.id, Role::Admin)]).await;
+    let change = |path: String| {
+        let request = world.api.bare("POST", &path).header("cookie", person.cookie.as_str());
+        send(request.json(&json!({ "name": "never", "scopes": ["read"] })))
+    };
+    assert_eq!(change(workspace.at("/keys")).await.problem(403), "csrf");
+    let entries = told(&workspace, "csrf", 1).await;
+    let data = &entries[0]["data"];
+    assert_eq!(data["actor"], json!({ "type": "user", "id": person.id.to_string() }));
+    assert!(data["sealed"]["actor_display"].is_string(), "{data}");
+    assert_eq!(data["targets"], json!([{ "type": "workspace", "id": workspace.id.to_string() }]));
+    // Where they are no member nobody hears it but the instance.
+    let other = world.workspace("another").await;
+    assert_eq!(change(other.at("/keys")).await.problem(403), "csrf");
+    let entries = told(&instance(&world), "csrf", 1).await;
+    assert_eq!(entries[0]["data"]["actor"]["id"], person.id.to_string());
+    assert_eq!(other.entries_of("audit.access.denied").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn refusals_of_a_deleted_workspaces_key_are_in_the_instances_ledger() {
+    let world = World::with(|settings| settings.access.deletion_waits_h = 0.0).await;
+    let (workspace, bystander) = (world.workspace("ended").await, world.workspace("bystander").await);
+    let (id, token) = key(&workspace, "read").await;
+    world.api.delete(&workspace.path).await.expect(202);
+    assert_eq!(end::end_due(&world.node().writer).await.unwrap(), 1);
+    for path in ["/sources", "/destinations", "/entries", "/sources", "/subjects"] {
+        send(world.api.bare("GET", &workspace.at(path)).bearer_auth(&token)).await.problem(401);
+    }
+    let entries = told(&instance(&world), "revoked", 5).await;
+    for entry in &entries {
+        assert_eq!(entry["data"]["actor"]["id"], id);
+        assert_eq!(entry["data"]["targets"][0]["id"], workspace.id.to_string());
+        assert_eq!(entry["data"]["details"].get("not_recorded_before"), None, "none was lost");
+    }
+    // Refused by its scope it is not looked up before; it belongs there all the same.
+    send(world.api.bare("POST", &workspace.at("/sources")).bearer_auth(&token)).await.problem(403);
+    assert_eq!(told(&instance(&world), "scope", 1).await[0]["data"]["actor"]["id"], id);
+    assert_eq!(bystander.entries_of("audit.access.denied").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn what_is_refused_at_an_inbound_door_is_on_the_record_of_the_sources_workspace() {
+    let world = World::new().await;
+    let workspace = world.workspace("inbound").await;
+    let (source, other) = (workspace.inbound("one").await, workspace.inbound("two").await);
+    let apple = json!({ "kind": "app_store", "name": "store", "webhook_secret": "12345678" });
+    let apple = world.api.post(&workspace.at("/sources"), apple).await.expect(201).json();
+    let apple = apple["id"].as_str().unwrap().to_owned();
+    let door = format!("/in/{}", source.id);
+    let post = |path: String, token: Option<String>| {
+        let request = world.api.bare("POST", &path).body("an event");
+        send(token.iter().fold(request, |request, token| request.bearer_auth(token)))
+    };
+    assert_eq!(post(door.clone(), None).await.problem(401), "unauthorized");
+    for token in [format!("{}x", source.token), other.token.clone(), "nonsense".to_owned()] {
+        assert_eq!(post(door.clone(), Some(token)).await.problem(401), "unauthorized");
+    }
+    let signed = format!("/in/{apple}/app-store-connect");
+    assert_eq!(post(signed.clone(), None).await.problem(401), "unauthorized");
+    let forged = world.api.bare("POST", &signed).header("x-apple-signature", "hmacsha256=00").body("{}");
+    assert_eq!(send(forged).await.problem(401), "unauthorized");
+    for (reason, times, source) in [
+        ("no_credentials", 1, source.id.to_string()),
+        ("unknown_token", 3, source.id.to_string()),
+        ("unsigned", 2, apple.clone()),
+    ] {
+        for entry in told(&workspace, reason, times).await {
+            let data = &entry["data"];
+            assert_eq!(data["targets"], json!([{ "type": "source", "id": source }]));
+            assert_eq!(data["actor"]["type"], "unknown");
+            let mut routes = data["details"]["routes"].as_object().unwrap().keys();
+            assert!(routes.all(|route| route.starts_with("POST /in/{source}")), "{data}");
+        }
+    }
+    // A source that there is not is the instance's business, and one aggregate.
+    for _ in 0..3 {
+        post(format!("/in/{}", SourceId::new()), Some(source.token.clone())).await.problem(401);
+    }
+    for entry in told(&instance(&world), "unknown_token", 3).await {
+        assert_eq!(entry["data"]["targets"], json!([]));
+    }
+    assert_eq!(source.post("and who has the token is heard").await.status, 202);
+    world.assert_whole(&[&workspace]).await;
+}
