@@ -291,8 +291,9 @@ impl Gate {
 
     /// The first look, without the database: whether what the request shows can be let in at all, to do what `asked`
     /// says.
-    fn look(&self, parts: &Parts, asked: Asked) -> Result<Shown, Refused> {
-        let shown = self.shown(&parts.headers).map_err(|(reason, problem)| (None, reason, problem))?;
+    fn look(&self, parts: &Parts, asked: Asked) -> Result<Shown, Box<Refused>> {
+        let shown =
+            self.shown(&parts.headers).map_err(|(reason, problem)| Box::new((None, reason, problem)))?;
         match &shown {
             Shown::Key(key) if !key.scopes.grants().has(asked.permission) => {
                 let grants = key.scopes.grants();
@@ -308,7 +309,7 @@ impl Gate {
                     Kind::Scope,
                     format!("The key's scopes ({}) do not grant this.", key.scopes),
                 );
-                Err((Some(known), Reason::Scope, problem))
+                Err(Box::new((Some(known), Reason::Scope, problem)))
             }
             Shown::Session(session) => {
                 let fault = if !parts.method.is_safe() {
@@ -322,7 +323,7 @@ impl Gate {
                     None
                 };
                 match fault {
-                    Some(words) => Err((None, Reason::Csrf, Problem::forbidden(Kind::Csrf, words))),
+                    Some(words) => Err(Box::new((None, Reason::Csrf, Problem::forbidden(Kind::Csrf, words)))),
                     None => Ok(shown),
                 }
             }
@@ -583,7 +584,7 @@ where
         };
         let admitted = match shown {
             Ok(shown) => gate.admit(shown.clone(), act, asked, reads).await.map(|caller| (shown, caller)),
-            Err(refused) => Err(refused),
+            Err(refused) => Err(*refused),
         };
         match admitted {
             Ok((shown, caller)) => {

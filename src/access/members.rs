@@ -171,7 +171,8 @@ pub async fn remove(
     let mut locked = writer.lock(workspace).await?;
     let before = role_of(&mut locked, user).await?;
     let leaves = act.actor() == Actor::User(user);
-    if !leaves && !(grants.has(Permission::MembersWrite) && grants.covers(before.grants())) {
+    let may = leaves || (grants.has(Permission::MembersWrite) && grants.covers(before.grants()));
+    if !may {
         return Err(Error::TooMuch);
     }
     take_out(locked, act, user, before).await
