@@ -178,7 +178,7 @@ impl Search {
                 said.insert(name.into(), value);
             }
         }
-        (!said.is_empty()).then(|| json::Value::Object(said))
+        (!said.is_empty()).then_some(json::Value::Object(said))
     }
 
     /// Entries before `before`, newest first, or from `from` on, oldest first.
