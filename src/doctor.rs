@@ -4,7 +4,7 @@
 //! and the tree are built anew, and compared with the head, the tiles, the newest signed checkpoint, what this node
 //! remembers, the openings and the deliveries. It changes nothing.
 
-use crate::database::Database;
+use crate::database::{Database, WorkspaceTx};
 use crate::id::{DestinationId, LedgerId, WorkspaceId};
 use crate::ledger::checkpoint::{SeenHeads, SignedTree};
 use crate::ledger::tree::TILE;
@@ -98,8 +98,12 @@ pub async fn examine(
         let mut ward =
             Ward { database, workspace: row.workspace, ledger: row.ledger, findings: Vec::new(), unkept: 0 };
         let before = examined.entries;
-        let sealed = ward.entries(seen, |done| progress(before + done, total), &mut examined).await?;
-        ward.openings(data_keys, sealed, &mut examined).await?;
+        // One moment for both: an entry that comes meanwhile has openings that would otherwise be found without it.
+        let mut tx = database.snapshot(row.workspace).await?;
+        let progress = |done| progress(before + done, total);
+        let sealed = ward.entries(&mut tx, seen, progress, &mut examined).await?;
+        ward.openings(&mut tx, data_keys, sealed, &mut examined).await?;
+        drop(tx);
         ward.deliveries(&mut examined).await?;
         examined.ledgers += 1;
         if ward.unkept > 0 {
@@ -142,13 +146,13 @@ impl Ward<'_> {
     /// Walks the entries, building chain and tree anew. Returns the hashes of sealed values.
     async fn entries(
         &mut self,
+        tx: &mut WorkspaceTx,
         seen: &SeenHeads,
         progress: impl Fn(u64),
         examined: &mut Examined,
     ) -> Result<Sealed, Error> {
         let (workspace, ledger) = (self.workspace.uuid(), self.ledger.uuid());
-        let mut tx = self.database.snapshot(self.workspace).await?;
-        let Some((_, size)) = read::size(&mut tx).await? else {
+        let Some((_, size)) = read::size(tx).await? else {
             self.find(None, "it has no head");
             return Ok(Sealed::new());
         };
@@ -157,7 +161,7 @@ impl Ward<'_> {
             workspace,
             ledger
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut **tx)
         .await?
         .and_then(|c| Some(SignedTree { size: c.size as u64, root: c.root.try_into().ok()? }));
         let mut trees: Vec<(&str, SignedTree)> = Vec::new();
@@ -192,10 +196,10 @@ impl Ward<'_> {
                 at,
                 PAGE
             )
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut **tx)
             .await?;
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else { break };
-            let mut indexed = self.indexed(&mut tx, first.seq, last.seq).await?;
+            let mut indexed = self.indexed(tx, first.seq, last.seq).await?;
             at = last.seq;
             for row in rows {
                 let seq = row.seq as u64;
@@ -237,7 +241,7 @@ impl Ward<'_> {
                 }
                 tile.extend_from_slice(&leaf);
                 if tile.len() as u64 == TILE * 32 {
-                    self.tile(&mut tx, seq / TILE, &tile).await?;
+                    self.tile(tx, seq / TILE, &tile).await?;
                     tile.clear();
                 }
                 for (which, tree) in &trees {
@@ -255,7 +259,7 @@ impl Ward<'_> {
             }
         }
         let (from, to) = (i64::try_from(frontier.size()).unwrap_or(i64::MAX), i64::MAX);
-        for seq in self.indexed(&mut tx, from, to).await?.into_keys() {
+        for seq in self.indexed(tx, from, to).await?.into_keys() {
             self.find(Some(seq), "the index of audit entries has it, but there is no such entry");
         }
         let head = sqlx::query!(
@@ -263,7 +267,7 @@ impl Ward<'_> {
             workspace,
             ledger
         )
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut **tx)
         .await?;
         if frontier.size() != size {
             self.find(None, format!("its head says {size} entries, but there are {}", frontier.size()));
@@ -275,7 +279,7 @@ impl Ward<'_> {
             workspace,
             ledger
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut **tx)
         .await?;
         let stored: BTreeMap<(i16, i64), Vec<u8>> =
             stored.into_iter().map(|t| ((t.level, t.tile), t.hashes)).collect();
@@ -376,12 +380,12 @@ impl Ward<'_> {
     /// Opens every opening and compares it with its entry.
     async fn openings(
         &mut self,
+        tx: &mut WorkspaceTx,
         data_keys: &DataKeys,
         sealed: Sealed,
         examined: &mut Examined,
     ) -> Result<(), Error> {
         let (mut seq, mut name) = (-1_i64, String::new());
-        let mut tx = self.database.workspace(self.workspace).await?;
         loop {
             let rows = sqlx::query!(
                 "SELECT seq, name, sealed FROM openings
@@ -391,7 +395,7 @@ impl Ward<'_> {
                 seq,
                 name
             )
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut **tx)
             .await?;
             let Some(last) = rows.last() else { return Ok(()) };
             (seq, name) = (last.seq, last.name.clone());

@@ -229,6 +229,11 @@ impl Scene {
                 (api.request(method, &path).json(&json!({ "secret": null })), 412)
             }
             "DELETE /v1/sessions/{session}" => (signed_in(&format!("/v1/sessions/{}", person.session)), 412),
+            "DELETE /v1/identities/{provider}/{identity}" => {
+                (signed_in("/v1/identities/x/idn_0199b1c4-0000-7000-8000-000000000001"), 404)
+            }
+            // A viewer leaves.
+            "DELETE /v1/workspaces/{workspace}/membership" => (signed_in(&workspace.at("/membership")), 412),
             // They have none, and hear that.
             "DELETE /v1/passkeys/{passkey}" => {
                 (signed_in("/v1/passkeys/pk_0199b1c4-0000-7000-8000-000000000001"), 404)

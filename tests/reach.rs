@@ -187,8 +187,10 @@ async fn a_destination_hears_no_more_than_whoever_makes_or_changes_it_may_read()
     let workspace = world.workspace("heard").await;
     let receiver = Receiver::of(&world).await;
     let url = receiver.url("theirs");
+    let made = std::cell::Cell::new(0);
     let make = |token: &str, more: Value| {
-        let mut body = json!({ "name": "d", "url": url });
+        made.set(made.get() + 1);
+        let mut body = json!({ "name": format!("d{}", made.get()), "url": url });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         send(with(&workspace, token, "POST", "/destinations").json(&body))
     };

@@ -14,6 +14,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("POST /v1/passkeys/challenge", "changes nothing that lasts: a challenge is kept for ten minutes"),
     ("POST /v1/passkeys", "needs an authenticator: tests/sign_in/browser.rs"),
     ("DELETE /v1/passkeys/{passkey}", "needs a passkey: tests/sign_in/browser.rs"),
+    ("DELETE /v1/identities/{provider}/{identity}", "needs an account at a provider: tests/sign_in/ways.rs"),
+    ("PATCH /v1/people/{user}", "whoever administers the instance: tests/sign_in/disabled.rs"),
+    ("PUT /v1/workspaces/{workspace}/sources/{source}/key", "needs a store: tests/source_keys.rs"),
+    ("POST /v1/workspaces/{workspace}/configurations", "names changes of before: tests/manage.rs"),
     ("POST /v1/identities/{provider}", "begins what the provider's answer records: tests/sign_in.rs"),
     ("POST /sign-in/link", "signs somebody in: tests/sign_in.rs"),
     ("POST /sign-in/passkey/challenge", "changes nothing that lasts"),
@@ -159,6 +163,8 @@ async fn every_route_that_changes_something_leaves_an_entry() {
     let path = at(&format!("/invitations/{}", id(&answer)));
     let route = format!("DELETE {W}/invitations/{{invitation}}");
     scene.leaves("invitation.revoked", &route, &path, none(), By::Key).await;
+    let route = format!("DELETE {W}/membership");
+    scene.leaves("member.removed", &route, &at("/membership"), none(), By::Person(&invited)).await;
     let path = at(&format!("/members/{}", member.id));
     let route = format!("PATCH {W}/members/{{user}}");
     scene.leaves("member.role_changed", &route, &path, json!({ "role": "viewer" }), By::Person(&owner)).await;

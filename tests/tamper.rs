@@ -390,3 +390,22 @@ async fn a_node_refuses_another_database_than_its_own() {
     let refused = format!("{:#}", scene.world.start().await.unwrap_err());
     assert!(refused.contains("the database has no such ledger"), "{refused}");
 }
+
+#[tokio::test]
+async fn beside_a_node_that_appends_doctor_finds_nothing() {
+    let world = World::new().await;
+    let workspace = world.workspace("busy").await;
+    let source = workspace.inbound("events").await;
+    let sending = tokio::spawn(async move {
+        for n in 0..300 {
+            source.event(format!("event {n}")).await;
+        }
+    });
+    // Each entry has an opening: what doctor reads of the two is of one moment.
+    let mut looks = 0;
+    while looks < 5 || !sending.is_finished() {
+        world.assert_whole(&[&workspace]).await;
+        looks += 1;
+    }
+    sending.await.unwrap();
+}

@@ -144,10 +144,19 @@ pub async fn create(
     Ok((id, text))
 }
 
-/// Replaces a key by a new one of the same name and scopes, whose text is returned this once. The old one ends after
-/// `overlap`, so that whoever uses it can change over. Behind the new one is `person`, who sees its text now. It lasts as
-/// long as the old one was made for, but no longer than `latest`, where whoever asks ends then: so a key does not lengthen
-/// itself.
+/// How a key is replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct Replacement {
+    /// How long the old one still holds, so that whoever uses it can change over.
+    pub overlap: time::Duration,
+    /// Who is behind the new one: whoever sees its text now.
+    pub person: Option<UserId>,
+    /// When the new one ends at the latest, where whoever asks ends then: so a key does not lengthen itself.
+    pub latest: Option<OffsetDateTime>,
+}
+
+/// Replaces a key by a new one of the same name and scopes, whose text is returned this once. It lasts as long as the old
+/// one was made for.
 ///
 /// # Errors
 /// If there is no such key, or it has ended.
@@ -157,10 +166,9 @@ pub async fn rotate(
     act: &Act,
     workspace: WorkspaceId,
     id: KeyId,
-    overlap: time::Duration,
-    person: Option<UserId>,
-    latest: Option<OffsetDateTime>,
+    how: Replacement,
 ) -> Result<(KeyId, Zeroizing<String>), Error> {
+    let Replacement { overlap, person, latest } = how;
     if overlap.is_negative() || overlap > LONGEST_OVERLAP {
         return Err(Error::Overlap);
     }

@@ -138,7 +138,7 @@ async fn ways_in_are_guarded_by_a_passkey_and_a_passkey_is_a_way_in() {
     second.add(&mut browser).await;
     browser.json("DELETE", &last, &json!({})).await.expect(204);
     let answer = authenticator.sign_in(&mut Browser::of(&world), None).await;
-    assert_eq!(answer.problem(403), "unknown_passkey");
+    assert_eq!(answer.problem(403), "unknown-passkey");
     second.sign_in(&mut Browser::of(&world), None).await.expect(200);
 }
 
@@ -240,8 +240,8 @@ async fn one_identity_is_limited_from_however_many_addresses_it_comes() {
         let entries = world.of_the_instance("audit.access.denied").await;
         let count = |route: &str| -> u64 {
             let of_it = entries.iter().filter(|e| e["data"]["reason"] == "rate_limited");
-            let of_it = of_it.filter(|e| e["data"]["details"]["route"] == route);
-            of_it.map(|e| e["data"]["details"]["count"].as_u64().unwrap()).sum()
+            // Where nobody is known, routes are counted inside of one entry.
+            of_it.filter_map(|e| e["data"]["details"]["routes"][route].as_u64()).sum()
         };
         let both = (count("GET /sign-in/callback/{provider}"), count("POST /sign-in/link"));
         (both == (4, 2)).then_some(())

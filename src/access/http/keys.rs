@@ -306,9 +306,8 @@ async fn rotate_key(
     let overlap = rotation.overlap_s.unwrap_or(OVERLAP_S);
     // Out of any bound is out of ours.
     let overlap = time::Duration::seconds(overlap.clamp(-1, keys::LONGEST_OVERLAP.whole_seconds() + 1));
-    let (act, person, latest) = (access.act(), access.caller.person(), access.caller.ends());
-    let (new, token) =
-        keys::rotate(&writer, &gate.secret, &act, workspace, id, overlap, person, latest).await?;
+    let how = keys::Replacement { overlap, person: access.caller.person(), latest: access.caller.ends() };
+    let (new, token) = keys::rotate(&writer, &gate.secret, &access.act(), workspace, id, how).await?;
     let key = one_key(writer.database(), workspace, new).await?;
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
 }
