@@ -391,7 +391,7 @@ async fn serving_is_refused_where_row_level_security_is_off() {
 
 /// What the worker may read, by table; everything of one where nothing else is said. Nothing that a person or a store
 /// said, and no name: what is added here is seen across workspaces, if a condition is forgotten.
-const READ_ACROSS: [(&str, &str); 16] = [
+const READ_ACROSS: [(&str, &str); 17] = [
     ("api_keys", "expires_at hash instance key_id last_used_at person revoked_at scopes workspace_id"),
     ("attempts", "attempt destination_id number workspace_id"),
     ("checkpoints", "*"),
@@ -413,6 +413,7 @@ const READ_ACROSS: [(&str, &str); 16] = [
         "deleted_at health kind lease_holder leased_until next_poll_at source_id token_hash workspace_id",
     ),
     ("store_events", "event_id received_at source_id workspace_id"),
+    ("users", "disabled_at email_index user_id"),
     (
         "workspaces",
         "created_at delete_after deleted_at ledger_id passkey_required passkey_required_at workspace_id",
@@ -478,9 +479,10 @@ fn senders() -> BTreeMap<String, BTreeSet<&'static str>> {
                 [".fetch_", ".execute(", ".fetch("].iter().filter_map(|call| rest[..next].find(call)).min();
             let by = called.and_then(|at| rest[at..].split_once('(')).map_or("", |(_, by)| by);
             let by = by.split(')').next().unwrap();
+            let statement = if raw { statement.to_owned() } else { statement.replace("\\\n", " ") };
             assert!(raw || !statement.contains('\\'), "{}: {statement}", source.display());
             let role = if by.contains("worker") { roles::WORKER } else { roles::SERVICE };
-            senders.entry(flat(statement)).or_default().insert(role);
+            senders.entry(flat(&statement)).or_default().insert(role);
         }
     }
     senders

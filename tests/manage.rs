@@ -337,8 +337,22 @@ async fn workspaces_and_api_keys_are_made_used_and_ended() {
     let desk = Desk::new().await;
     let made = desk.said(&["workspaces", "create", "Tidepool"]).await;
     assert!(made.line().starts_with("ws_"), "{}", made.out);
-    let (code, sentence) = desk.refused(&["workspaces", "create", "Tidepool"]).await;
-    assert!(code == 1 && sentence.contains("409"), "{sentence}");
+    // A name is nobody's alone; whoever goes by it is told, and gives the id.
+    let second = desk.said(&["workspaces", "create", "Tidepool"]).await;
+    let ids = format!("{}, {}", made.line(), second.line());
+    let several = format!("several are called \"Tidepool\": give the id of a workspace: {ids}");
+    for command in [
+        &["sources", "list", "--workspace", "Tidepool"][..],
+        &["workspaces", "update", "Tidepool", "--name", "x"],
+    ] {
+        assert_eq!(desk.refused(command).await, (2, several.clone()));
+    }
+    desk.write("statusledger.toml", "workspace = \"Tidepool\"\n");
+    let (code, sentence) = desk.refused(&["apply", "-f", "statusledger.toml"]).await;
+    assert!(code == 2 && sentence.ends_with(&ids), "{sentence}");
+    desk.said(&["sources", "list", "--workspace", second.line()]).await;
+    desk.said(&["workspaces", "update", second.line(), "--name", "Another"]).await;
+    desk.said(&["sources", "list", "--workspace", "Tidepool"]).await;
     let list = desk.said(&["workspaces", "list"]).await.out;
     assert!(["Acme", "Tidepool", "the instance's own"].iter().all(|name| list.contains(name)), "{list}");
     let (code, sentence) = desk.refused(&["sources", "list"]).await;

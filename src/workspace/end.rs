@@ -6,7 +6,7 @@
 
 use crate::audit::{Act, Action};
 use crate::id::WorkspaceId;
-use crate::ledger::{Draft, Writer};
+use crate::ledger::{Draft, Writer, append};
 use serde_json::json;
 use statusledger_verify::json::{Object, Value};
 use time::OffsetDateTime;
@@ -111,8 +111,13 @@ pub async fn end_due(writer: &Writer) -> Result<usize, Error> {
 
 async fn end(writer: &Writer, workspace: WorkspaceId) -> Result<(), Error> {
     let id = workspace.uuid();
-    let mut locked = writer.lock(workspace).await?;
-    // Called off, or ended by another node, while this one waited for the lock.
+    let mut locked = match writer.lock(workspace).await {
+        Ok(locked) => locked,
+        // Ended by another node, while this one waited for the lock.
+        Err(append::Error::NoWorkspace(_)) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    // Called off meanwhile.
     let still = sqlx::query_scalar!(
         r#"SELECT COALESCE(delete_after <= now() AND deleted_at IS NULL, false) AS "still!" FROM workspaces
             WHERE workspace_id = $1"#,

@@ -138,7 +138,7 @@ async fn ways_in_are_guarded_by_a_passkey_and_a_passkey_is_a_way_in() {
     second.add(&mut browser).await;
     browser.json("DELETE", &last, &json!({})).await.expect(204);
     let answer = authenticator.sign_in(&mut Browser::of(&world), None).await;
-    assert_eq!(answer.problem(403), "unknown_passkey");
+    assert_eq!(answer.problem(403), "unknown-passkey");
     second.sign_in(&mut Browser::of(&world), None).await.expect(200);
 }
 
