@@ -180,6 +180,14 @@ impl Scene {
                 let change = change(&path, tag(world, &path).await).json(&json!({ "name": "changed" }));
                 Between { ledger, meanwhile, change, verdict: 412 }
             }
+            "PATCH /v1/people/{user}" => {
+                let person = world.person(&format!("{}@example.com", uuid::Uuid::now_v7()), &[]).await;
+                let path = format!("/v1/people/{}", person.id);
+                let disable = || api.request(method, &path).json(&json!({ "disabled": true }));
+                let change = disable().header("if-match", tag(world, &path).await);
+                // What is so already is no change, and is compared all the same.
+                Between { ledger: world.node().gate.instance, meanwhile: disable(), change, verdict: 412 }
+            }
             "DELETE /v1/session" => {
                 let person = world.person(&format!("{}@example.com", uuid::Uuid::now_v7()), &[]).await;
                 let asks = |method: &str, path: &str| {
@@ -227,6 +235,16 @@ impl Scene {
                 let made = api.post(&workspace.at("/sources"), body).await.expect(201).json();
                 let path = workspace.at(&format!("/sources/{}/webhook-secret", made["id"].as_str().unwrap()));
                 (api.request(method, &path).json(&json!({ "secret": null })), 412)
+            }
+            // That it is compared where there is one: tests/source_keys.rs has the stores for it.
+            "PUT /v1/workspaces/{workspace}/sources/{source}/key" => {
+                let path = workspace.at("/sources/src_0199b1c4-0000-7000-8000-000000000001/key");
+                let private_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+                let issuer = uuid::Uuid::now_v7();
+                let credentials =
+                    json!({ "key_id": "ABCDEF1234", "issuer_id": issuer, "private_key": private_key });
+                let body = json!({ "kind": "app_store", "credentials": credentials });
+                (api.request(method, &path).json(&body), 404)
             }
             "DELETE /v1/sessions/{session}" => (signed_in(&format!("/v1/sessions/{}", person.session)), 412),
             "DELETE /v1/identities/{provider}/{identity}" => {
@@ -384,6 +402,46 @@ async fn a_body_that_does_not_arrive_keeps_no_other_change_waiting() {
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 412 "), "{answer}");
     assert_eq!(destination.read().await["name"], "quicker");
+}
+
+#[tokio::test]
+async fn one_tenants_bodies_that_never_come_keep_nobody_of_another_waiting() {
+    use tokio::io::AsyncWriteExt;
+    let world = World::new().await;
+    let (ours, theirs) = (world.workspace("ours").await, world.workspace("theirs").await);
+    let receiver = Receiver::of(&world).await;
+    let destination = ours.destination(&receiver, "hook", json!({})).await;
+    let there = theirs.destination(&receiver, "there", json!({})).await;
+    let body = json!({ "name": "k", "scopes": ["destinations:write"] });
+    let key = world.api.post(&theirs.at("/keys"), body).await.expect(201).json();
+    let host = world.api.base.strip_prefix("http://").unwrap();
+    // On what there is, and on what there is not: each is past the door of its change, and waits for its body alone.
+    let mut slow = Vec::new();
+    for n in 0..128 {
+        let path = match n % 2 {
+            0 => there.path.clone(),
+            _ => theirs.at(&format!("/destinations/ep_{}", uuid::Uuid::now_v7())),
+        };
+        let mut wire = tokio::net::TcpStream::connect(host).await.unwrap();
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {}\r\nif-match: *\r\n\
+             content-type: application/json\r\ncontent-length: 10\r\n\r\n{{",
+            key["token"].as_str().unwrap()
+        );
+        wire.write_all(head.as_bytes()).await.unwrap();
+        slow.push(wire);
+    }
+    for name in ["one", "two", "three"] {
+        let seen = tag(&world, &destination.path).await;
+        let change = world.api.request("PATCH", &destination.path).header("if-match", seen);
+        let change = tokio::time::timeout(DEADLINE / 3, send(change.json(&json!({ "name": name }))));
+        change.await.expect("it waits for nobody").expect(200);
+    }
+    // None of them was answered meanwhile, for want of anything but its body.
+    for wire in &slow {
+        let answered = wire.try_read(&mut [0_u8; 1]);
+        assert!(answered.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock));
+    }
 }
 
 #[tokio::test]

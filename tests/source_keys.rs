@@ -130,6 +130,14 @@ async fn a_key_that_is_replaced_is_asked_with_at_once_and_the_source_stays_what_
     // The same again changes nothing, and leaves nothing.
     let same = source.give(apple(&simulator, "Acme", None), false).await.expect(200).json();
     assert_eq!(same["key_set_at"], given["key_set_at"]);
+    // Nor is either made under a condition: a key cannot be read.
+    for private in [None, Some(nobodys())] {
+        let credentials = apple(&simulator, "Acme", private.as_deref());
+        let request =
+            source.workspace.api.request("PUT", &format!("{}/key", source.path)).header("if-match", "*");
+        let body = json!({ "kind": "app_store", "credentials": credentials });
+        assert_eq!(crate::harness::send(request.json(&body)).await.problem(412), "precondition-failed");
+    }
     let replaced = json!({ "key": "replaced", "same_account": true });
     assert_eq!(source.acts().await, std::slice::from_ref(&replaced));
     let told = source.workspace.entries_of("source.changed").await;

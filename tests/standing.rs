@@ -2,7 +2,7 @@
 //! for the head of a ledger, and meanwhile what it was let in with ends.
 
 use crate::conditions::{in_order, waiting};
-use crate::harness::{Answer, Api, Person, Workspace, World, eventually, send};
+use crate::harness::{Answer, Api, DEADLINE, Person, Workspace, World, eventually, send};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::Connection;
@@ -11,6 +11,7 @@ use statusledger::access::scope::Role;
 use statusledger::audit::{Act, Action, Actor, Outcome};
 use statusledger::id::WorkspaceId;
 use statusledger::ledger::append;
+use std::time::Instant;
 
 /// A request in somebody's session.
 fn by(world: &World, person: &Person, method: &str, path: &str) -> RequestBuilder {
@@ -46,8 +47,10 @@ async fn while_it_waits(
         .unwrap();
     let before = waiting(&mut watcher).await;
     let answer = tokio::spawn(send(change));
+    let end = Instant::now() + DEADLINE;
     while waiting(&mut watcher).await <= before {
         tokio::task::yield_now().await;
+        assert!(Instant::now() < end, "it never waits for the head");
         assert!(!answer.is_finished(), "it does not wait for the head");
     }
     meanwhile.await;

@@ -76,6 +76,7 @@ pub async fn set(
         return Err(Error::TooMuch);
     }
     if row.disabled == disabled {
+        locked.check(act.terms()).await?;
         return Ok(());
     }
     if disabled {

@@ -248,6 +248,7 @@ pub async fn replace(
     let before = row.secret.as_ref().map(|sealed| opened(&data_key, given.kind, id, sealed)).transpose()?;
     let fingerprint = new.fingerprint(id);
     if before.as_ref().is_some_and(|before| before.fingerprint(id) == fingerprint) && settings == known {
+        locked.check(act.terms()).await?;
         return Ok(false);
     }
     let same = before.as_ref().is_some_and(|before| new.is_of_the_account_of(before));
