@@ -154,13 +154,11 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
     let by_checkpoint: Vec<Option<&[u8]>> =
         outcomes.iter().map(|o| o.signatures.as_ref().map(|s| &s.checkpoint[..])).collect();
     // An outcome under an older fence is refused: another node has taken the lane, and sends it (again) itself.
-    // Durable a moment after the answer: what a crash of the server takes with it is attempted again, as it is when
-    // this node crashes before it comes here. So outcomes never stand in the way of an append's own flush.
+    // Durable when this has returned: the lane moves on then, and a retry that a crash of Postgres took with it would be
+    // nobody's any more.
     sqlx::query!(
-        "WITH soon AS MATERIALIZED (
-             SELECT set_config('synchronous_commit', 'off', true)
-         ), r AS MATERIALIZED (
-             SELECT u.* FROM soon, unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
+        "WITH r AS MATERIALIZED (
+             SELECT u.* FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
                                     $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::bytea[],
                                     $12::timestamptz[], $13::bytea[], $14::bytea[])
                     AS u (workspace_id, destination_id, fence, number, attempt, started_at, duration_us, status,
@@ -203,7 +201,8 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
     Ok(())
 }
 
-/// Brings the lanes' rows up to date, but for those that an append holds locked just now; returns those done (or
+/// Brings the lanes' rows up to date (durable a moment later: where a crash takes it back, the lane is looked at from where it
+/// stood before, and finds what is settled settled), but for those that an append holds locked just now; returns those done (or
 /// lost to another node).
 async fn write_progress(
     database: &Database,
