@@ -12,7 +12,6 @@
 mod changes;
 mod plain;
 mod service;
-#[allow(dead_code, reason = "every bench uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
