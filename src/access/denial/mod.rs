@@ -1,7 +1,7 @@
 //! Refusals, on the record without a statement of the database before the answer.
 //!
-//! A refusal is counted in memory ([`gathered`]) and the answer goes out. What comes within a second is one entry for each
-//! who asks, route and reason ([`written`]): an `audit.access.denied` in the ledger of the key's or the member's
+//! A refusal is counted in memory (`gathered`) and the answer goes out. What comes within a second is one entry for each
+//! who asks, route and reason (`written`): an `audit.access.denied` in the ledger of the key's or the member's
 //! workspace, of the source's at an inbound door, or, where nobody is known, in the instance's. Where nobody is known the
 //! routes are counted inside, so that a flood of strangers is an entry a reason and a second. Room is by whom it
 //! concerns: who floods one ledger takes no other's place, and what found none is counted and told in the ledger where it
