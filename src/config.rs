@@ -28,7 +28,7 @@ pub struct Settings {
     pub worker_database_url: Option<String>,
     /// The owner's database address; only `migrate` uses it.
     pub owner_database_url: Option<String>,
-    /// Database connections for the service and, apart, for the worker. Default 16.
+    /// Database connections for the service and, apart, for the worker; half as many more only append. Default 16.
     pub database_connections: u32,
     /// The file of the key-encryption key; made at the first start. Default `<data_dir>/key-encryption-key`.
     pub key_encryption_key_file: Option<PathBuf>,

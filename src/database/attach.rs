@@ -63,7 +63,9 @@ pub fn directory(settings: &Settings) -> PathBuf {
 pub async fn start(settings: &Settings) -> Result<Attached> {
     let mut options = embedded::Options::new(directory(settings));
     options.binaries.clone_from(&settings.postgres_bin);
-    let connections = settings.database_connections * 2 + SPARE_CONNECTIONS;
+    // The two pools, and half as many that only append (`ledger::connections`).
+    let most = settings.database_connections;
+    let connections = most * 2 + most.div_ceil(2) + SPARE_CONNECTIONS;
     options.settings.push(("max_connections".into(), connections.to_string()));
     let mut tries = ENDING_TRIES;
     let cluster = loop {
