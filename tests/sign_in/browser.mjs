@@ -161,7 +161,7 @@ try {
     [{ origin: home.replace("localhost", "localhost.evil.example") }, "passkey"],
     [{ type: "webauthn.create" }, "passkey"],
     [{ rp: "evil.example" }, "passkey"],
-    [{ user: Buffer.alloc(16, 7).toString("base64") }, "unknown_passkey"],
+    [{ user: Buffer.alloc(16, 7).toString("base64") }, "unknown-passkey"],
     [{}, "signed in"],
   ]) assert.equal(await forged(wrong), answer, JSON.stringify(wrong));
 
@@ -234,8 +234,10 @@ try {
   await ben.goto(`${home}/account`);
   await ben.until("two passkeys", () => document.querySelectorAll("#passkeys li").length === 2);
   await ben.run(() => document.querySelector("#passkeys button").click());
-  await ben.until("one passkey", () => document.querySelectorAll("#passkeys li").length === 1);
-  await ben.goto(`${home}/sign-in`);
+  // Their session began with it, and ends with it.
+  await ben.at("/sign-in");
+  await elsewhere.goto(`${home}/account`);
+  await elsewhere.until("one passkey", () => document.querySelectorAll("#passkeys li").length === 1);
   await ben.press("Continue with a passkey");
   await ben.told("not known here");
   assert.equal((await entries(instance, "audit.passkey.removed")).length, 1);
