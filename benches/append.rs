@@ -8,6 +8,8 @@
 //! precedes each turn, so that nobody pays for what another left to write.
 #![allow(clippy::cast_precision_loss)]
 
+#[path = "support/entry.rs"]
+mod entry;
 #[path = "support/ground.rs"]
 mod ground;
 #[path = "append/rivals.rs"]
@@ -16,13 +18,13 @@ mod support;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use entry::draft;
 use ground::Ground;
 use rivals::Rivals;
 use statusledger::audit::Act;
 use statusledger::id::WorkspaceId;
 use statusledger::ledger::{Draft, Writer};
 use statusledger::workspace;
-use statusledger_verify::json::{Object, Value};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use support::{claim, count, figure, line, median, percentile, table};
@@ -64,37 +66,6 @@ async fn run(arguments: Arguments) -> Result<()> {
     let measured = measure(&ground, &arguments).await;
     ground.stop().await?;
     measured
-}
-
-/// A transition as a store source writes it: an entry of about 550 bytes.
-pub fn draft(n: usize) -> Result<Draft> {
-    let text = |s: &str| Value::String(s.to_owned());
-    let object = |members: &[(&str, Value)]| {
-        let mut object = Object::default();
-        for (name, value) in members {
-            object.insert((*name).to_owned(), value.clone());
-        }
-        object
-    };
-    let version = format!("4.{}.{}", n % 100, n % 7);
-    let subject = object(&[
-        ("app", text("com.example.ledger")),
-        ("key", text("8a1d5f0c-6446-4195-9c1e-0c9a7a3b6f11")),
-        ("kind", text("version")),
-        ("platform", text("IOS")),
-        ("version", text(&version)),
-    ]);
-    let observed = object(&[
-        ("after", text("2026-11-02T03:00:00.000001Z")),
-        ("before", text("2026-11-02T03:04:00.000001Z")),
-    ]);
-    let data = object(&[
-        ("from", text("WAITING_FOR_REVIEW")),
-        ("observed", Value::Object(observed)),
-        ("subject", Value::Object(subject)),
-        ("to", text("IN_REVIEW")),
-    ]);
-    Ok(Draft::new("store.version.transitioned", data)?)
 }
 
 fn milliseconds(duration: Duration) -> String {

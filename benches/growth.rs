@@ -8,12 +8,15 @@
 //! ledger, so that nothing is warm but what every question shares. `--sizes 10000,1000000,20000000` goes further.
 #![allow(clippy::cast_precision_loss)]
 
+#[path = "support/entry.rs"]
+mod entry;
 #[path = "support/service.rs"]
 mod service;
 mod support;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use entry::draft;
 use serde_json::Value as Json;
 use service::Service;
 use sqlx::{ConnectOptions, Connection};
@@ -23,8 +26,7 @@ use statusledger::delivery::Outbox;
 use statusledger::id::WorkspaceId;
 use statusledger::instance::Instance;
 use statusledger::key_encryption::KeyEncryption;
-use statusledger::ledger::{Draft, Writer};
-use statusledger_verify::json::{Object, Value};
+use statusledger::ledger::Writer;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use support::{claim, count, figure, line, percentile, table};
@@ -63,30 +65,6 @@ async fn run(arguments: Arguments) -> Result<()> {
     measured
 }
 
-/// A transition as a store source writes it: an entry of about 550 bytes.
-fn draft(n: u64) -> Result<Draft> {
-    let text = |s: &str| Value::String(s.to_owned());
-    let mut subject = Object::default();
-    for (name, value) in [
-        ("app", "com.example.ledger"),
-        ("key", "8a1d5f0c-6446-4195-9c1e-0c9a7a3b6f11"),
-        ("kind", "version"),
-        ("platform", "IOS"),
-        ("version", &format!("4.{}.{}", n % 100, n % 7)),
-    ] {
-        subject.insert(name.to_owned(), text(value));
-    }
-    let mut observed = Object::default();
-    observed.insert("after".to_owned(), text("2026-11-02T03:00:00.000001Z"));
-    observed.insert("before".to_owned(), text("2026-11-02T03:04:00.000001Z"));
-    let mut data = Object::default();
-    data.insert("from".to_owned(), text("WAITING_FOR_REVIEW"));
-    data.insert("observed".to_owned(), Value::Object(observed));
-    data.insert("subject".to_owned(), Value::Object(subject));
-    data.insert("to".to_owned(), text("IN_REVIEW"));
-    Ok(Draft::new("store.version.transitioned", data)?)
-}
-
 /// Appends until the ledger has `size` entries.
 async fn fill(writer: &Writer, workspace: WorkspaceId, have: u64, size: u64) -> Result<()> {
     let wanted = size.saturating_sub(have);
@@ -95,7 +73,7 @@ async fn fill(writer: &Writer, workspace: WorkspaceId, have: u64, size: u64) -> 
         let writer = writer.clone();
         tasks.spawn(async move {
             for n in (first..wanted).step_by(FILLERS) {
-                writer.append(workspace, draft(n)?).await?;
+                writer.append(workspace, draft(n as usize)?).await?;
             }
             Ok::<_, anyhow::Error>(())
         });
@@ -147,7 +125,7 @@ async fn measure(service: &Service, arguments: &Arguments) -> Result<()> {
             for kind in KINDS {
                 let started = Instant::now();
                 match kind {
-                    "append" => drop(opened.writer.append(workspace, draft(seq)?).await?),
+                    "append" => drop(opened.writer.append(workspace, draft(seq as usize)?).await?),
                     "inclusion" => {
                         let path = format!("{base}/proofs/inclusion?seq={seq}&size={size}");
                         expect(&service.get(&path).await?, "hashes")?;
