@@ -356,6 +356,13 @@ impl PollingSettings {
         Duration::from_secs_f64(self.settled_s.max(self.interval_s))
     }
 
+    /// The longest wait of a source that fails and whose store does not say when to come back: 18 hot intervals, 15 minutes
+    /// where those are longer, and never less than one.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        (self.hot() * 18).min(Duration::from_secs(900)).max(self.hot())
+    }
+
     /// A time of the stores' clocks in ours: as it is, but for a `time_scale`.
     #[must_use]
     pub fn scaled(&self, time: Duration) -> Duration {

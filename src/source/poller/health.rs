@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::plan::{Plan, kind_of};
 use super::round::Outcome;
-use super::{Due, LONGEST_WAIT, Poller, REFUSALS, Station, Unusable};
+use super::{Due, LONG_WAIT, Poller, REFUSALS, Station, Unusable};
 use crate::source::fetch::{ForbiddenCause, StoreError};
 use crate::source::google_play::edits::{TAKEN_OVER, TAKEN_OVER_ADVICE};
 use crate::source::{self, Health};
@@ -58,7 +58,7 @@ impl Poller {
         }
         let (refused, failing) = (plan.refusals(), plan.failing());
         let long =
-            error.and_then(StoreError::retry_after).filter(|wait| *wait > self.settings.scaled(LONGEST_WAIT));
+            error.and_then(StoreError::retry_after).filter(|wait| *wait > self.settings.scaled(LONG_WAIT));
         let skew = station.client.contact().skew.filter(|skew| skew.abs() > MOST_SKEW);
         let (health, detail) = match error {
             // Its own pace is no trouble of the store's, unless it is a standstill.

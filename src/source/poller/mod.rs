@@ -45,8 +45,8 @@ const ROUNDS: usize = 256;
 const TURNS: usize = 16;
 /// How often what is remembered of sources that were deleted is dropped.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
-/// The longest wait of a source that fails.
-const LONGEST_WAIT: Duration = Duration::from_secs(900);
+/// A wait, in the store's time, that its source's health tells of.
+const LONG_WAIT: Duration = Duration::from_secs(900);
 /// Rounds in a row that a key must be refused in before it counts as refused and not merely suspect.
 const REFUSALS: u32 = 3;
 /// The shortest time between two looks for due sources.
@@ -307,7 +307,7 @@ impl Poller {
                         tracing::warn!(source = %due.source, error = %e, "the source's health is not recorded");
                     }
                 }
-                LONGEST_WAIT.min(Duration::from_secs_f64(self.settings.interval_s * 4.0))
+                self.settings.longest_wait().min(self.settings.hot() * 4)
             }
         };
         // A look that was asked for meanwhile stays due. A crash before this leaves the lease, after which another node
@@ -400,11 +400,10 @@ impl Poller {
         client.learn(self.apps(due).await?, true);
         drop(turn);
         self.discard_leftovers(due, &client).await?;
-        let base = Duration::from_secs_f64(self.settings.interval_s);
         let station = Arc::new(tokio::sync::Mutex::new(Station {
             client,
             under,
-            failing: budget::Backoff::new(base, LONGEST_WAIT),
+            failing: budget::Backoff::new(self.settings.hot(), self.settings.longest_wait()),
             refusals: 0,
             health: None,
             why: None,

@@ -6,7 +6,6 @@
 
 use super::super::look::MAX_POLL;
 use super::super::store::Store;
-use super::LONGEST_WAIT;
 use crate::config::PollingSettings;
 use crate::database::Database;
 use crate::id::{SourceId, WorkspaceId};
@@ -213,7 +212,7 @@ impl Plan {
         if let Some(planned) = self.polls.get_mut(poll) {
             let wait = settings.hot().saturating_mul(1 << planned.failures.clamp(0, 12));
             planned.failures = planned.failures.saturating_add(1);
-            let wait = wait.min(settings.settled()).min(LONGEST_WAIT).max(settings.hot());
+            let wait = wait.min(settings.settled()).min(settings.longest_wait());
             planned.due_at = now + wait.mul_f64(1.0 + SPREAD * draw);
             planned.dirty = true;
         }

@@ -2,7 +2,7 @@
 
 use super::client::{Client, KnownApp};
 use super::plan::{Plan, kind_of};
-use super::{Due, LONGEST_WAIT, Poller, Unusable, draw};
+use super::{Due, Poller, Unusable, draw};
 use crate::observation::event::{Told, Under};
 use crate::observation::record::{self, Asked, Missed};
 use crate::observation::{self, Doubt, Kind, News, Via};
@@ -118,7 +118,7 @@ impl Poller {
                     station.failing.reset();
                 }
                 let floor = e.retry_after().unwrap_or_default().max(self.settings.hot());
-                station.failing.fail(Some(floor)).min(LONGEST_WAIT.max(floor))
+                station.failing.fail(Some(floor))
             }
             None => {
                 station.failing.reset();
