@@ -340,3 +340,34 @@ async fn the_largest_payload_is_taken_whole() {
     source.post("é".repeat(MAX_PAYLOAD / 2)).await.expect(202);
     world.assert_whole(&[&workspace]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_of_a_ledger_that_grows_never_seem_to_be_of_another() {
+    let world = World::new().await;
+    let workspace = world.workspace("growing").await;
+    let (node, id) = (world.node(), workspace.id);
+    let grow = {
+        let writer = node.writer.clone();
+        tokio::spawn(async move {
+            for n in 0..400 {
+                writer.append(id, note(n)).await.unwrap();
+            }
+        })
+    };
+    // Each is signed between two appends, while others are: what this node handed out is soon newer than what a request
+    // has read.
+    let sign = (0..6).map(|_| {
+        let (database, keyring, seen) =
+            (node.database.clone(), node.keyring.clone(), node.seen_heads.clone());
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                statusledger::ledger::read::checkpoint(&database, &keyring, &seen, id, None).await.unwrap();
+            }
+        })
+    });
+    for task in sign.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    grow.await.unwrap();
+    world.assert_whole(&[&workspace]).await;
+}

@@ -100,13 +100,19 @@ pub async fn checkpoint(
     at: Option<u64>,
 ) -> Result<Option<(LedgerId, SignedTree, String)>, Error> {
     let mut tx = database.workspace(workspace).await?;
-    let Some((ledger, has)) = size(&mut tx).await? else { return Ok(None) };
+    let Some((ledger, mut has)) = size(&mut tx).await? else { return Ok(None) };
+    let known = seen.newest(ledger);
+    if known.is_some_and(|known| known.size > has) {
+        // The ledger has grown, and another request has signed that, since its size was read. What was signed is read
+        // before what there is, never after.
+        has = size(&mut tx).await?.map_or(has, |(_, has)| has);
+    }
     let at = at.unwrap_or(has);
     if at > has {
         return Err(Error::Size { has, asked: at });
     }
     let root = checkpoint::root_at(&mut tx, workspace, ledger, at).await?;
-    if let Some(known) = seen.newest(ledger) {
+    if let Some(known) = known {
         let disagrees = |what: String| Error::Head(checkpoint::Error::Disagrees { ledger, what });
         if known.size > has {
             return Err(disagrees(format!(
