@@ -388,6 +388,98 @@ BEGIN
     END IF;
 END $$;
 
+-- Batches of several ledgers in one commit, each as by itself: where a head has moved, is locked by somebody, or one of the
+-- batch's idempotency keys is taken, nothing of that batch is written and the others are. Waits for no head, so that two
+-- nodes cannot wait for each other, nor anybody for another workspace. What stands at one place of the arrays per ledger
+-- is one batch's; of the others, `p_..._each` says how many are each batch's. Leaves are 32 bytes after 32 bytes, types and
+-- entries are joined by U+001E, which canonical JSON has not: an array's slice would copy all of it for each.
+-- A row for each batch that is written, and one for each of its lanes.
+CREATE FUNCTION ledger_append_several(
+    p_workspaces uuid[], p_ledgers uuid[], p_sizes bigint[], p_leaf bytea[], p_routes bigint[],
+    p_new_leaf bytea[], p_frontiers bytea[], p_recorded_at bigint[],
+    p_leaves bytea[], p_types text[], p_entries text[],
+    p_openings_each integer[], p_opening_seqs bigint[], p_opening_names text[], p_openings bytea[],
+    p_nodes_each integer[], p_node_levels smallint[], p_node_tiles bigint[], p_node_hashes bytea[],
+    p_keys_each integer[], p_key_sources uuid[], p_keys text[], p_key_hashes bytea[], p_key_seqs bigint[],
+    p_deliveries_each integer[], p_destinations uuid[], p_delivery_seqs bigint[], p_receipts uuid[],
+    p_serial bigint, p_receipt_key bytea, p_checkpoint_key bytea, p_node uuid
+) RETURNS TABLE (place integer, destination_id uuid, before_first bigint, held boolean, fence bigint,
+                 sent_through bigint, failing_since timestamptz)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    b record;
+    v_new_size bigint;
+    -- Where each batch's part of the shared arrays begins.
+    o integer := 1;
+    n integer := 1;
+    k integer := 1;
+    d integer := 1;
+BEGIN
+    FOR b IN
+        SELECT * FROM unnest(p_workspaces, p_ledgers, p_sizes, p_leaf, p_routes, p_new_leaf, p_frontiers, p_recorded_at,
+                             p_leaves, p_types, p_entries, p_openings_each, p_nodes_each, p_keys_each, p_deliveries_each)
+                        WITH ORDINALITY
+                 AS u (workspace, ledger, size, leaf, routes, new_leaf, frontier, recorded_at, leaves, types, entries,
+                       openings, nodes, keys, deliveries, place)
+    LOOP
+        PERFORM set_config('sl.workspace', b.workspace::text, true);
+        v_new_size := b.size + length(b.leaves) / 32;
+        IF b.openings + b.keys + b.deliveries = 0 AND v_new_size / 256 = b.size / 256 THEN
+            -- What most are, without a call: that would cost as much again.
+            UPDATE heads SET size = v_new_size, leaf = b.new_leaf, frontier = b.frontier, recorded_at = b.recorded_at
+             WHERE (workspace_id, ledger_id) = (
+                       SELECT workspace_id, ledger_id FROM heads
+                        WHERE workspace_id = b.workspace AND ledger_id = b.ledger
+                          AND size = b.size AND leaf = b.leaf AND routes = b.routes
+                          FOR UPDATE SKIP LOCKED);
+            IF FOUND THEN
+                INSERT INTO entries (workspace_id, ledger_id, seq, leaf, type, entry)
+                SELECT b.workspace, b.ledger, b.size + i, substring(b.leaves FROM i::integer * 32 + 1 FOR 32), type, entry
+                  FROM (SELECT generate_series(0, v_new_size - b.size - 1) AS i,
+                               unnest(string_to_array(b.types, E'\x1e')) AS type,
+                               unnest(string_to_array(b.entries, E'\x1e')) AS entry) AS u;
+                place := b.place;
+                RETURN NEXT;
+            END IF;
+            CONTINUE;
+        END IF;
+        PERFORM FROM heads
+          WHERE workspace_id = b.workspace AND ledger_id = b.ledger
+            AND size = b.size AND leaf = b.leaf AND routes = b.routes
+            FOR UPDATE SKIP LOCKED;
+        IF FOUND AND (b.keys = 0 OR NOT EXISTS (
+               SELECT FROM idempotency_keys i
+                 JOIN unnest(p_key_sources[k : k + b.keys - 1], p_keys[k : k + b.keys - 1]) AS u (source_id, key)
+                   ON i.source_id = u.source_id AND i.key = u.key
+                WHERE i.workspace_id = b.workspace AND i.expires_at > now()))
+        THEN
+            place := b.place;
+            RETURN NEXT;
+            RETURN QUERY
+            SELECT b.place::integer, a.*
+              FROM ledger_append(
+                b.workspace, b.ledger, b.size, b.leaf, b.routes, b.new_leaf, b.frontier, b.recorded_at,
+                ARRAY(SELECT substring(b.leaves FROM i * 32 + 1 FOR 32)
+                        FROM generate_series(0, length(b.leaves) / 32 - 1) AS i ORDER BY i),
+                string_to_array(b.types, E'\x1e'), string_to_array(b.entries, E'\x1e'),
+                p_opening_seqs[o : o + b.openings - 1], p_opening_names[o : o + b.openings - 1],
+                p_openings[o : o + b.openings - 1],
+                p_node_levels[n : n + b.nodes - 1], p_node_tiles[n : n + b.nodes - 1],
+                p_node_hashes[n : n + b.nodes - 1],
+                p_key_sources[k : k + b.keys - 1], p_keys[k : k + b.keys - 1], p_key_hashes[k : k + b.keys - 1],
+                p_key_seqs[k : k + b.keys - 1],
+                p_destinations[d : d + b.deliveries - 1], p_delivery_seqs[d : d + b.deliveries - 1],
+                p_receipts[d : d + b.deliveries - 1],
+                p_serial, p_receipt_key, p_checkpoint_key, p_node) AS a;
+        END IF;
+        o := o + b.openings;
+        n := n + b.nodes;
+        k := k + b.keys;
+        d := d + b.deliveries;
+    END LOOP;
+END $$;
+
 -- ── Row-level security ──────────────────────────────────────────────────────────────────────────────────────
 
 DO $$
@@ -416,7 +508,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO statusledger_service, statusledger_worker;
 
-GRANT EXECUTE ON FUNCTION ledger_append TO statusledger_service;
+GRANT EXECUTE ON FUNCTION ledger_append, ledger_append_several TO statusledger_service;
 -- So that a node can tell a schema of another version than its own.
 GRANT SELECT ON _sqlx_migrations TO statusledger_service;
 GRANT SELECT, INSERT ON instance, key_manifests, api_tokens TO statusledger_service;

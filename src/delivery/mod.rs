@@ -59,7 +59,7 @@ pub struct Lane {
 #[derive(Debug)]
 pub struct Handoff {
     /// The batch.
-    pub batch: Batch,
+    pub batch: Arc<Batch>,
     /// The lanes, by destination.
     pub lanes: HashMap<DestinationId, Lane>,
     /// The keys that its receipts are fixed to.

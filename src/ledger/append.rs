@@ -16,6 +16,7 @@
 use super::batch::{self, Batch, Head, Recorded};
 use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
+use super::shared_commit::{Job, SharedCommit, Unwritten};
 use super::terms::{Claim, Condition, Terms, Version};
 use crate::access::standing::{Admitted, Lapse, Standing};
 use crate::audit::display;
@@ -30,6 +31,7 @@ use statusledger_keys::envelope::DataKey;
 use statusledger_verify::Hash;
 use statusledger_verify::time::Timestamp;
 use statusledger_verify::tree::Frontier;
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -132,6 +134,8 @@ struct Shared {
     outbox: Outbox,
     /// What batches are sent on.
     connections: Connections,
+    /// Those that wait for one of them.
+    shared_commit: SharedCommit,
     /// A committer's door by workspace. Locked for look-ups only.
     committers: Mutex<HashMap<WorkspaceId, mpsc::Sender<Request>>>,
     /// The newest head known by workspace; a hint, since the SQL function compares. Locked for look-ups only.
@@ -152,6 +156,7 @@ impl Writer {
         let connections = Connections::new((*database.service.connect_options()).clone(), most as usize);
         Self(Arc::new(Shared {
             connections,
+            shared_commit: SharedCommit::default(),
             database,
             keyring,
             data_keys,
@@ -274,9 +279,7 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
                 }
             }
         }
-        // The batch is what has come by the time that it can be sent. Who was answered with the last one asks again
-        // right now: the first of them must not go alone.
-        let lent = writer.0.connections.lend().await;
+        // Who was answered with the last batch asks again right now: the first of them must not go alone.
         tokio::task::yield_now().await;
         while gathered.len() < MAX_BATCH {
             let Ok(request) = requests.try_recv() else { break };
@@ -286,19 +289,17 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
             Some(building) => building.done().await,
             None => prepare(&writer, workspace, take(&mut gathered)).await,
         };
-        let mut lent = match (lent, &ready) {
-            (Ok(lent), Ok(_)) => lent,
+        let ready = match ready {
+            Ok(ready) => ready,
             // Whatever it is, it is met again there.
-            _ => {
-                commit(&writer, workspace, ready.map_or_else(|r| r, |ready| ready.requests), None).await;
+            Err(requests) => {
+                commit(&writer, workspace, requests, None).await;
                 continue;
             }
         };
-        let Ok(ready) = ready else { continue };
-        let keys = ready.keys();
         let written = {
-            let node = writer.0.node;
-            let writing = write(lent.connection(), &ready.batch, &keys, &ready.ring, node);
+            let shared = &writer.0;
+            let writing = shared.shared_commit.write(&shared.connections, shared.node, ready.job.clone());
             tokio::pin!(writing);
             loop {
                 let room = MAX_BATCH.saturating_sub(gathered.len());
@@ -307,7 +308,7 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
                     written = &mut writing => break written,
                     came = requests.recv_many(&mut gathered, room), if room > 0 && !requests.is_closed() => {
                         if came > 0 && ahead.is_none() && gathered.len() >= AHEAD {
-                            ahead = Building::start(&writer, &ready.batch.after, &mut gathered).await;
+                            ahead = Building::start(&writer, &ready.job.batch.after, &mut gathered).await;
                         }
                     }
                 }
@@ -315,8 +316,7 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
         };
         match written {
             Ok(lanes) => {
-                lent.give_back();
-                let Ready { requests, batch, ring } = ready;
+                let Ready { requests, job: Job { batch, ring, .. } } = ready;
                 writer.remember(batch.after.clone());
                 let recorded = batch.entries.clone();
                 writer.0.outbox.hand_over(Handoff { batch, lanes, ring });
@@ -334,20 +334,20 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
                 }
             }
             Err(e) => {
-                // Refused by the server, the connection is as good as before; otherwise it is closed.
-                if matches!(e, sqlx::Error::Database(_)) {
-                    lent.give_back();
-                } else {
-                    drop(lent);
-                }
-                writer.forget(workspace);
                 if let Some(building) = ahead.take() {
                     let back = building.done().await.map_or_else(|r| r, |ready| ready.requests);
                     gathered.splice(0..0, back);
                 }
-                let Ready { requests, batch, ring } = ready;
-                let sent = matches!(Trouble::from(e), Trouble::Lost(_)).then_some((batch, ring));
-                commit(&writer, workspace, requests, sent).await;
+                let Ready { requests, job } = ready;
+                let lost = match e {
+                    Unwritten::Apart => false,
+                    Unwritten::Lost => true,
+                    Unwritten::Said(e) => {
+                        writer.forget(workspace);
+                        matches!(Trouble::from(e), Trouble::Lost(_))
+                    }
+                };
+                commit(&writer, workspace, requests, lost.then_some(job)).await;
             }
         }
     }
@@ -374,8 +374,7 @@ fn take(gathered: &mut Vec<Request>) -> Vec<Request> {
 /// A batch that can be sent, and who waits for it.
 struct Ready {
     requests: Vec<Request>,
-    batch: Batch,
-    ring: Arc<Snapshot>,
+    job: Job,
 }
 
 impl Ready {
@@ -387,18 +386,18 @@ impl Ready {
     ) -> Result<Self, Vec<Request>> {
         let drafts: Vec<&Draft> = requests.iter().map(|r| &r.draft).collect();
         match batch::build(head, &drafts, data_key, unix_micros()) {
-            Ok(batch) => Ok(Self { requests, batch, ring }),
+            Ok(batch) => {
+                Ok(Self { job: Job { batch: Arc::new(batch), keys: keys_of(&drafts), ring }, requests })
+            }
             Err(_) => Err(requests),
         }
     }
-
-    fn keys(&self) -> Vec<(usize, &IdempotencyKey)> {
-        keys_of(&self.requests)
-    }
 }
 
-fn keys_of(requests: &[Request]) -> Vec<(usize, &IdempotencyKey)> {
-    requests.iter().enumerate().filter_map(|(i, r)| Some((i, r.draft.idempotency.as_ref()?))).collect()
+/// The idempotency keys of drafts, by position.
+fn keys_of<D: Borrow<Draft>>(drafts: &[D]) -> Arc<[(usize, IdempotencyKey)]> {
+    let key = |(i, d): (usize, &D)| Some((i, d.borrow().idempotency.clone()?));
+    drafts.iter().enumerate().filter_map(key).collect()
 }
 
 /// Builds a batch on the head that is known; gives the requests back where that fails.
@@ -431,12 +430,7 @@ impl Building {
 
 /// Commits one batch and answers each of its requests. A bad one never fails the others.
 /// `sent` is what was built of them, and perhaps written: it is sent again unchanged until that is known.
-async fn commit(
-    writer: &Writer,
-    workspace: WorkspaceId,
-    mut requests: Vec<Request>,
-    mut sent: Option<(Batch, Arc<Snapshot>)>,
-) {
+async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Request>, mut sent: Option<Job>) {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(5);
     while !requests.is_empty() {
@@ -504,10 +498,13 @@ fn refuse(requests: Vec<Request>, error: &Error) {
     }
 }
 
+/// What an append learned of the lanes that its deliveries joined.
+pub(super) type Lanes = HashMap<DestinationId, Lane>;
+
 /// A batch that is durable, and the lanes that its deliveries joined.
 struct Written {
-    batch: Batch,
-    lanes: HashMap<DestinationId, Lane>,
+    batch: Arc<Batch>,
+    lanes: Lanes,
     ring: Arc<Snapshot>,
 }
 
@@ -557,7 +554,7 @@ async fn attempt(
     writer: &Writer,
     workspace: WorkspaceId,
     requests: &[Request],
-    sent: &mut Option<(Batch, Arc<Snapshot>)>,
+    sent: &mut Option<Job>,
 ) -> Result<Written, Trouble> {
     let fault = |e: Error| match e {
         Error::Sql(e) => {
@@ -565,10 +562,11 @@ async fn attempt(
         }
         e => Trouble::Refused(e),
     };
-    if let Some((batch, _)) = sent.as_ref() {
-        if is_written(writer, batch).await? {
+    let again = sent.is_some();
+    if let Some(job) = sent.as_ref() {
+        if is_written(writer, &job.batch).await? {
             // Its lanes will be found by looking for what is due.
-            let (batch, ring) = sent.take().ok_or(Trouble::Moved)?;
+            let Job { batch, ring, .. } = sent.take().ok_or(Trouble::Moved)?;
             return Ok(Written { batch, lanes: HashMap::new(), ring });
         }
     } else {
@@ -581,16 +579,23 @@ async fn attempt(
         let drafts: Vec<&Draft> = requests.iter().map(|r| &r.draft).collect();
         let batch = batch::build(&head, &drafts, &key, unix_micros())
             .map_err(|e| Trouble::Refused(sealing::Error::Seal(e).into()))?;
-        *sent = Some((batch, writer.0.keyring.current()));
+        let (batch, keys) = (Arc::new(batch), keys_of(&drafts));
+        *sent = Some(Job { batch, keys, ring: writer.0.keyring.current() });
     }
-    let Some((batch, ring)) = sent.as_ref() else { return Err(Trouble::Moved) };
-    let keys = keys_of(requests);
+    let Some(Job { batch, keys, ring }) = sent.clone() else { return Err(Trouble::Moved) };
     let mut lent = writer.0.connections.lend().await?;
-    match write(lent.connection(), batch, &keys, ring, writer.0.node).await {
+    match write(lent.connection(), &batch, &keys, &ring, writer.0.node).await {
         Ok(lanes) => {
             lent.give_back();
-            let (batch, ring) = sent.take().ok_or(Trouble::Moved)?;
+            *sent = None;
             Ok(Written { batch, lanes, ring })
+        }
+        // The server went on with what was sent before, after it was looked for: it may be the batch itself that has moved
+        // the head. Now that is decided.
+        Err(sqlx::Error::Database(_)) if again && is_written(writer, &batch).await? => {
+            lent.give_back();
+            *sent = None;
+            Ok(Written { batch, lanes: HashMap::new(), ring })
         }
         Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("SL004") => {
             lent.give_back();
@@ -623,7 +628,7 @@ fn k_id(key: &IdempotencyKey) -> String {
 async fn read_taken(
     writer: &Writer,
     workspace: WorkspaceId,
-    keys: &[(usize, &IdempotencyKey)],
+    keys: &[(usize, IdempotencyKey)],
 ) -> Result<HashMap<String, Prior>, sqlx::Error> {
     let mut tx = writer.0.database.workspace(workspace).await?;
     let mut taken = HashMap::new();
@@ -660,13 +665,13 @@ pub async fn read_prior(tx: &mut WorkspaceTx, key: &IdempotencyKey) -> Result<Op
 }
 
 /// Sends a batch to the SQL function. A crash before its commit leaves nothing, after it everything.
-async fn write(
+pub(super) async fn write(
     connection: &mut PgConnection,
     batch: &Batch,
-    keys: &[(usize, &IdempotencyKey)],
+    keys: &[(usize, IdempotencyKey)],
     ring: &Snapshot,
     node: Option<NodeId>,
-) -> Result<HashMap<DestinationId, Lane>, sqlx::Error> {
+) -> Result<Lanes, sqlx::Error> {
     let (before, after) = (&batch.before, &batch.after);
     let seq = |position: usize| before.frontier.size() as i64 + position as i64;
     let leaves: Vec<&[u8]> = batch.entries.iter().map(|e| e.leaf.as_slice()).collect();
@@ -734,6 +739,88 @@ async fn write(
             (r.destination, lane)
         })
         .collect())
+}
+
+/// Sends batches of several ledgers to the SQL function; the lanes of each that was written, in their order. A crash
+/// before its commit leaves nothing of any, after it everything.
+pub(super) async fn write_several(
+    connection: &mut PgConnection,
+    jobs: &[&Job],
+    node: Option<NodeId>,
+) -> Result<Vec<Option<Lanes>>, sqlx::Error> {
+    let Some(first) = jobs.first() else { return Ok(Vec::new()) };
+    let each = |count: fn(&Job) -> usize| jobs.iter().map(|job| count(job) as i32).collect::<Vec<_>>();
+    let before: Vec<&Head> = jobs.iter().map(|job| &job.batch.before).collect();
+    let after: Vec<&Head> = jobs.iter().map(|job| &job.batch.after).collect();
+    let seq = |job: &Job, position: usize| job.batch.before.frontier.size() as i64 + position as i64;
+    let joined = |of: for<'a> fn(&'a str) -> &'a str| -> Vec<String> {
+        let of_one =
+            |job: &&Job| job.batch.entries.iter().map(|e| of(&e.entry)).collect::<Vec<_>>().join("\u{1e}");
+        jobs.iter().map(of_one).collect()
+    };
+    let leaves: Vec<Vec<u8>> =
+        jobs.iter().map(|job| job.batch.entries.iter().flat_map(|e| e.leaf).collect()).collect();
+    let sealed = || jobs.iter().flat_map(|job| job.batch.sealed.iter().map(move |sealed| (*job, sealed)));
+    let nodes = || jobs.iter().map(|job| &job.batch.nodes);
+    let keys = || jobs.iter().flat_map(|job| job.keys.iter().map(move |key| (*job, key)));
+    let deliveries = || jobs.iter().flat_map(|job| job.batch.deliveries.iter().map(move |d| (*job, d)));
+    let rows = sqlx::query!(
+        r#"SELECT place AS "place!", destination_id AS "destination_id: DestinationId", before_first, held, fence,
+                  sent_through, failing_since
+             FROM ledger_append_several($1, $2, $3, $4, $5, $6, $7, $8, $9::bytea[], $10::text[], $11::text[],
+                  $12, $13, $14::text[], $15::bytea[], $16, $17::smallint[], $18::bigint[], $19::bytea[],
+                  $20, $21::uuid[], $22::text[], $23::bytea[], $24::bigint[],
+                  $25, $26::uuid[], $27::bigint[], $28::uuid[], $29, $30, $31, $32)"#,
+        &before.iter().map(|h| h.workspace.uuid()).collect::<Vec<_>>(),
+        &before.iter().map(|h| h.ledger.uuid()).collect::<Vec<_>>(),
+        &before.iter().map(|h| h.frontier.size() as i64).collect::<Vec<_>>(),
+        &before.iter().map(|h| h.leaf.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+        &before.iter().map(|h| h.routes.version).collect::<Vec<_>>(),
+        &after.iter().map(|h| h.leaf.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+        &after.iter().map(|h| h.frontier.hashes().concat()).collect::<Vec<_>>(),
+        &after.iter().map(|h| h.recorded_at).collect::<Vec<_>>(),
+        &leaves,
+        &joined(entry_type),
+        &joined(|entry| entry),
+        &each(|job| job.batch.sealed.len()),
+        &sealed().map(|(job, (p, _, _))| seq(job, *p)).collect::<Vec<_>>(),
+        &sealed().map(|(_, (_, name, _))| name.as_str()).collect::<Vec<_>>() as &[&str],
+        &sealed().map(|(_, (_, _, sealed))| sealed.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+        &each(|job| job.batch.nodes.levels.len()),
+        &nodes().flat_map(|n| &n.levels).copied().collect::<Vec<_>>(),
+        &nodes().flat_map(|n| &n.tiles).copied().collect::<Vec<_>>(),
+        &nodes().flat_map(|n| &n.hashes).map(Vec::as_slice).collect::<Vec<_>>() as &[&[u8]],
+        &each(|job| job.keys.len()),
+        &keys().map(|(_, (_, key))| key.source.uuid()).collect::<Vec<_>>(),
+        &keys().map(|(_, (_, key))| key.key.as_str()).collect::<Vec<_>>() as &[&str],
+        &keys().map(|(_, (_, key))| key.body_hash.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+        &keys().map(|(job, (p, _))| seq(job, *p)).collect::<Vec<_>>(),
+        &each(|job| job.batch.deliveries.len()),
+        &deliveries().map(|(_, d)| d.destination.uuid()).collect::<Vec<_>>(),
+        &deliveries().map(|(job, d)| seq(job, d.position)).collect::<Vec<_>>(),
+        &deliveries().map(|(_, d)| d.receipt.uuid()).collect::<Vec<_>>(),
+        first.ring.serial(),
+        &first.ring.receipt_key_id()[..],
+        &first.ring.checkpoint_key_id()[..],
+        node.map(NodeId::uuid),
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut written: Vec<Option<Lanes>> = jobs.iter().map(|_| None).collect();
+    for row in rows {
+        let place = row.place as usize;
+        let slot = place.checked_sub(1).and_then(|at| written.get_mut(at));
+        let lanes = slot.ok_or_else(|| sqlx::Error::Decode(format!("batch {place} of another").into()))?;
+        let lanes = lanes.get_or_insert_default();
+        let (Some(destination), Some(before_first), Some(held), Some(fence), Some(sent_through)) =
+            (row.destination_id, row.before_first, row.held, row.fence, row.sent_through)
+        else {
+            continue;
+        };
+        let failing_since = row.failing_since;
+        lanes.insert(destination, Lane { before_first, held, fence, sent_through, failing_since });
+    }
+    Ok(written)
 }
 
 /// The type of an entry of ours: it stands between the last `"type":"` and `","v":1}`.
@@ -861,8 +948,7 @@ impl Locked {
         };
         let batch = batch::build(&self.head, drafts, &self.data_key, now)
             .map_err(|e| Error::from(sealing::Error::Seal(e)))?;
-        let keys: Vec<_> =
-            drafts.iter().enumerate().filter_map(|(i, d)| Some((i, d.idempotency.as_ref()?))).collect();
+        let (batch, keys) = (Arc::new(batch), keys_of(drafts));
         let mut ring = self.writer.0.keyring.current();
         let newest = sqlx::query_scalar!(r#"SELECT max(serial) AS "serial!" FROM key_manifests"#)
             .fetch_one(&mut *self.tx)

@@ -19,6 +19,7 @@ pub mod export;
 pub mod openings;
 pub mod pages;
 pub mod read;
+mod shared_commit;
 pub mod terms;
 pub mod tree;
 pub mod waiting;
