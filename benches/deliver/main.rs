@@ -38,7 +38,10 @@ struct Arguments {
     /// Attempts at once to a destination, as a team sets it for throughput (the service's default is 1: in order).
     #[arg(long, default_value_t = 64)]
     max_in_flight: u32,
-    /// One part alone: `throughput`, `latency`, `drain`, `stranger`.
+    /// Destinations of which a tenth hang.
+    #[arg(long, default_value_t = 10_000)]
+    destinations: usize,
+    /// One part alone: `throughput`, `latency`, `drain`, `stranger`, `tenth`.
     #[arg(long)]
     only: Option<String>,
     /// What cargo says to every bench.
@@ -128,6 +131,9 @@ async fn measure(service: &Service, arguments: &Arguments) -> Result<()> {
     }
     if bench.wants("stranger") {
         claims.push(("deliver.stranger_ratio", stranger(&bench, &hmac).await?, "<=", 1.5));
+    }
+    if bench.wants("tenth") {
+        claims.push(("deliver.hanging_tenth_ratio", hanging_tenth(&bench, &hmac).await?, "<=", 1.5));
     }
     for lane in [&hmac, &receipt] {
         anyhow::ensure!(lane.hook.refused() == 0, "{} notifications did not verify", lane.hook.refused());
@@ -289,6 +295,69 @@ async fn stranger(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
             row("beside it", &beside),
             vec!["ratio".into(), String::new(), figure(ratio)],
             vec!["Svix's server beside it".into(), "18.4 s".into(), "over 18 s".into()],
+        ],
+    );
+    Ok(ratio)
+}
+
+/// A destination's latency alone, and beside many others of which every tenth hangs with more behind what hangs.
+async fn hanging_tenth(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
+    /// Destinations of a workspace.
+    const EACH: usize = 100;
+    /// Events to each.
+    const EVENTS: usize = 2;
+    let time = Duration::from_secs(8);
+    let alone = times(lane, time).await?;
+    // Whom they are for is not looked at: what the secrets and ids are is of no account here.
+    let nobody = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let quick = bench.receiver.expect("quick", nobody, "", Manner::Any)?;
+    let never = bench.receiver.expect("never", nobody, "", Manner::Never(HANG))?;
+    let urls: Vec<String> =
+        (0..EACH).map(|n| bench.receiver.url(if n % 10 == 0 { "never" } else { "quick" })).collect();
+    let workspaces = (bench.arguments.destinations / EACH).max(1);
+    let started = Instant::now();
+    let mut fans = Vec::new();
+    for n in 0..workspaces {
+        fans.push(bench.service.fan(&format!("fan {n}"), &urls).await?);
+    }
+    let made = started.elapsed();
+    let started = Instant::now();
+    for n in 0..EVENTS {
+        for fan in &fans {
+            bench.service.event(fan, format!("{n}")).await?;
+        }
+    }
+    let hang = workspaces * EACH / 10;
+    quick.reached(workspaces * EACH / 10 * 9 * EVENTS, PATIENCE).await?;
+    while never.waiting() < hang {
+        anyhow::ensure!(started.elapsed() < PATIENCE, "only {} of {hang} hang", never.waiting());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let came = started.elapsed();
+    let beside = times(lane, time).await?;
+    let waiting = never.waiting();
+    never.set_open(false);
+    let row = |name: &str, times: &[Duration]| {
+        let cells = [0.5, 0.99].map(|part| format!("{:.2} ms", ms(percentile(times, part))));
+        [name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
+    };
+    let ratio = ms(percentile(&beside, 0.99)) / ms(percentile(&alone, 0.99));
+    table(
+        &format!(
+            "a stranger's {RATE} events/s beside {} destinations in {workspaces} workspaces, of which {} hang for {} s \
+             (made in {:.0} s; {} deliveries to the others in {:.0} s)",
+            count((workspaces * EACH) as f64),
+            count(waiting as f64),
+            HANG.as_secs(),
+            made.as_secs_f64(),
+            count(quick.arrived() as f64),
+            came.as_secs_f64(),
+        ),
+        &["", "p50", "p99"],
+        &[
+            row("alone", &alone),
+            row("beside them", &beside),
+            vec!["ratio".into(), String::new(), figure(ratio)],
         ],
     );
     Ok(ratio)

@@ -36,6 +36,10 @@ pub enum Manner {
     Receipt(Arc<TrustedKeys>),
     /// Checks the HMAC and answers after this long.
     Slow(Duration),
+    /// Counts what comes, for whomever; answers at once.
+    Any,
+    /// Answers anybody after this long.
+    Never(Duration),
 }
 
 /// One hook: what it knows and what has come.
@@ -181,13 +185,19 @@ async fn receive(
     let mut open = hook.open.subscribe();
     // The hook outlives its requests, so its sender is there.
     match hook.manner {
-        Manner::Slow(wait) => tokio::select! {
+        Manner::Slow(wait) | Manner::Never(wait) => tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = open.wait_for(|open| !*open) => {}
         },
         _ => drop(open.wait_for(|open| *open).await),
     }
-    let taken = hook.take(&headers, &body).await;
+    let taken = match hook.manner {
+        Manner::Any | Manner::Never(_) => {
+            hook.arrived.fetch_add(1, Ordering::AcqRel);
+            Some(())
+        }
+        _ => hook.take(&headers, &body).await,
+    };
     hook.waiting.fetch_sub(1, Ordering::AcqRel);
     if taken.is_some() {
         StatusCode::NO_CONTENT

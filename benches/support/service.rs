@@ -44,6 +44,14 @@ pub struct Line {
     destination_path: String,
 }
 
+/// A workspace's source, behind which stand many destinations.
+pub struct Fan {
+    /// The source's path.
+    pub path: String,
+    /// The source's token.
+    pub token: String,
+}
+
 impl Service {
     /// Starts `statusledger up` in a temporary directory; loopback and plain http are allowed to destinations.
     pub async fn start() -> Result<Self> {
@@ -173,6 +181,39 @@ impl Service {
             destination_path: format!("{base}/destinations/{id}"),
             destination: id,
         })
+    }
+
+    /// Makes a workspace with a source and a destination for each of `urls`, each of which wants all that comes in there.
+    pub async fn fan(&self, name: &str, urls: &[String]) -> Result<Fan> {
+        let workspace = self.workspace(name).await?;
+        let base = format!("/v1/workspaces/{workspace}");
+        let source =
+            self.post(&format!("{base}/sources"), json!({ "kind": "inbound", "name": "bench" })).await?;
+        let mut at_once = tokio::task::JoinSet::new();
+        for (n, url) in urls.iter().enumerate() {
+            let wanted =
+                json!({ "name": format!("{n}"), "url": url, "filter": { "types": ["event.received"] } });
+            let address = format!("http://{}{base}/destinations", self.address);
+            let request = self.client.post(address).bearer_auth(&self.token).json(&wanted);
+            at_once.spawn(async move { request.send().await?.error_for_status().map(drop) });
+            if at_once.len() >= 4 {
+                at_once.join_next().await.transpose()?.transpose()?;
+            }
+        }
+        while let Some(made) = at_once.join_next().await {
+            made??;
+        }
+        let text = |name: &str| {
+            source[name].as_str().map(str::to_owned).with_context(|| format!("a source has a {name}"))
+        };
+        Ok(Fan { path: format!("/in/{}", text("id")?), token: text("token")? })
+    }
+
+    /// Posts an event to a source.
+    pub async fn event(&self, fan: &Fan, body: String) -> Result<()> {
+        let url = format!("http://{}{}", self.address, fan.path);
+        self.client.post(url).bearer_auth(&fan.token).body(body).send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// Switches a destination off.
