@@ -14,8 +14,8 @@
 
 use super::extract;
 use super::problem::Problem;
-use crate::access::caller::{self, Comparing, OnlyTheDoor};
 use crate::access::context::RequestContext;
+use crate::access::door::around::{self, Comparing, OnlyTheDoor};
 use crate::ledger::terms::{Condition, Verdict};
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
@@ -176,7 +176,7 @@ pub async fn if_match(State(conditions): State<Conditions>, request: Request, ne
     let mut door = Request::from_parts(parts.clone(), Body::empty());
     door.extensions_mut().insert(OnlyTheDoor);
     let door = next.clone().run(door).await;
-    if !caller::opens(&door) {
+    if !around::opens(&door) {
         return door;
     }
     let (mut unread, mut read) = (Some(body), Bytes::new());

@@ -17,7 +17,7 @@ use super::batch::{self, Batch, Head, Recorded};
 use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
 use super::terms::{Claim, Condition, Terms, Version};
-use crate::access::standing::{Admitted, Lapse, Standing};
+use crate::access::door::standing::{Admitted, Lapse, Standing};
 use crate::audit::display;
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;

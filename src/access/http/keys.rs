@@ -1,6 +1,6 @@
 //! `/v1/workspaces/{workspace}/keys`.
 
-use crate::access::caller::{Access, Caller, Gate};
+use crate::access::door::{Access, Caller, Gate};
 use crate::access::keys::{self, NewKey};
 use crate::access::scope::{Scope, Scopes, needs};
 use crate::database::Database;
