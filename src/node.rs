@@ -4,9 +4,9 @@
 //! instance and its keys, the heads against what was signed, and only then lanes, poller and listener. It stops in
 //! the opposite order: no new requests, lanes wound down, outcomes written.
 
-use crate::access::caller::GateParts;
 use crate::access::context::TrustedProxies;
 use crate::access::denial::{Denials, write_denials};
+use crate::access::door::GateParts;
 use crate::access::secret::AccessSecret;
 use crate::access::session::SessionSettings;
 use crate::access::sign_in::{self, SignIn};

@@ -366,7 +366,7 @@ async fn what_cannot_be_compared_is_not_changed() {
         .unwrap();
     let change = world.api.request("PATCH", &destination.path).header("if-match", &seen);
     let answer = send(change.json(&json!({ "name": "changed" }))).await;
-    assert_eq!(answer.status, 500);
+    assert_eq!(answer.problem(500), "internal");
     let name: String =
         sqlx::query_scalar("SELECT name FROM destinations").fetch_one(&mut superuser).await.unwrap();
     assert_eq!(name, "hook");

@@ -3,16 +3,21 @@
 mod apply;
 mod record;
 
-use crate::harness::{Program, Receiver, Workspace, World, run, temporary, verify_export};
+use crate::harness::{
+    Program, Receiver, Workspace, World, eventually_within, run, send, temporary, verify_export,
+};
 use crate::sources::simulator;
 use serde_json::{Value, json};
+use statusledger::access::scope::Role;
 use statusledger::access::{members, people};
 use statusledger::audit::Act;
 use statusledger::database::roles;
-use statusledger::id::UserId;
+use statusledger::id::{KeyId, UserId};
 use statusledger_simulator::Simulator;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -243,6 +248,8 @@ async fn a_secret_that_cannot_be_read_or_used_is_refused_before_or_by_the_instan
         &["destinations", "update", "x", "--max-in-flight", "0"],
         &["api-keys", "create", "--name", "x", "--scope", "nothing"],
         &["members", "invite", "a@example.com", "--role", "king"],
+        &["people"],
+        &["people", "disable"],
         &["apply"],
         &["workspaces", "update", "Acme"],
         &["sources", "replace-key", "x"],
@@ -438,6 +445,84 @@ async fn members_are_invited_and_given_roles() {
 }
 
 #[tokio::test]
+async fn people_are_kept_out_and_let_in_again() {
+    let desk = Desk::new().await;
+    assert_eq!(desk.said(&["people", "list"]).await.out, "");
+    let ana = desk.world.person("ana@example.com", &[(desk.workspace.id, Role::Admin)]).await;
+    desk.world.person("bo@example.com", &[]).await;
+    let by_ana = |method: &str, path: &str| {
+        let request = desk.world.api.bare(method, path).header("cookie", &ana.cookie);
+        request.header("x-csrf-token", &ana.csrf)
+    };
+    let body = json!({ "name": "ana's", "scopes": ["read"] });
+    let made = send(by_ana("POST", &desk.workspace.at("/keys")).json(&body)).await.expect(201).json();
+    let key = |path: &str| desk.world.api.bare("GET", path).bearer_auth(made["token"].as_str().unwrap());
+    let list = desk.said(&["people", "list"]).await.out;
+    let line = list.lines().find(|line| line.starts_with("ana@example.com")).unwrap();
+    assert!(line.contains(" 1 ") && line.contains("since ") && line.contains(&ana.id.to_string()), "{list}");
+
+    let disabled = desk.said(&["people", "disable", "ana@example.com"]).await.out;
+    let expected = "ana@example.com is disabled: they are signed out everywhere, and cannot sign in\n\
+                    API keys of theirs that open nothing meanwhile: 1 (`api-keys rotate` what others need)\n";
+    assert_eq!(disabled, expected);
+    assert_eq!(send(by_ana("GET", "/v1/session")).await.problem(401), "unauthorized");
+    assert_eq!(send(key(&desk.workspace.path)).await.problem(401), "unauthorized");
+    let document = desk.said(&["people", "list", "--json"]).await.json();
+    let disabled: Vec<bool> = document["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|person| person["disabled_at"].is_string())
+        .collect();
+    assert_eq!(disabled, [true, false]);
+    assert!(desk.said(&["people", "list"]).await.out.contains("disabled 20"));
+
+    let enabled = desk.said(&["people", "enable", &ana.id.to_string()]).await;
+    assert_eq!(enabled.line(), format!("{} is enabled: they can sign in again", ana.id));
+    send(key(&desk.workspace.path)).await.expect(200);
+    assert_eq!(send(by_ana("GET", "/v1/session")).await.problem(401), "unauthorized", "sessions stay ended");
+    let nobody = (1, "there is no person \"cy@example.com\"".to_owned());
+    assert_eq!(desk.refused(&["people", "disable", "cy@example.com"]).await, nobody);
+    // On the record, by whom and from where; and a workspace's key is refused.
+    let own = format!("/v1/workspaces/{}", desk.world.node().gate.instance);
+    let acts = desk.world.api.get(&format!("{own}/audit?action=person.*")).await.expect(200).json();
+    let of: Vec<(&str, &str)> = acts["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| (e["type"].as_str().unwrap(), e["data"]["surface"].as_str().unwrap()))
+        .collect();
+    assert_eq!(of, [("audit.person.enabled", "cli"), ("audit.person.disabled", "cli")]);
+    let admin = json!({ "name": "admin", "scopes": ["admin"] });
+    let admin = desk.world.api.post(&desk.workspace.at("/keys"), admin).await.expect(201).json();
+    let mut command = desk.command(&["people", "disable", "bo@example.com"]);
+    let output = command.env("STATUSLEDGER_TOKEN", admin["token"].as_str().unwrap()).output().await.unwrap();
+    assert!(text(&output.stderr).contains("403"), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_list_that_has_several_pages_is_listed_whole() {
+    let desk = Desk::new().await;
+    let made = json!({ "name": "first", "scopes": ["read"] });
+    let made = desk.world.api.post(&desk.workspace.at("/keys"), made).await.expect(201).json();
+    sqlx::query(
+        "INSERT INTO api_keys SELECT (jsonb_populate_record(k, jsonb_build_object('key_id', gen_random_uuid(),
+                'name', 'copy ' || n, 'created_at', k.created_at + n * interval '1 millisecond'))).*
+           FROM api_keys k, generate_series(1, 1500) n WHERE k.key_id = $1",
+    )
+    .bind(made["id"].as_str().unwrap().parse::<KeyId>().unwrap().uuid())
+    .execute(&mut desk.world.database.superuser().await)
+    .await
+    .unwrap();
+    let listed = desk.said(&["api-keys", "list", "--json"]).await.json();
+    let names: BTreeSet<&str> =
+        listed["items"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 1501);
+    // What stands on the second page is found by its name.
+    desk.said(&["api-keys", "revoke", "copy 1500"]).await;
+}
+
+#[tokio::test]
 async fn a_closed_pipe_is_no_fault_unless_it_swallows_a_secret() {
     let desk = Desk::new().await;
     let closed = async |arguments: &[&str]| {
@@ -587,7 +672,11 @@ async fn status_says_what_to_do_about_a_source_and_which_are_only_told() {
 #[tokio::test]
 async fn a_demo_that_runs_can_be_asked() {
     let directory = temporary("demo");
-    let arguments = ["demo", "--data-dir", "demo"];
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let port = address.port().to_string();
+    let arguments = ["demo", "--data-dir", "demo", "--port", &port];
     let mut demo = Command::new(env!("CARGO_BIN_EXE_statusledger"));
     let mut demo = demo
         .env_clear()
@@ -601,6 +690,12 @@ async fn a_demo_that_runs_can_be_asked() {
         .spawn()
         .unwrap();
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(demo.stdout.take().unwrap()));
+    // Whoever finds it serving finds the token.
+    eventually_within(Duration::from_secs(90), "the demo serves", || async {
+        tokio::net::TcpStream::connect(address).await.is_ok().then_some(())
+    })
+    .await;
+    assert!(directory.join("demo/bootstrap-token").exists(), "it serves before there is a token");
     let suggested = loop {
         let line = lines.next_line().await.unwrap().expect("it says how it can be asked");
         if let Some(suggested) = line.trim().strip_prefix("try       statusledger ") {

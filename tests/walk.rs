@@ -254,7 +254,6 @@ async fn scene() -> Scene {
     receiver.taken("hook", 1).await;
     destination.settled(1, "delivered").await;
     let viewer = world.person("viewer@example.com", &[(theirs.id, Role::Viewer)]).await;
-    // Whom nobody asks as: oneself anybody may remove.
     let bystander = world.person("bystander@example.com", &[(theirs.id, Role::Viewer)]).await;
     let made = |path: &str, body: Value| {
         let (api, path) = (world.api.clone(), theirs.at(path));
@@ -319,14 +318,15 @@ impl Scene {
             Who::Key { id, workspace, grants, ended, .. } => {
                 if !grants.has(route.permission()) {
                     refuse(403, "scope", "scope", id, *workspace)
+                } else if route.door == OnlyAPerson {
+                    // Before the database is asked whether it holds.
+                    refuse(403, "session", "not_a_person", id, *workspace)
                 } else if let Some(ended) = ended {
                     refuse(401, "unauthorized", ended, id, *workspace)
                 } else if route.of_a_workspace() && *workspace != self.theirs.id {
                     refuse(404, "not-found", "other_workspace", id, *workspace)
                 } else if route.permission().of_the_instance() {
                     refuse(403, "instance", "not_of_the_instance", id, *workspace)
-                } else if route.door == OnlyAPerson {
-                    refuse(403, "session", "not_a_person", id, *workspace)
                 } else {
                     None
                 }

@@ -1,10 +1,11 @@
 //! Refusals that a handler makes after the door has let somebody in: they may do this, but not so much of it. They are on
 //! the record like those of the door.
 
-use super::caller::{Gate, Passage};
 use super::context::RequestContext;
 use super::denial::{Denial, Reason};
-use crate::http::problem::{self, Kind};
+use super::door::Gate;
+use super::door::around::Passage;
+use crate::http::problem;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -22,11 +23,15 @@ pub async fn note(State(gate): State<Gate>, mut request: Request, next: Next) ->
         && !problem::is_lapse(&response)
         && let (Some((actor, workspace)), Some(context)) = (passage.admitted(), context)
     {
-        let no_person = problem::kind_of(&response) == Some(Kind::Session);
-        let reason = if no_person { Reason::NotAPerson } else { Reason::Beyond };
-        let asked = workspace;
-        let source = None;
-        gate.denials.note(Denial { actor: Some(actor), workspace, asked, source, route, reason, context });
+        gate.denials.note(Denial {
+            actor: Some(actor),
+            workspace,
+            asked: workspace,
+            source: None,
+            route,
+            reason: Reason::Beyond,
+            context,
+        });
     }
     response
 }

@@ -9,7 +9,7 @@
 //! Everything here takes the lock of the instance's ledger, as signing in does: whoever is disabled while they sign in
 //! is either refused, or has the session that is ended.
 
-use super::caller::Caller;
+use super::door::Caller;
 use super::scope::Role;
 use crate::audit::{Act, Action};
 use crate::id::{UserId, WorkspaceId};

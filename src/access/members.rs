@@ -3,7 +3,7 @@
 use super::people::{self, Profile};
 use super::scope::{Permission, Permissions, Role};
 use super::{hash_token, secret_text};
-use crate::audit::{Act, Action, Actor};
+use crate::audit::{Act, Action};
 use crate::database::WorkspaceTx;
 use crate::id::{InvitationId, KeyId, UserId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
@@ -157,7 +157,7 @@ pub async fn set_role(
     Ok(())
 }
 
-/// Removes a member; oneself by [`leave`].
+/// Removes a member. By [`leave`] one goes oneself, whatever one's role.
 ///
 /// # Errors
 /// If they are none, their role is more than `grants`, or nobody would own the workspace.
@@ -170,9 +170,7 @@ pub async fn remove(
 ) -> Result<Left, Error> {
     let mut locked = writer.lock(workspace).await?;
     let before = role_of(&mut locked, user).await?;
-    let leaves = act.actor() == Actor::User(user);
-    let may = leaves || (grants.has(Permission::MembersWrite) && grants.covers(before.grants()));
-    if !may {
+    if !grants.covers(before.grants()) {
         return Err(Error::TooMuch);
     }
     take_out(locked, act, user, before).await

@@ -2,16 +2,16 @@
 //!
 //! * [`scope`]: permissions, scopes, roles · [`key`]: the text of an API key · [`keys`]: API keys made and ended
 //! * [`secret`]: what keys and sessions are authenticated with · [`session`]: cookies, CSRF
-//! * [`caller`]: the door before every handler of `/v1` · [`context`]: where a request comes from
+//! * [`door`]: what stands before every handler of `/v1`: who asks, and whether they may · [`context`]: where from
 //! * [`sign_in`]: identity providers, passkeys, one-time links
 //! * [`denial`], [`beyond`]: refusals, on the record · [`people`]: who somebody is · [`members`]: members, invitations
-//! * [`disable`]: keeping a person out · [`standing`]: whether who was let in would be still
+//! * [`disable`]: keeping a person out · [`ended`]: what has ended long ago, removed
 
 pub mod beyond;
-pub mod caller;
 pub mod context;
 pub mod denial;
 pub mod disable;
+pub mod door;
 pub mod ended;
 pub mod http;
 pub mod key;
@@ -22,10 +22,9 @@ pub mod scope;
 pub mod secret;
 pub mod session;
 pub mod sign_in;
-pub mod standing;
 
-pub(crate) use caller::bearer;
-pub use caller::{Access, Caller, Gate, Person};
+pub(crate) use door::bearer;
+pub use door::{Access, Caller, Gate, Person};
 pub use scope::needs;
 
 use base64::Engine;

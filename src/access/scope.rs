@@ -346,8 +346,6 @@ pub trait Needs: Send + Sync + 'static {
     const PERMISSION: Permission;
     /// Whether something is done under it that goes on the record, whatever the method.
     const ACTS: bool;
-    /// Whether a member may do it to themselves (`{user}` of the path), whatever their role.
-    const TO_ONESELF: bool = false;
 }
 
 /// A permission under which something is done that goes on the record.
@@ -369,16 +367,6 @@ macro_rules! needs {
                   const ACTS: bool = true;
               }
               impl Acts for $act {})*
-
-            /// Remove members; oneself anybody may.
-            #[derive(Debug, Clone, Copy)]
-            pub struct MembersRemove;
-            impl Needs for MembersRemove {
-                const PERMISSION: Permission = Permission::MembersWrite;
-                const ACTS: bool = true;
-                const TO_ONESELF: bool = true;
-            }
-            impl Acts for MembersRemove {}
         }
     };
 }

@@ -5,7 +5,7 @@
 //! the session for good when it says so. A change in a session needs its CSRF token besides, which is derived from it
 //! and told only to pages of ours (`GET /v1/session`), in a header that no form can set.
 
-use super::caller::Gate;
+use super::door::Gate;
 use super::secret::{AccessSecret, Purpose};
 use crate::audit::Act;
 use crate::database::Database;

@@ -12,7 +12,7 @@ pub mod http;
 pub mod startup;
 
 use crate::access::context::{RequestContext, Surface};
-use crate::access::standing::Standing;
+use crate::access::door::standing::Standing;
 use crate::id::{KeyId, SessionId, SourceId, UserId};
 use crate::ledger::terms::Terms;
 use crate::ledger::{Draft, draft};

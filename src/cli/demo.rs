@@ -6,9 +6,11 @@
 use super::receiver::{Proven, Receiver};
 use super::words::Told;
 use super::{export, remote, serve, show};
+use crate::access::Gate;
 use crate::config::Settings;
 use crate::database::attach;
 use crate::id::WorkspaceId;
+use crate::ledger::Writer;
 use crate::ledger::export::{Exporter, Request};
 use crate::node::Node;
 use anyhow::{Context, Result, anyhow, bail};
@@ -83,7 +85,11 @@ async fn show(
 ) -> Result<u8> {
     let directory = &settings.data_dir;
     let name = (settings.instance != Settings::default().instance).then_some(settings.instance.as_str());
-    let node = Node::start(settings, Some(name.unwrap_or("demo.localhost")), database).await?;
+    // As `up` leaves it, before anybody is served: whoever watches can ask from another terminal.
+    let token_file = directory.join(remote::TOKEN_FILE);
+    let first = async |writer: &Writer, gate: &Gate| serve::ensure_token(writer, gate, &token_file).await;
+    let name = Some(name.unwrap_or("demo.localhost"));
+    let (node, _) = Node::start_with(settings, name, database, first).await?;
     let simulator = simulator.await??;
     let (receiver, receiver_address, mut proven) =
         Receiver::start(directory.join("receipts"), events).await?;
@@ -92,9 +98,6 @@ async fn show(
     std::fs::write(directory.join("pins"), format!("{pin}\n"))?;
     let address_file = directory.join(remote::ADDRESS_FILE);
     let result = async {
-        // As `up` leaves them: whoever watches can ask from another terminal.
-        let token_file = directory.join(remote::TOKEN_FILE);
-        serve::ensure_token(&node.writer, &node.gate, &token_file).await?;
         let token = std::fs::read_to_string(&token_file)
             .with_context(|| format!("cannot read {}", token_file.display()))?;
         serve::leave_address(&node, &address_file)?;

@@ -78,6 +78,9 @@ enum Command {
     /// Lists, invites and changes a workspace's members, over the API.
     #[command(subcommand)]
     Members(manage::members::Command),
+    /// Lists everybody on the instance, keeps somebody out and lets them in again, over the API.
+    #[command(subcommand)]
+    People(manage::people::Command),
     /// Searches who did what, and takes it away, over the API.
     #[command(subcommand)]
     Audit(manage::audit::Command),
@@ -343,6 +346,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Destinations(command) => understood(manage::destinations::run(&settings, command).await),
         Command::ApiKeys(command) => understood(manage::api_keys::run(&settings, command).await),
         Command::Members(command) => understood(manage::members::run(&settings, command).await),
+        Command::People(command) => understood(manage::people::run(&settings, command).await),
         Command::Audit(command) => understood(manage::audit::run(&settings, command).await),
         Command::Openings(args) => understood(manage::openings::run(&settings, args).await),
         Command::Apply(args) => understood(apply::run(&settings, args).await),

@@ -144,7 +144,7 @@ fn check_reach(grants: Permissions, filter: &Filter, openings: bool) -> Result<(
         return Err(Error::Beyond("audit entries need audit:read"));
     }
     if openings && !grants.has(Permission::LedgerExport) {
-        return Err(Error::Beyond("openings need ledger:export"));
+        return Err(Error::Beyond("openings need ledger:export (without them: `openings` false)"));
     }
     Ok(())
 }

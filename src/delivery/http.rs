@@ -66,32 +66,10 @@ pub struct Destination {
     created_at: OffsetDateTime,
 }
 
-/// What of a destination its tag is made of: what a change can change, and which it is. Deliveries move the rest.
-#[derive(Debug, Serialize)]
-struct Configuration<'a> {
-    id: DestinationId,
-    kind: &'a str,
-    name: &'a str,
-    url: &'a str,
-    filter: &'a Filter,
-    openings: bool,
-    max_in_flight: i32,
-    enabled: bool,
-}
-
-impl Destination {
-    fn configuration(&self) -> Configuration<'_> {
-        Configuration {
-            id: self.id,
-            kind: &self.kind,
-            name: &self.name,
-            url: &self.url,
-            filter: &self.filter,
-            openings: self.openings,
-            max_in_flight: self.max_in_flight,
-            enabled: self.disabled_at.is_none(),
-        }
-    }
+impl etag::Configured for Destination {
+    // Deliveries move the rest. `disabled_at` says whether it is enabled.
+    const CONFIGURATION: &'static [&'static str] =
+        &["id", "kind", "name", "url", "filter", "openings", "max_in_flight", "disabled_at"];
 }
 
 /// A list.
@@ -410,7 +388,7 @@ async fn read(
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<Response, Problem> {
     let destination = one(&writer, workspace, id).await?;
-    Ok(etag::configured(&destination, &destination.configuration()))
+    Ok(etag::configured(&destination))
 }
 
 /// Changes a destination. Its address, its filter and its openings change only to what whoever asks may read.

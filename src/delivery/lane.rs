@@ -69,8 +69,8 @@ enum Done {
     },
     /// The body could not be made.
     Unmade { job: Box<Job>, started_at: OffsetDateTime, error: receipt::Error },
-    /// An outcome was written.
-    Written { number: i64 },
+    /// An outcome was written; with `all`, so was each that was written with it. If not, somebody's lane was lost or stopped.
+    Written { number: i64, all: bool },
     /// Jobs were read.
     Read { retries: bool, jobs: Result<Vec<Job>, queue::Error> },
 }
@@ -373,7 +373,12 @@ impl LaneTask {
 
     async fn finished(&mut self, done: Done) {
         match done {
-            Done::Written { number } => {
+            Done::Written { number, all } => {
+                if !all {
+                    // It may be this one: a destination that was disabled or deleted, or whose workspace has ended, over
+                    // another node is sent nothing more.
+                    self.settings = None;
+                }
                 self.busy.remove(&number);
                 if self.unsettled.remove(&number) || self.unsettled.is_empty() {
                     self.report_progress().await;
@@ -497,8 +502,8 @@ impl LaneTask {
         if self.shared.reports.send(Report::Outcome(Box::new(outcome))).await.is_ok() {
             self.running.spawn(async move {
                 // Gone without an answer only when the node stops.
-                let _ = confirmed.await;
-                Done::Written { number }
+                let all = confirmed.await.unwrap_or(true);
+                Done::Written { number, all }
             });
         }
     }

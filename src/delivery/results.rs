@@ -53,8 +53,8 @@ pub struct Outcome {
     pub state: State,
     /// The signatures in its body: stored, they let the body be made again when the keys are gone.
     pub signatures: Option<Signatures>,
-    /// Told when it is written.
-    pub written: oneshot::Sender<()>,
+    /// Told when it is written: whether all that were written with it still were this node's to write.
+    pub written: oneshot::Sender<bool>,
 }
 
 /// Where a lane stands, for its own row.
@@ -105,12 +105,17 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if !outcomes.is_empty() {
-            while let Err(e) = write_outcomes(&database, node, &outcomes).await {
-                tracing::warn!(error = %e, outcomes = outcomes.len(), "outcomes of attempts wait for the database");
-                tokio::time::sleep(PAUSE).await;
-            }
+            let all = loop {
+                match write_outcomes(&database, node, &outcomes).await {
+                    Ok(written) => break written == outcomes.len() as u64,
+                    Err(e) => {
+                        tracing::warn!(error = %e, outcomes = outcomes.len(), "outcomes of attempts wait for the database");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            };
             for outcome in outcomes {
-                let _ = outcome.written.send(());
+                let _ = outcome.written.send(all);
             }
         }
         if (due || !flush.is_empty()) && !progress.is_empty() {
@@ -130,7 +135,8 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
     }
 }
 
-async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome]) -> Result<(), sqlx::Error> {
+/// Writes outcomes, and says how many were: not those of a lane that is this node's no more.
+async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome]) -> Result<u64, sqlx::Error> {
     let keys: Vec<LaneKey> = outcomes.iter().map(|o| o.key).collect();
     let (workspaces, destinations) = queue::columns(&keys);
     let fences: Vec<i64> = outcomes.iter().map(|o| o.fence).collect();
@@ -156,7 +162,7 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
     // An outcome under an older fence is refused: another node has taken the lane, and sends it (again) itself.
     // Durable when this has returned: the lane moves on then, and a retry that a crash of Postgres took with it would be
     // nobody's any more.
-    sqlx::query!(
+    let written = sqlx::query!(
         "WITH r AS MATERIALIZED (
              SELECT u.* FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
                                     $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::bytea[],
@@ -198,7 +204,7 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
     )
     .execute(&database.worker)
     .await?;
-    Ok(())
+    Ok(written.rows_affected())
 }
 
 /// Brings the lanes' rows up to date (durable a moment later: where a crash takes it back, the lane is looked at from where it

@@ -14,8 +14,8 @@
 
 use super::extract;
 use super::problem::Problem;
-use crate::access::caller::{self, Comparing, OnlyTheDoor};
 use crate::access::context::RequestContext;
+use crate::access::door::around::{self, Comparing, OnlyTheDoor};
 use crate::ledger::terms::{Condition, Verdict};
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
@@ -41,10 +41,24 @@ const TRIES: usize = 8;
 #[derive(Clone)]
 struct Configuration(Bytes);
 
-/// Answers with what is `shown`, whose tag is of its `configuration` alone: of what can be changed, and which it is. The
-/// rest moves by itself, so that a tag of all would fail whoever holds a change against it.
-pub fn configured(shown: &impl Serialize, configuration: &impl Serialize) -> Response {
-    match serde_json::to_vec(configuration) {
+/// A thing of which parts move by themselves: a tag of all would fail whoever holds a change against it.
+pub trait Configured: Serialize {
+    /// The members that its tag is made of: which it is, and what a change can change.
+    const CONFIGURATION: &'static [&'static str];
+}
+
+/// The configuration of what is `shown`, as bytes: the values of those members, in their order.
+fn configuration<T: Configured>(shown: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let value = serde_json::to_value(shown)?;
+    let member =
+        |name: &&str| value.get(name).ok_or_else(|| serde::ser::Error::custom(format!("there is no {name}")));
+    let members = T::CONFIGURATION.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+    serde_json::to_vec(&members)
+}
+
+/// Answers with what is `shown`, whose tag is of its configuration alone.
+pub fn configured<T: Configured>(shown: &T) -> Response {
+    match configuration(shown) {
         Ok(bytes) => {
             let mut response = Json(shown).into_response();
             response.extensions_mut().insert(Configuration(bytes.into()));
@@ -176,7 +190,7 @@ pub async fn if_match(State(conditions): State<Conditions>, request: Request, ne
     let mut door = Request::from_parts(parts.clone(), Body::empty());
     door.extensions_mut().insert(OnlyTheDoor);
     let door = next.clone().run(door).await;
-    if !caller::opens(&door) {
+    if !around::opens(&door) {
         return door;
     }
     let (mut unread, mut read) = (Some(body), Bytes::new());
@@ -233,5 +247,30 @@ async fn refused(next: &Next, request: Request, why: &'static str) -> Response {
     match never.verdict() {
         Verdict::Broken => Problem::precondition_failed(why).into_response(),
         Verdict::Unasked | Verdict::Held => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[derive(Serialize)]
+    struct Thing(Value);
+
+    impl Configured for Thing {
+        const CONFIGURATION: &'static [&'static str] = &["id", "name"];
+    }
+
+    #[test]
+    fn a_tag_by_configuration_is_of_the_members_named_and_of_nothing_else() {
+        let of = |thing: Value| configuration(&Thing(thing)).unwrap();
+        let one = of(json!({ "id": 1, "name": "a", "used": 7 }));
+        assert_eq!(one, of(json!({ "used": 8, "name": "a", "id": 1 })));
+        assert_ne!(one, of(json!({ "id": 2, "name": "a", "used": 7 })));
+        assert_ne!(one, of(json!({ "id": 1, "name": null, "used": 7 })));
+        // A member that was renamed cannot drop out of the tag unseen.
+        assert!(configuration(&Thing(json!({ "id": 1, "called": "a" }))).is_err());
     }
 }

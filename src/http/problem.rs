@@ -48,7 +48,9 @@ pub fn finish(mut response: Response, public_url: &str, request: RequestId) -> R
     let Some(Unfinished(mut problem)) = response.extensions_mut().remove() else { return response };
     problem.instance = Some(format!("urn:uuid:{request}"));
     problem.page.insert_str(0, public_url);
-    let (parts, _) = response.into_parts();
+    let (mut parts, _) = response.into_parts();
+    // Of the body as it was: an answer of the routes that was asked for inside (`http::etag`) says how long it is.
+    parts.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(parts, serde_json::to_vec(&problem).unwrap_or_default().into())
 }
 

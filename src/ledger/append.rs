@@ -18,7 +18,7 @@ use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
 use super::shared_commit::{Job, SharedCommit, Unwritten};
 use super::terms::{Claim, Condition, Terms, Version};
-use crate::access::standing::{Admitted, Lapse, Standing};
+use crate::access::door::standing::{Admitted, Lapse, Standing};
 use crate::audit::display;
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
@@ -831,7 +831,8 @@ pub(crate) fn entry_type(entry: &str) -> &str {
 }
 
 /// Reads the workspace's head and its destinations, both of one moment; with `lock`, until the transaction ends. A
-/// workspace that was ended has no head that anybody locks: this node may still have its data key.
+/// workspace that was ended has none to write on: this node may still have its data key. (A head that is remembered from
+/// before has moved: its end is an entry.)
 async fn read_head(
     tx: &mut WorkspaceTx,
     workspace: WorkspaceId,
@@ -849,9 +850,8 @@ async fn read_head(
     let Some(row) = sqlx::query!(
         r#"SELECT h.ledger_id AS "ledger: LedgerId", h.size, h.leaf, h.frontier, h.recorded_at, h.routes
              FROM heads h JOIN workspaces w USING (workspace_id, ledger_id)
-            WHERE h.workspace_id = $1 AND NOT ($2 AND w.deleted_at IS NOT NULL)"#,
-        workspace.uuid(),
-        lock
+            WHERE h.workspace_id = $1 AND w.deleted_at IS NULL"#,
+        workspace.uuid()
     )
     .fetch_optional(&mut **tx)
     .await?

@@ -9,7 +9,7 @@
 //! [`Locked`]: super::Locked
 
 use super::append::Error;
-use crate::access::standing::Standing;
+use crate::access::door::standing::Standing;
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{LedgerId, WorkspaceId};
 use std::sync::Arc;

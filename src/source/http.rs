@@ -64,12 +64,9 @@ pub struct Source {
     created_at: OffsetDateTime,
 }
 
-/// What of a source its tag is made of: which it is. Polls move the rest.
-#[derive(Debug, Serialize)]
-struct Configuration<'a> {
-    id: SourceId,
-    kind: &'a str,
-    name: &'a str,
+impl etag::Configured for Source {
+    // Polls move the rest.
+    const CONFIGURATION: &'static [&'static str] = &["id", "kind", "name"];
 }
 
 /// A list.
@@ -414,8 +411,7 @@ async fn read(
     InPath((workspace, id)): InPath<(WorkspaceId, SourceId)>,
 ) -> Result<Response, Problem> {
     let source = one(&database, workspace, id).await?;
-    let configuration = Configuration { id, kind: &source.kind, name: &source.name };
-    Ok(etag::configured(&source, &configuration))
+    Ok(etag::configured(&source))
 }
 
 /// Removes a source and destroys its key. What it said stays.

@@ -505,3 +505,60 @@ async fn the_file_in_the_documentation_can_be_applied() {
     assert!(done.out.ends_with(" changes made\n"), "{}", done.out);
     assert_eq!(desk.applied(&[]).await.line(), "nothing to change");
 }
+
+#[tokio::test]
+async fn openings_are_what_the_key_may_take_away_unless_the_file_says_so() {
+    let desk = Desk::new().await;
+    let key = async |scopes: &[&str]| {
+        let body = json!({ "name": "applies", "scopes": scopes });
+        let made = desk.world.api.post(&desk.workspace.at("/keys"), body).await.expect(201).json();
+        made["token"].as_str().unwrap().to_owned()
+    };
+    let (write, admin) = (key(&["write"]).await, key(&["admin"]).await);
+    let apply = async |token: &str| {
+        let output = desk.applying(&[]).env("STATUSLEDGER_TOKEN", token).output().await.unwrap();
+        (output.status.success(), super::text(&output.stdout), super::text(&output.stderr))
+    };
+    let openings = async || {
+        let all = desk.items("destinations").await;
+        all.iter().map(|d| (d["name"].clone(), d["openings"].clone())).collect::<Vec<_>>()
+    };
+    let hook = "workspace = \"Acme\"\n[[destination]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/hook\"\n";
+    desk.write("statusledger.toml", hook);
+    // A key that may not take openings away applies a file that says nothing of them.
+    let (done, _, told) = apply(&write).await;
+    assert!(done, "{told}");
+    assert_eq!(openings().await, [(json!("hook"), json!(false))]);
+    // One that may leaves what is there, and gives them to what it makes; then the first leaves that.
+    let other = "[[destination]]\nname = \"other\"\nurl = \"http://127.0.0.1:9/other\"\n";
+    desk.write("statusledger.toml", &format!("{hook}{other}"));
+    assert!(apply(&admin).await.0);
+    let expected = [(json!("hook"), json!(false)), (json!("other"), json!(true))];
+    assert_eq!(openings().await, expected);
+    desk.write("statusledger.toml", &format!("{hook}max_in_flight = 2\n{other}max_in_flight = 2\n"));
+    let (done, _, told) = apply(&write).await;
+    assert!(done, "{told}");
+    assert_eq!(openings().await, expected);
+    assert_eq!(apply(&write).await.1, "nothing to change\n");
+    // Asked for, they are refused to who may not, in words that say what to do.
+    for (file, first) in [
+        (
+            format!("{hook}openings = true\nmax_in_flight = 2\n"),
+            "~ destination \"hook\": openings false → true",
+        ),
+        (format!("{other}openings = true\n").replace("other", "third"), "+ destination \"third\""),
+    ] {
+        desk.write(
+            "statusledger.toml",
+            &file.replace("[[", "workspace = \"Acme\"\n[[").replacen(
+                "workspace = \"Acme\"\nworkspace",
+                "workspace",
+                1,
+            ),
+        );
+        let (done, out, told) = apply(&write).await;
+        assert!(!done && out.starts_with(first), "{out}");
+        assert!(told.contains("403") && told.contains("openings need ledger:export"), "{told}");
+        assert_eq!(openings().await, expected);
+    }
+}

@@ -8,6 +8,7 @@ use statusledger_verify::time::Timestamp;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -21,6 +22,8 @@ const PARTIES: usize = 4096;
 const UNKNOWN_SOURCES: usize = 256;
 /// Different workspaces that are counted in one aggregate.
 const ASKED: usize = 1000;
+/// Different addresses that are told apart in one aggregate: as many, or more, are this many.
+pub(super) const ADDRESSES: usize = 100;
 /// Keys and sources whose workspaces are remembered.
 const REMEMBERED: usize = 10_000;
 /// Keys and sessions in use that wait to be marked so.
@@ -57,10 +60,13 @@ pub(super) struct Counted<T> {
     /// Which workspaces were asked for, and which of them first.
     asked: HashSet<WorkspaceId>,
     pub(super) asked_first: Option<WorkspaceId>,
+    /// From where: an entry has the first, sealed, and of all how many they are. Most aggregates have no other.
+    address: Option<IpAddr>,
+    other_addresses: HashSet<IpAddr>,
 }
 
 impl<T> Counted<T> {
-    fn one(first: T) -> Self {
+    fn one(first: T, address: Option<IpAddr>) -> Self {
         let now = Timestamp::now();
         Self {
             first,
@@ -70,12 +76,27 @@ impl<T> Counted<T> {
             routes: BTreeMap::new(),
             asked: HashSet::new(),
             asked_first: None,
+            address: address.map(|address| address.to_canonical()),
+            other_addresses: HashSet::new(),
         }
     }
 
-    fn again(&mut self) {
+    fn again(&mut self, address: Option<IpAddr>) {
         self.count += 1;
         self.last_at = Timestamp::now();
+        address.into_iter().for_each(|address| self.comes_from(address));
+    }
+
+    fn comes_from(&mut self, address: IpAddr) {
+        let address = address.to_canonical();
+        if *self.address.get_or_insert(address) != address && self.addresses() < ADDRESSES {
+            self.other_addresses.insert(address);
+        }
+    }
+
+    /// From how many different addresses it came, as far as they are known; [`ADDRESSES`] are so many or more.
+    fn addresses(&self) -> usize {
+        usize::from(self.address.is_some()) + self.other_addresses.len()
     }
 
     /// Adds what was counted elsewhere.
@@ -88,6 +109,9 @@ impl<T> Counted<T> {
         }
         for workspace in other.asked_first.into_iter().chain(other.asked) {
             self.asks(workspace);
+        }
+        for address in other.address.into_iter().chain(other.other_addresses) {
+            self.comes_from(address);
         }
     }
 
@@ -110,6 +134,10 @@ impl<T> Counted<T> {
             .detail("last_at", Value::String(self.last_at.to_string()));
         if !self.asked.is_empty() {
             record = record.detail("workspaces", int(self.asked.len() as u64));
+        }
+        // The first stands in the entry, sealed: an address is somebody's, how many there were is not.
+        if self.addresses() > 1 {
+            record = record.detail("addresses", int(self.addresses() as u64));
         }
         record
     }
@@ -223,16 +251,17 @@ impl Gathered {
         };
         let asked = denial.asked;
         let route = denial.route.clone();
+        let address = denial.context.ip;
         let room = share.kinds.len() < EACH && self.kinds < ALL;
         let counted = match share.kinds.entry(kind(&denial)) {
             Entry::Occupied(counted) => {
                 let counted = counted.into_mut();
-                counted.again();
+                counted.again(address);
                 counted
             }
             Entry::Vacant(place) if room => {
                 self.kinds += 1;
-                place.insert(Counted::one(denial))
+                place.insert(Counted::one(denial, address))
             }
             Entry::Vacant(_) => {
                 share.dropped += 1;
@@ -248,9 +277,10 @@ impl Gathered {
     /// Counts a sign-in that failed.
     pub(super) fn failed(&mut self, failed: FailedSignIn) {
         let room = self.failed.len() < EACH;
+        let address = failed.context.ip;
         match self.failed.entry((failed.method.name(), failed.provider.clone(), failed.reason)) {
-            Entry::Occupied(mut counted) => counted.get_mut().again(),
-            Entry::Vacant(place) if room => drop(place.insert(Counted::one(failed))),
+            Entry::Occupied(mut counted) => counted.get_mut().again(address),
+            Entry::Vacant(place) if room => drop(place.insert(Counted::one(failed, address))),
             Entry::Vacant(_) => self.shares.entry(Party::Nobody).or_default().dropped += 1,
         }
     }
@@ -344,6 +374,34 @@ mod tests {
         assert_eq!((counted.len(), counted[0].count, share.dropped), (1, 2000, 0));
         assert_eq!((counted[0].routes.len(), counted[0].asked.len()), (50, ASKED));
         assert_eq!(counted[0].asked_first, counted[0].first.asked);
+    }
+
+    #[test]
+    fn addresses_are_counted_exactly_up_to_a_bound_and_those_of_two_aggregates_together() {
+        let gathered = |addresses: &mut dyn Iterator<Item = u16>| {
+            let mut gathered = Gathered::default();
+            for n in addresses {
+                let mut one = denial(None, None, 0);
+                one.context.ip = Some(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into());
+                gathered.denied(one);
+            }
+            let share = gathered.shares.remove(&Party::Nobody).unwrap_or_default();
+            share.kinds.into_values().next()
+        };
+        let counted = |addresses: &mut dyn Iterator<Item = u16>| gathered(addresses).map(|c| c.addresses());
+        assert_eq!(counted(&mut [7, 7, 7].into_iter()), Some(1));
+        assert_eq!(counted(&mut (0..300).map(|n| n % 40)), Some(40));
+        assert_eq!(counted(&mut (0..=u16::MAX)), Some(ADDRESSES));
+        let (Some(mut one), Some(two)) = (gathered(&mut (0..30)), gathered(&mut (20..50))) else {
+            panic!("nothing is counted");
+        };
+        one.add(two);
+        assert_eq!((one.addresses(), one.count), (50, 60));
+        // An address is the same however it is written, and none is none.
+        let mut mapped = Counted::one((), Some(std::net::Ipv4Addr::LOCALHOST.into()));
+        mapped.again(Some(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()));
+        mapped.again(None);
+        assert_eq!((mapped.addresses(), Counted::one((), None).addresses()), (1, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `/v1/workspaces/{workspace}/invitations`, and how they are accepted.
 
-use crate::access::caller::{Access, Gate, Person};
+use crate::access::door::{Access, Gate, Person};
 use crate::access::scope::{Role, needs};
 use crate::access::{members, people};
 use crate::http::App;

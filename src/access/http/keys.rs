@@ -1,6 +1,6 @@
 //! `/v1/workspaces/{workspace}/keys`.
 
-use crate::access::caller::{Access, Caller, Gate};
+use crate::access::door::{Access, Caller, Gate};
 use crate::access::keys::{self, NewKey};
 use crate::access::scope::{Scope, Scopes, needs};
 use crate::database::Database;
@@ -58,17 +58,10 @@ pub struct ApiKey {
     suspended: bool,
 }
 
-/// What of a key its tag is made of. Its use moves the rest.
-#[derive(Debug, Serialize)]
-struct Configuration<'a> {
-    id: KeyId,
-    name: &'a str,
-    scopes: &'a [String],
-    instance: bool,
-    #[serde(with = "time::serde::rfc3339::option")]
-    expires_at: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    revoked_at: Option<OffsetDateTime>,
+impl etag::Configured for ApiKey {
+    // Its use moves the rest.
+    const CONFIGURATION: &'static [&'static str] =
+        &["id", "name", "scopes", "instance", "expires_at", "revoked_at"];
 }
 
 /// A list.
@@ -227,10 +220,7 @@ async fn read_key(
     InPath((workspace, id)): InPath<(WorkspaceId, KeyId)>,
 ) -> Result<Response, Problem> {
     let key = one_key(&database, workspace, id).await?;
-    let ApiKey { name, scopes, instance, expires_at, revoked_at, .. } = &key;
-    let (instance, expires_at, revoked_at) = (*instance, *expires_at, *revoked_at);
-    let configuration = Configuration { id, name, scopes, instance, expires_at, revoked_at };
-    Ok(etag::configured(&key, &configuration))
+    Ok(etag::configured(&key))
 }
 
 /// Makes an API key. Its text is shown this once; only a hash is kept. A key grants no more than whoever makes it has, and

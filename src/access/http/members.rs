@@ -1,6 +1,6 @@
 //! `/v1/workspaces/{workspace}/members`.
 
-use crate::access::caller::{Access, Gate, Person};
+use crate::access::door::{Access, Gate, Person};
 use crate::access::members;
 use crate::access::people::{self, Profile};
 use crate::access::scope::{Role, needs};
@@ -151,8 +151,8 @@ async fn change_member(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a member. Oneself anybody may remove, whatever their role, unless nobody would own the workspace. Their open
-/// invitations are withdrawn, and API keys that they made open nothing any more until they are a member again.
+/// Removes a member, unless nobody would own the workspace. Their open invitations are withdrawn, and API keys that they made
+/// open nothing any more until they are a member again. Whoever may not change members leaves by `DELETE …/membership`.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/members/{user}", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("user" = String, Path)),
     responses((status = 200, body = EndedMembership),
@@ -160,7 +160,7 @@ async fn change_member(
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn remove_member(
-    access: Access<needs::MembersRemove>,
+    access: Access<needs::MembersWrite>,
     State(writer): State<Writer>,
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
 ) -> Result<Json<EndedMembership>, Problem> {
@@ -168,8 +168,8 @@ async fn remove_member(
     Ok(Json(left.into()))
 }
 
-/// Leaves a workspace, whatever one's role there; its last owner stays. Invitations and API keys of one's own end and rest as
-/// with a removal.
+/// Leaves a workspace, in one's own session and whatever one's role there; its last owner stays. Invitations and API keys of
+/// one's own end and rest as with a removal.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspace}/membership", tag = "members", security(("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")),
     responses((status = 200, body = EndedMembership),

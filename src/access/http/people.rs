@@ -1,7 +1,7 @@
 //! `/v1/people`: everybody on the instance, for whoever administers it.
 
-use crate::access::caller::{Access, Gate};
 use crate::access::disable;
+use crate::access::door::{Access, Gate};
 use crate::access::people::{self, Profile};
 use crate::access::scope::{Role, needs};
 use crate::http::App;

@@ -1,6 +1,6 @@
 //! `/v1/session`, `/v1/sessions`: one's own.
 
-use crate::access::caller::{Gate, Person};
+use crate::access::door::{Gate, Person};
 use crate::access::people::{self, Profile};
 use crate::access::session;
 use crate::audit::{Act, Action};

@@ -7,7 +7,7 @@
 //! signed in as somebody else (RFC 6749, section 10.12).
 
 use super::{Error, Refusal};
-use crate::access::caller::Gate;
+use crate::access::door::Gate;
 use crate::access::secret::Purpose;
 use crate::access::session;
 use crate::id::{SessionId, UserId};

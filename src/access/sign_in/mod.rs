@@ -24,7 +24,7 @@ pub mod passkey;
 pub mod provider;
 pub mod ways;
 
-use super::caller::Gate;
+use super::door::Gate;
 use super::members;
 use crate::config::AccessSettings;
 use crate::http::problem::{Kind, Problem};

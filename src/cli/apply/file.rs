@@ -127,8 +127,9 @@ pub struct Destination {
     pub filter: Filter,
     /// The sources that it wants, by name.
     pub sources: Vec<String>,
-    /// Whether notifications carry openings.
-    pub openings: bool,
+    /// Whether notifications carry openings; none leaves that as it is, and where it is made, to the API: whether whoever
+    /// applies it may take openings away.
+    pub openings: Option<bool>,
     /// Attempts at once.
     pub max_in_flight: i32,
     /// Whether it takes notifications; none leaves that as it is.

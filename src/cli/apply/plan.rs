@@ -199,7 +199,9 @@ pub fn differences(wanted: &Destination, there: &Value, sources: &[Value]) -> Ve
     }
     let first_seen = there["filter"]["first_seen"] == true;
     compare("filter.first_seen", first_seen.into(), wanted.filter.first_seen.into(), true);
-    compare("openings", there["openings"].clone(), wanted.openings.into(), true);
+    if let Some(openings) = wanted.openings {
+        compare("openings", there["openings"].clone(), openings.into(), true);
+    }
     compare("max_in_flight", there["max_in_flight"].clone(), wanted.max_in_flight.into(), true);
     if let Some(enabled) = wanted.enabled {
         compare("enabled", there["disabled_at"].is_null().into(), enabled.into(), true);

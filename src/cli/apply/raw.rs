@@ -172,7 +172,7 @@ impl RawDestination {
             url_is_secret,
             filter,
             sources,
-            openings: self.openings.unwrap_or(true),
+            openings: self.openings,
             max_in_flight,
             enabled: self.enabled,
             secret_file: self.secret_file.map(|file| beside.join(file)),

@@ -176,9 +176,11 @@ impl<'a> Work<'a> {
             "name": wanted.name,
             "url": wanted.url,
             "filter": filter,
-            "openings": wanted.openings,
             "max_in_flight": wanted.max_in_flight,
         });
+        if let Some(openings) = wanted.openings {
+            body["openings"] = openings.into();
+        }
         if let Some(enabled) = wanted.enabled {
             body["enabled"] = enabled.into();
         }

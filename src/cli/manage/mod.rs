@@ -9,6 +9,7 @@ pub mod audit;
 pub mod destinations;
 pub mod members;
 pub mod openings;
+pub mod people;
 pub mod secret;
 pub mod sources;
 pub mod workspaces;
@@ -56,10 +57,11 @@ impl Asking {
     }
 }
 
-/// A list of the API's.
+/// A page of a list of the API's.
 #[derive(Deserialize)]
-struct List {
+struct Page {
     items: Vec<Value>,
+    next: Option<String>,
 }
 
 /// An instance that can be asked, and how its answers are shown.
@@ -81,6 +83,23 @@ impl Desk {
     /// If the address is none, or there is no token.
     pub fn open(settings: &Settings, asking: &Asking) -> Result<Self> {
         Ok(Self { remote: Remote::new(&asking.connection, settings)?, json: asking.json })
+    }
+
+    /// The items of a list, of all its pages.
+    ///
+    /// # Errors
+    /// If the instance does not say.
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
+        let mut page: Page = self.remote.get(path, &[], Duration::ZERO).await?;
+        let mut items = page.items;
+        while let Some(next) = page.next {
+            page = self.remote.get(path, &[("cursor", &next)], Duration::ZERO).await?;
+            if page.items.is_empty() {
+                return Err(self.remote.unreadable("a page of a list has nothing on it"));
+            }
+            items.append(&mut page.items);
+        }
+        Ok(items)
     }
 
     /// Shows `document`, or what it is for people.
@@ -133,8 +152,7 @@ impl Place {
     /// # Errors
     /// If the instance does not say.
     pub async fn list(&self, list: &str) -> Result<Vec<Value>, Error> {
-        let path = format!("{}/{list}", self.path);
-        Ok(self.desk.remote.get::<List>(&path, &[], Duration::ZERO).await?.items)
+        self.desk.list(&format!("{}/{list}", self.path)).await
     }
 
     /// Changes something of it.

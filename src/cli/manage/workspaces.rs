@@ -10,7 +10,6 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, json};
-use std::time::Duration;
 
 /// What to do with workspaces.
 #[derive(Debug, Subcommand)]
@@ -100,8 +99,7 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
 }
 
 async fn all(desk: &Desk) -> Result<Vec<Value>, Error> {
-    let all: super::List = desk.remote.get("/v1/workspaces", &[], Duration::ZERO).await?;
-    Ok(all.items)
+    desk.list("/v1/workspaces").await
 }
 
 async fn find(settings: &Settings, named: &Named) -> Result<(Desk, String)> {

@@ -15,12 +15,13 @@
 //! [`Act`]: crate::audit::Act
 //! [`Locked::append`]: crate::ledger::append::Locked::append
 
-use super::caller::{Asked, Caller, Gate, Refused, Shown};
-use super::context::RequestContext;
-use super::denial::Reason;
-use super::scope::Permission;
+use super::credential::Shown;
+use super::{Asked, Gate, Refused};
+use crate::access::context::RequestContext;
+use crate::access::denial::Reason;
+use crate::access::scope::{Permission, Permissions};
 use crate::http::problem::{Kind, Problem};
-use crate::id::WorkspaceId;
+use axum::http::HeaderMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -47,11 +48,8 @@ pub(super) struct AdmittedParts {
     pub(super) gate: Gate,
     pub(super) shown: Shown,
     pub(super) asked: Asked,
-    /// Of the path; none: the instance.
-    pub(super) workspace: Option<WorkspaceId>,
-    /// Whether the request's method only reads.
-    pub(super) reads: bool,
-    pub(super) caller: Caller,
+    /// What they might do then.
+    pub(super) grants: Permissions,
     /// The method and the route.
     pub(super) route: String,
     pub(super) context: RequestContext,
@@ -59,7 +57,7 @@ pub(super) struct AdmittedParts {
 
 impl fmt::Debug for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admitted").field("caller", &self.0.caller).finish_non_exhaustive()
+        f.debug_struct("Admitted").field("asked", &self.0.asked).finish_non_exhaustive()
     }
 }
 
@@ -84,21 +82,41 @@ impl Admitted {
     /// # Errors
     /// What they are told, where they would not; or where the database does not answer.
     pub async fn again(&self) -> Result<(), Lapse> {
-        let AdmittedParts { gate, shown, asked, workspace, reads, caller, route, context } = &*self.0;
-        let refused: Refused = match gate.admit(shown.clone(), *asked, *workspace, *reads).await {
+        let AdmittedParts { gate, shown, asked, grants, route, context } = &*self.0;
+        let refused = match gate.admit(shown.clone(), *asked).await {
             // What one does to oneself asks for no role.
-            Ok(now) if asked.permission == Permission::OneSelf || now.grants().covers(caller.grants()) => {
+            Ok(now) if asked.permission == Permission::OneSelf || now.grants().covers(*grants) => {
                 return Ok(());
             }
             Ok(now) => {
                 let words = "Your role here was changed while this was being carried out: look at what you may do now.";
-                (Some(now), Reason::Role, Problem::forbidden(Kind::Role, words))
+                let problem = Problem::forbidden(Kind::Role, words);
+                let actor = Some(now.actor());
+                Box::new(Refused { actor, about: asked.workspace, reason: Reason::Role, problem })
             }
             Err(refused) => refused,
         };
-        gate.note(&refused, None, *workspace, route.clone(), context.clone());
-        let (_, _, mut problem) = refused;
+        gate.note(&refused, *asked, route.clone(), context.clone());
+        let mut problem = refused.problem;
         problem.lapsed = true;
         Err(Lapse(Box::new(problem)))
+    }
+}
+
+impl Gate {
+    /// What somebody stands on who is in a session of theirs, at a page that lets them in by itself.
+    #[must_use]
+    pub fn standing(&self, headers: &HeaderMap, route: &str, context: &RequestContext) -> Standing {
+        let Ok(shown @ Shown::Session(_)) = self.shown(headers) else { return Standing::Unsaid };
+        let permission = Permission::OneSelf;
+        let asked = Asked { permission, acts: true, of_a_person: true, reads: false, workspace: None };
+        Standing::Admitted(Admitted::new(AdmittedParts {
+            gate: self.clone(),
+            shown,
+            asked,
+            grants: Permissions::default(),
+            route: route.to_owned(),
+            context: context.clone(),
+        }))
     }
 }
