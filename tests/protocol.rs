@@ -419,7 +419,6 @@ fn requests() -> u8 {
 fn the_protocol_holds_in_every_order_of_two_nodes_and_their_faults() {
     let model = Protocol { requests: requests(), ..Protocol::AS_BUILT };
     let explored = model.checker().threads(2).spawn_bfs().join();
-    println!("{} states, {} of them different", explored.state_count(), explored.unique_state_count());
     explored.assert_properties();
 }
 
