@@ -13,6 +13,8 @@ use statusledger_verify::json::write_canonical_string;
 use statusledger_verify::time::Timestamp;
 use statusledger_verify::{Hash, Mode, receipt};
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// What the appending transaction fixed about a receipt.
 #[derive(Clone, Debug)]
@@ -108,7 +110,7 @@ pub fn body(
     facts: &Facts,
     entry: &str,
     hashes: &[Hash],
-    note: &str,
+    note: &Note,
     openings: &[Opening],
     mode: Mode,
 ) -> Result<Made, Error> {
@@ -134,7 +136,7 @@ pub fn body(
         proof.push('\n');
     }
     proof.push('\n');
-    proof.push_str(note);
+    proof.push_str(&note.text);
     let mut quoted = Vec::with_capacity(proof.len() + 128);
     write_canonical_string(&proof, &mut quoted);
     let quoted = String::from_utf8_lossy(&quoted);
@@ -159,11 +161,30 @@ pub fn body(
     );
 
     let at = Timestamp::now().max(issued_at);
-    let options = receipt::Options { at: Some(at), mode, ..receipt::Options::default() };
+    let verified_checkpoint =
+        (note.verified_under.load(Ordering::Acquire) == ring.serial()).then(|| Arc::clone(&note.text));
+    let options = receipt::Options { at: Some(at), mode, verified_checkpoint, ..receipt::Options::default() };
     receipt::verify(out.as_bytes(), ring.trusted(), &options)
         .map_err(|f| Error::Refused { check: f.check, detail: f.detail })?;
-    let checkpoint = note_signature(note).ok_or(Error::Note)?;
+    note.verified_under.store(ring.serial(), Ordering::Release);
+    let checkpoint = note_signature(&note.text).ok_or(Error::Note)?;
     Ok(Made { body: out, signatures: Signatures { receipt: signature, checkpoint } })
+}
+
+/// A signed checkpoint, for all receipts of one tree.
+#[derive(Debug)]
+pub struct Note {
+    text: Arc<str>,
+    /// The serial of the key manifest that its signature was verified under last; 0: none.
+    verified_under: AtomicI64,
+}
+
+impl Note {
+    /// One that nobody has verified yet.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self { text: text.into(), verified_under: AtomicI64::new(0) }
+    }
 }
 
 /// The signature in a note of ours, which has one line: base64 of a key id of four bytes and the signature.

@@ -12,7 +12,7 @@ use crate::keyring::{self, Keyring, Snapshot};
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::{self, SeenHeads, SignedTree};
 use crate::ledger::tree::Grown;
-use crate::receipt::Facts;
+use crate::receipt::{Facts, Note};
 use crate::sealing::DataKeys;
 use statusledger_verify::Hash;
 use std::collections::{HashMap, HashSet};
@@ -51,7 +51,7 @@ pub struct Shared {
     pub reports: mpsc::Sender<Report>,
     outbox: Outbox,
     lanes: Mutex<HashMap<LaneKey, (i64, mpsc::Sender<Message>)>>,
-    notes: Mutex<HashMap<(LedgerId, u64, Hash), Arc<str>>>,
+    notes: Mutex<HashMap<(LedgerId, u64, Hash), Arc<Note>>>,
     stop: watch::Receiver<bool>,
     wake_others: Notify,
 }
@@ -79,12 +79,12 @@ impl Shared {
     ///
     /// # Errors
     /// If its key has been destroyed.
-    pub fn note(&self, ring: &Snapshot, facts: &Facts, root: Hash) -> Result<Arc<str>, keyring::Error> {
+    pub fn note(&self, ring: &Snapshot, facts: &Facts, root: Hash) -> Result<Arc<Note>, keyring::Error> {
         let key = (facts.ledger, facts.tree_size, facts.checkpoint_key);
         if let Some(note) = self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(note));
         }
-        let note: Arc<str> = match &facts.signatures {
+        let text = match &facts.signatures {
             Some(made) => ring.checkpoint_note(
                 &facts.checkpoint_key,
                 facts.ledger,
@@ -93,8 +93,8 @@ impl Shared {
                 &made.checkpoint,
             )?,
             None => ring.sign_checkpoint(&facts.checkpoint_key, facts.ledger, facts.tree_size, root)?,
-        }
-        .into();
+        };
+        let note = Arc::new(Note::new(text));
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() >= NOTES {
             notes.clear();

@@ -501,6 +501,7 @@ pub async fn sign_unsigned(
             let note = ring
                 .sign_checkpoint(&facts.checkpoint_key, facts.ledger, facts.tree_size, job.root)
                 .map_err(receipt::Error::from)?;
+            let note = receipt::Note::new(note);
             let made = receipt::body(ring, facts, &job.entry, &job.proof, &note, &[], Mode::Evidence)?;
             sqlx::query!(
                 "UPDATE deliveries SET receipt_signature = $4, checkpoint_signature = $5

@@ -22,6 +22,7 @@ pub(super) fn run(arguments: &ReceiptArguments, answers: &mut Answers) -> Result
         mode: arguments.mode.into(),
         policy: input::read_policy(arguments.judging.policy.as_deref())?,
         revoked: Revoked::Refused,
+        verified_checkpoint: None,
     };
     let manifest = input::read(&arguments.keys, manifest::MAX_BYTES)?;
     let Some(pin) = &arguments.common.pin else {

@@ -674,6 +674,30 @@ fn the_first_check_in_the_order_is_the_one_that_is_named() {
 }
 
 #[test]
+fn a_checkpoint_that_the_caller_has_verified_counts_byte_for_byte_and_only_as_a_checkpoint() {
+    let world = World::default();
+    let keys = world.keys();
+    let known = |text: &str| Options { verified_checkpoint: Some(text.into()), ..options() };
+    let mut draft = world.draft(10, 20);
+    draft.checkpoint_key = SigningKey::from_bytes(&[9; 32]);
+    let body = canonical(&draft.finish());
+    fails("a signature that nobody has verified", &body, &keys, Check::CheckpointSignature);
+    receipt::verify(&body, &keys, &known(&draft.checkpoint())).unwrap();
+    let other = world.draft(10, 20).checkpoint();
+    let refused = receipt::verify(&body, &keys, &known(&other)).unwrap_err();
+    assert_eq!(refused.check, Check::CheckpointSignature);
+    // All else is verified as ever.
+    draft.origin += "x";
+    let refused =
+        receipt::verify(&canonical(&draft.finish()), &keys, &known(&draft.checkpoint())).unwrap_err();
+    assert_eq!(refused.check, Check::Origin);
+    let mut body = world.draft(10, 20).finish();
+    edit(&mut body, &["data"], Value::Object(object([])));
+    let refused = receipt::verify(&canonical(&body), &keys, &known(&other)).unwrap_err();
+    assert_eq!(refused.check, Check::Signature);
+}
+
+#[test]
 fn a_manifest_of_another_instance_or_pin_verifies_nothing() {
     let world = World::default();
     let stranger = Signer::new(b"a stranger");
