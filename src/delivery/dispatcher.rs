@@ -24,6 +24,8 @@ use tokio::sync::{Notify, mpsc, watch};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often leases are renewed; a third of their length, so that two may fail.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// Leases that are renewed in one statement.
+const RENEW_AT_ONCE: usize = 256;
 /// Messages that may wait for a lane; beyond that it is told to look.
 const LANE_QUEUE: usize = 256;
 /// Signed checkpoints kept for receipts of the same tree.
@@ -181,27 +183,22 @@ pub fn shared(parts: Parts) -> Arc<Shared> {
 
 /// Dispatches until the node stops.
 pub async fn dispatch(shared: Arc<Shared>, mut handoffs: mpsc::Receiver<Handoff>) {
-    let looking = shared.outbox.looking();
-    let mut stop = shared.stopping();
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    let mut renew = tokio::time::interval(RENEW_EVERY);
-    for interval in [&mut look, &mut renew] {
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    }
     let listening = tokio::spawn(listen(Arc::clone(&shared)));
-    loop {
-        tokio::select! {
-            biased;
-            _ = stop.changed() => break,
-            handoff = handoffs.recv() => match handoff {
-                Some(handoff) => hand_out(&shared, handoff).await,
-                None => break,
-            },
-            _ = renew.tick() => renew_leases(&shared).await,
-            _ = look.tick() => look_for_due(&shared).await,
-            () = looking.notified() => look_for_due(&shared).await,
+    let mut stop = shared.stopping();
+    let handing_out = async {
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.changed() => break,
+                handoff = handoffs.recv() => match handoff {
+                    Some(handoff) => hand_out(&shared, handoff).await,
+                    None => break,
+                },
+            }
         }
-    }
+    };
+    // Beside it: what was just committed does not wait for questions about all lanes.
+    tokio::join!(handing_out, keep_lanes(&shared));
     listening.abort();
     // The lanes end by themselves; what they report is written until the last has gone.
     loop {
@@ -211,6 +208,26 @@ pub async fn dispatch(shared: Arc<Shared>, mut handoffs: mpsc::Receiver<Handoff>
         };
         let Some(door) = doors.into_iter().find(|d| !d.is_closed()) else { break };
         door.closed().await;
+    }
+}
+
+/// Renews leases and looks for what is due, until the node stops.
+async fn keep_lanes(shared: &Arc<Shared>) {
+    let looking = shared.outbox.looking();
+    let mut stop = shared.stopping();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut renew = tokio::time::interval(RENEW_EVERY);
+    for interval in [&mut look, &mut renew] {
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            _ = renew.tick() => renew_leases(shared).await,
+            _ = look.tick() => look_for_due(shared).await,
+            () = looking.notified() => look_for_due(shared).await,
+        }
     }
 }
 
@@ -345,17 +362,20 @@ async fn renew_leases(shared: &Arc<Shared>) {
     if mine.is_empty() {
         return;
     }
-    let asked = Instant::now();
-    match queue::renew(&shared.database, shared.node, &mine).await {
-        Ok(renewed) => {
-            let renewed: HashSet<LaneKey> = renewed.into_iter().collect();
-            for key in mine {
-                let message = if renewed.contains(&key) { Message::Renewed(asked) } else { Message::Lost };
-                shared.tell(key, message);
+    // An append to a lane waits while its row is being renewed: not for thousands of others with it.
+    for some in mine.chunks(RENEW_AT_ONCE) {
+        let asked = Instant::now();
+        match queue::renew(&shared.database, shared.node, some).await {
+            Ok(renewed) => {
+                let renewed: HashSet<LaneKey> = renewed.into_iter().collect();
+                for key in some {
+                    let held = renewed.contains(key);
+                    shared.tell(*key, if held { Message::Renewed(asked) } else { Message::Lost });
+                }
             }
+            // Lanes stop sending by themselves when their time is up.
+            Err(e) => tracing::warn!(error = %e, "leases cannot be renewed"),
         }
-        // Lanes stop sending by themselves when their time is up.
-        Err(e) => tracing::warn!(error = %e, "leases cannot be renewed"),
     }
 }
 

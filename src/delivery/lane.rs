@@ -73,6 +73,8 @@ enum Done {
     Written { number: i64, all: bool },
     /// Jobs were read.
     Read { retries: bool, jobs: Result<Vec<Job>, queue::Error> },
+    /// The settings were read, asked for at that moment.
+    Configured { settings: Result<Option<Arc<Settings>>, queue::Error>, asked: Instant },
 }
 
 /// Whether something was left to the database that a read which is on its way may not have seen.
@@ -87,6 +89,8 @@ pub struct LaneTask {
     lease_until: Instant,
     /// What was read last: none where the destination takes nothing any more.
     settings: Option<(Option<Arc<Settings>>, Instant)>,
+    /// Whether they are being read again, and nothing has been said since that they have changed.
+    refreshing: bool,
     /// The next number whose first attempt is to start.
     next: i64,
     /// First attempts in memory, in order; the first is `next` unless there is a gap to read.
@@ -135,6 +139,7 @@ impl LaneTask {
             fence: held.fence,
             lease_until: now + LEASE,
             settings: None,
+            refreshing: false,
             next: held.sent_through + 1,
             first: VecDeque::new(),
             behind: held.behind,
@@ -353,22 +358,21 @@ impl LaneTask {
         if let Some((settings, read)) = &self.settings
             && read.elapsed() < SETTINGS_AGE
         {
-            return Ok(settings.clone());
-        }
-        let row = queue::configured(&self.shared.database, self.key).await?.filter(|row| !row.disabled);
-        let opened = match row {
-            None => None,
-            Some(row) => {
-                let data_key = self.shared.data_keys.get(self.key.workspace).await?;
-                let opened = open_settings(&row, &data_key, self.key).map_err(|e| {
-                    tracing::error!(destination = %self.key.destination, error = %e, "a destination's settings do not open");
-                    queue::Error::Damaged(0, "the destination's settings do not open")
-                })?;
-                Some(Arc::new(opened))
+            let settings = settings.clone();
+            if read.elapsed() > SETTINGS_AGE / 2 && !self.refreshing {
+                // Read again while the old ones still hold: nothing waits for the database behind thousands of lanes.
+                self.refreshing = true;
+                let (shared, key, asked) = (Arc::clone(&self.shared), self.key, Instant::now());
+                self.running.spawn(async move {
+                    Done::Configured { settings: read_settings(&shared, key).await, asked }
+                });
             }
-        };
-        self.settings = Some((opened.clone(), Instant::now()));
-        Ok(opened)
+            return Ok(settings);
+        }
+        let asked = Instant::now();
+        let settings = read_settings(&self.shared, self.key).await?;
+        self.settings = Some((settings.clone(), asked));
+        Ok(settings)
     }
 
     async fn finished(&mut self, done: Done) {
@@ -385,6 +389,15 @@ impl LaneTask {
                 }
             }
             Done::Read { retries, jobs } => self.has_read(retries, jobs),
+            Done::Configured { settings, asked } => {
+                self.refreshing = false;
+                // Where something was changed meanwhile they were emptied, and perhaps read since: this may be what was before.
+                if let (Some(known), Ok(settings)) = (&mut self.settings, settings)
+                    && known.1 < asked
+                {
+                    *known = (settings, asked);
+                }
+            }
             Done::Sent { job, started_at, attempt, signatures } => {
                 self.in_flight -= 1;
                 self.record(job, started_at, attempt, signatures).await;
@@ -601,6 +614,18 @@ fn fraction() -> f64 {
     let mut bytes = [0; 4];
     crate::ledger::fill_random(&mut bytes);
     f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+/// How a destination is set.
+async fn read_settings(shared: &Shared, key: LaneKey) -> Result<Option<Arc<Settings>>, queue::Error> {
+    let row = queue::configured(&shared.database, key).await?.filter(|row| !row.disabled);
+    let Some(row) = row else { return Ok(None) };
+    let data_key = shared.data_keys.get(key.workspace).await?;
+    let opened = open_settings(&row, &data_key, key).map_err(|e| {
+        tracing::error!(destination = %key.destination, error = %e, "a destination's settings do not open");
+        queue::Error::Damaged(0, "the destination's settings do not open")
+    })?;
+    Ok(Some(Arc::new(opened)))
 }
 
 fn open_settings(
