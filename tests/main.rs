@@ -14,6 +14,7 @@ mod delivery;
 mod documents;
 mod door;
 mod embedded;
+mod failover;
 mod histories;
 mod http;
 mod isolation;

@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod embedded;
 pub mod roles;
+pub mod server;
 
 use crate::id::{UserId, WorkspaceId};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -43,6 +44,8 @@ pub struct Database {
     pub service: PgPool,
     /// The worker's role: across workspaces, no entries.
     pub worker: PgPool,
+    /// Which server this node has compared with what was signed.
+    pub compared: server::Compared,
 }
 
 /// A transaction that sees one workspace's rows and no other's.
@@ -74,6 +77,7 @@ impl Database {
         let database = Self {
             service: pool(service, "statusledger service").await?,
             worker: pool(worker, "statusledger worker").await?,
+            compared: server::Compared::default(),
         };
         roles::check_server(&database.service).await?;
         roles::check_filters(&database.service).await?;

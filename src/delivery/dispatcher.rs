@@ -252,6 +252,7 @@ async fn hand_out(shared: &Arc<Shared>, handoff: Handoff) {
             facts: Facts {
                 destination: planned.destination,
                 number: *number,
+                base: lane.base,
                 receipt: planned.receipt,
                 ledger,
                 seq: entry.seq,

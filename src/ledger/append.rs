@@ -14,11 +14,13 @@
 //! the batch's own (its nonce is random), and it was written before.
 
 use super::batch::{self, Batch, Head, Recorded};
+use super::checkpoint::SignedTree;
 use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
 use super::terms::{Claim, Condition, Terms, Version};
 use crate::access::standing::{Admitted, Lapse, Standing};
 use crate::audit::display;
+use crate::database::server::Server;
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
@@ -47,6 +49,8 @@ const QUEUE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a committer with nothing to do is kept.
 const IDLE: Duration = Duration::from_secs(60);
+/// What the SQL function says where an append reaches a server that its node has not compared with what was signed.
+const UNCOMPARED: &str = "SL005";
 /// Shared by every append, exclusive to a rotation of the keys (`migrations/0001_spine.sql`).
 pub(crate) const RING_LOCK: i64 = 1_397_489_665;
 
@@ -77,6 +81,12 @@ pub enum Error {
     /// Something was changed since it was compared; nothing is recorded.
     #[error("something was changed meanwhile")]
     Moved,
+    /// The node has not compared this server's histories with what was signed yet; nothing is recorded.
+    #[error("the database was replaced, and its histories are not compared with what was signed yet")]
+    Uncompared,
+    /// The ledger lacks entries that were signed; nothing is recorded.
+    #[error("the ledger of workspace {0} lacks entries that were signed: nothing is added to it")]
+    Lost(WorkspaceId),
     /// The idempotency key that the request claimed is another's by now; nothing is recorded.
     #[error("the idempotency key is no longer this request's")]
     ClaimLost,
@@ -249,6 +259,14 @@ impl Writer {
         Ok(head)
     }
 
+    /// The newest heads that this process knows to be durable, as trees: what it has acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> Vec<(LedgerId, SignedTree)> {
+        let heads = self.0.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let tree = |head: &Head| SignedTree { size: head.frontier.size(), root: head.frontier.root() };
+        heads.values().map(|head| (head.ledger, tree(head))).collect()
+    }
+
     fn forget(&self, workspace: WorkspaceId) {
         self.0.heads.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
     }
@@ -298,7 +316,8 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
         let keys = ready.keys();
         let written = {
             let node = writer.0.node;
-            let writing = write(lent.connection(), &ready.batch, &keys, &ready.ring, node);
+            let compared = writer.0.database.compared.server();
+            let writing = write(lent.connection(), &ready.batch, &keys, &ready.ring, node, compared.as_ref());
             tokio::pin!(writing);
             loop {
                 let room = MAX_BATCH.saturating_sub(gathered.len());
@@ -454,6 +473,12 @@ async fn commit(
                 sent = None;
                 writer.forget(workspace);
             }
+            Err(Trouble::Closed) => {
+                writer.forget(workspace);
+                writer.0.database.compared.doubt();
+                refuse(requests, &Error::Lost(workspace));
+                return;
+            }
             Err(Trouble::RingMoved) => {
                 sent = None;
                 if let Err(e) = writer.0.keyring.reload().await {
@@ -475,6 +500,9 @@ async fn commit(
             }
             Err(Trouble::Lost(e)) => {
                 writer.forget(workspace);
+                if is_uncompared(&e) {
+                    writer.0.database.compared.doubt();
+                }
                 if Instant::now() + pause > deadline {
                     refuse(requests, &Error::Unavailable(Arc::new(e)));
                     return;
@@ -517,6 +545,8 @@ enum Trouble {
     Moved,
     /// The keys were rotated.
     RingMoved,
+    /// The ledger lacks what was signed.
+    Closed,
     /// Some idempotency keys were used before.
     KeysTaken(HashMap<String, Prior>),
     /// The connection was lost or could not be had.
@@ -531,6 +561,9 @@ impl From<sqlx::Error> for Trouble {
             sqlx::Error::Database(d) => match d.code().as_deref() {
                 Some("SL001") => Self::Moved,
                 Some("SL003") => Self::RingMoved,
+                Some("SL006") => Self::Closed,
+                // Until the node has looked at that server.
+                Some(UNCOMPARED) => Self::Lost(e),
                 // Shutdown and crash of the server, too many connections, serialization, read-only standby: passing.
                 Some(code)
                     if code.starts_with("57P")
@@ -551,6 +584,11 @@ impl From<sqlx::Error> for Trouble {
             _ => Self::Refused(e.into()),
         }
     }
+}
+
+/// Whether an append was refused since its server's histories are not compared with what was signed.
+fn is_uncompared(e: &sqlx::Error) -> bool {
+    matches!(e, sqlx::Error::Database(d) if d.code().as_deref() == Some(UNCOMPARED))
 }
 
 async fn attempt(
@@ -586,7 +624,8 @@ async fn attempt(
     let Some((batch, ring)) = sent.as_ref() else { return Err(Trouble::Moved) };
     let keys = keys_of(requests);
     let mut lent = writer.0.connections.lend().await?;
-    match write(lent.connection(), batch, &keys, ring, writer.0.node).await {
+    let compared = writer.0.database.compared.server();
+    match write(lent.connection(), batch, &keys, ring, writer.0.node, compared.as_ref()).await {
         Ok(lanes) => {
             lent.give_back();
             let (batch, ring) = sent.take().ok_or(Trouble::Moved)?;
@@ -666,6 +705,7 @@ async fn write(
     keys: &[(usize, &IdempotencyKey)],
     ring: &Snapshot,
     node: Option<NodeId>,
+    compared: Option<&Server>,
 ) -> Result<HashMap<DestinationId, Lane>, sqlx::Error> {
     let (before, after) = (&batch.before, &batch.after);
     let seq = |position: usize| before.frontier.size() as i64 + position as i64;
@@ -685,11 +725,12 @@ async fn write(
     let receipts: Vec<uuid::Uuid> = batch.deliveries.iter().map(|d| d.receipt.uuid()).collect();
     let rows = sqlx::query!(
         r#"SELECT destination_id AS "destination!: DestinationId", before_first AS "before_first!",
-                  held AS "held!", fence AS "fence!", sent_through AS "sent_through!", failing_since
+                  held AS "held!", fence AS "fence!", sent_through AS "sent_through!", failing_since,
+                  base
              FROM ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9::bytea[], $10::text[], $11::text[],
                   $12::bigint[], $13::text[], $14::bytea[], $15::smallint[], $16::bigint[], $17::bytea[],
                   $18::uuid[], $19::text[], $20::bytea[], $21::bigint[], $22::uuid[], $23::bigint[], $24::uuid[],
-                  $25, $26, $27, $28)"#,
+                  $25, $26, $27, $28, $29, $30)"#,
         before.workspace.uuid(),
         before.ledger.uuid(),
         before.frontier.size() as i64,
@@ -718,6 +759,8 @@ async fn write(
         &ring.receipt_key_id()[..],
         &ring.checkpoint_key_id()[..],
         node.map(NodeId::uuid),
+        compared.map(|server| server.started_at),
+        compared.map(|server| server.tables),
     )
     .fetch_all(connection)
     .await?;
@@ -730,6 +773,7 @@ async fn write(
                 fence: r.fence,
                 sent_through: r.sent_through,
                 failing_since: r.failing_since,
+                base: r.base.unwrap_or(0),
             };
             (r.destination, lane)
         })
@@ -877,7 +921,19 @@ impl Locked {
                 .map_err(|e| Error::Sql(Arc::new(sqlx::Error::Protocol(e.to_string()))))?;
             ring = self.writer.0.keyring.current();
         }
-        let lanes = write(&mut self.tx, &batch, &keys, &ring, self.writer.0.node).await?;
+        let compared = self.writer.0.database.compared.server();
+        let written = write(&mut self.tx, &batch, &keys, &ring, self.writer.0.node, compared.as_ref()).await;
+        let lanes = written.map_err(|e| match &e {
+            sqlx::Error::Database(d) if d.code().as_deref() == Some("SL006") => {
+                self.writer.0.database.compared.doubt();
+                Error::Lost(self.head.workspace)
+            }
+            e if is_uncompared(e) => {
+                self.writer.0.database.compared.doubt();
+                Error::Uncompared
+            }
+            _ => e.into(),
+        })?;
         index(&mut self.tx, &batch, drafts).await?;
         // Last: whoever repeats the request waits at its row from here on, on a connection each, and what is left to do
         // needs none besides this one.

@@ -10,6 +10,7 @@ mod moto;
 mod people;
 mod program;
 mod receiver;
+mod replica;
 mod world;
 
 pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
@@ -20,6 +21,7 @@ pub use moto::Moto;
 pub use people::Person;
 pub use program::{Program, run, spawn};
 pub use receiver::{Hook, Receiver, Reply};
+pub use replica::{Address, Server};
 pub use world::{World, quick};
 
 use std::future::Future;
