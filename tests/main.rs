@@ -23,6 +23,7 @@ mod kms;
 mod ledger;
 mod lies;
 mod manage;
+mod nodes;
 mod openings;
 mod proofs;
 mod reach;
