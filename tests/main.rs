@@ -25,6 +25,7 @@ mod lies;
 mod manage;
 mod nodes;
 mod openings;
+mod pooled;
 mod proofs;
 mod reach;
 mod recorded;

@@ -378,6 +378,10 @@ async fn listen(shared: Arc<Shared>) {
         }
     };
     let hearing = async {
+        if shared.database.is_pooled() {
+            // Nobody hears through a pooler: looking is all there is.
+            return;
+        }
         loop {
             let heard = async {
                 let mut listener = sqlx::postgres::PgListener::connect_with(&shared.database.worker).await?;

@@ -14,7 +14,7 @@ mod replica;
 mod world;
 
 pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
-pub use cluster::{TestDatabase, temporary};
+pub use cluster::{TestDatabase, noted, temporary};
 pub use export::{verify_export, verify_export_with_python};
 pub use liar::{Liar, Lie, Said};
 pub use moto::Moto;
