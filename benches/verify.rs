@@ -153,8 +153,15 @@ async fn fill(ground: &Ground, directory: &Path, entries: u64) -> Result<()> {
         data_keys: writer.data_keys().clone(),
         seen: seen.clone(),
     };
-    let request =
-        Request { workspace: id, from: 0, to: None, types: None, openings: false, exported_by: "cli".into() };
+    let request = Request {
+        workspace: id,
+        ledger: None,
+        from: 0,
+        to: None,
+        types: None,
+        openings: false,
+        exported_by: "cli".into(),
+    };
     let prepared = exporter.prepare(request).await?.context("the workspace is there")?;
     let started = Instant::now();
     let file = exporter.write(&prepared, File::create(directory.join("export.zip"))?, |_| ()).await?;
@@ -173,7 +180,7 @@ async fn fill(ground: &Ground, directory: &Path, entries: u64) -> Result<()> {
 /// The receipt of entry `seq` in the whole tree.
 async fn receipt_body(ground: &Ground, seen: &SeenHeads, id: WorkspaceId, seq: u64) -> Result<String> {
     let (database, ring) = (&ground.attached.database, ground.opened.keyring.current());
-    let (ledger, tree, note) = read::checkpoint(database, &ground.opened.keyring, seen, id, None)
+    let (ledger, tree, note) = read::checkpoint(database, &ground.opened.keyring, seen, id, None, None)
         .await?
         .context("the workspace is there")?;
     let mut tx = database.workspace(id).await?;
@@ -188,6 +195,7 @@ async fn receipt_body(ground: &Ground, seen: &SeenHeads, id: WorkspaceId, seq: u
     .fetch_one(&mut *tx)
     .await?;
     let facts = Facts {
+        base: 0,
         destination: DestinationId::new(),
         number: 1,
         receipt: ReceiptId::new(),
@@ -199,7 +207,16 @@ async fn receipt_body(ground: &Ground, seen: &SeenHeads, id: WorkspaceId, seq: u
         checkpoint_key: ring.checkpoint_key_id(),
         signatures: None,
     };
-    Ok(receipt::body(&ring, &facts, &entry, &stored.hashes(&path)?, &note, &[], Mode::Fresh)?.body)
+    Ok(receipt::body(
+        &ring,
+        &facts,
+        &entry,
+        &stored.hashes(&path)?,
+        &receipt::Note::new(note),
+        &[],
+        Mode::Fresh,
+    )?
+    .body)
 }
 
 const OURS: &str = "statusledger-verify";

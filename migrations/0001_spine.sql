@@ -71,12 +71,14 @@ CREATE TABLE heads (
     frontier     bytea NOT NULL CHECK (length(frontier) % 32 = 0),
     recorded_at  bigint NOT NULL DEFAULT 0,
     routes       bigint NOT NULL DEFAULT 0,
+    closed       boolean NOT NULL DEFAULT false,
     PRIMARY KEY (workspace_id, ledger_id)
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN heads.leaf IS 'Leaf hash of the last entry; 32 zero bytes while there is none.';
 COMMENT ON COLUMN heads.frontier IS 'Roots of the perfect subtrees that cover the ledger, largest first.';
 COMMENT ON COLUMN heads.recorded_at IS 'Timestamp of the last entry, in microseconds since 1970.';
 COMMENT ON COLUMN heads.routes IS 'Counts the changes of the destinations: who appends must know them all.';
+COMMENT ON COLUMN heads.closed IS 'Nothing is appended any more: entries that were signed are missing (losses says which).';
 
 CREATE TABLE entries (
     workspace_id uuid NOT NULL,
@@ -119,6 +121,41 @@ CREATE TABLE checkpoints (
     note         text NOT NULL,
     signed_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (workspace_id, ledger_id)
+);
+
+-- Ledgers whose history is not the one that was signed, as a node found it: from then on no node appends to them. An
+-- accepted loss stays here for good; the mark of a history that came back is taken away.
+CREATE TABLE losses (
+    workspace_id uuid NOT NULL REFERENCES workspaces,
+    ledger_id    uuid NOT NULL,
+    size         bigint NOT NULL CHECK (size >= 0),
+    root         bytea NOT NULL CHECK (length(root) = 32),
+    found_at     timestamptz NOT NULL DEFAULT now(),
+    accepted_at  timestamptz,
+    continued_by uuid,
+    PRIMARY KEY (workspace_id, ledger_id)
+);
+COMMENT ON COLUMN losses.workspace_id IS 'Whose; the instance''s own, of a ledger that went with its workspace.';
+COMMENT ON COLUMN losses.size IS 'The largest tree known to have been signed, with its root.';
+COMMENT ON COLUMN losses.continued_by IS 'The ledger that names this one in its entry 0.';
+
+-- A workspace goes over to another ledger only from one that is closed.
+CREATE FUNCTION ledgers_follow_a_loss() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM heads WHERE workspace_id = OLD.workspace_id AND ledger_id = OLD.ledger_id AND closed) THEN
+        RAISE EXCEPTION 'the ledger is not closed: no other follows it' USING ERRCODE = 'SL011';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER workspaces_ledger_follows_a_loss BEFORE UPDATE OF ledger_id ON workspaces
+    FOR EACH ROW WHEN (NEW.ledger_id <> OLD.ledger_id) EXECUTE FUNCTION ledgers_follow_a_loss();
+
+-- Each serving node, told anew every few seconds, and which timeline of the server it has compared with what it signed:
+-- after a promotion none goes on before all have (src/peers.rs).
+CREATE TABLE nodes (
+    node_id  uuid PRIMARY KEY,
+    timeline text NOT NULL,
+    seen_at  timestamptz NOT NULL
 );
 
 -- ── Sources and what they said ──────────────────────────────────────────────────────────────────────────────
@@ -207,6 +244,7 @@ CREATE TABLE lanes (
     destination_id uuid NOT NULL,
     last_number    bigint NOT NULL DEFAULT 0,
     forgotten      bigint NOT NULL DEFAULT 0,
+    base           bigint,
     sent_through   bigint NOT NULL DEFAULT 0,
     next_retry_at  timestamptz,
     failing_since  timestamptz,
@@ -218,6 +256,7 @@ CREATE TABLE lanes (
     FOREIGN KEY (workspace_id, destination_id) REFERENCES destinations
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN lanes.forgotten IS 'How many settled deliveries the operator''s retention policy has deleted.';
+COMMENT ON COLUMN lanes.base IS 'The last number of the ledgers before this one (none: null): a receipt''s number is counted from there.';
 COMMENT ON COLUMN lanes.sent_through IS 'Every delivery up to this number has had its first attempt.';
 COMMENT ON COLUMN lanes.fence IS 'Rises with every change of holder; a result with an older one is refused.';
 
@@ -241,8 +280,10 @@ CREATE TABLE deliveries (
     next_attempt_at timestamptz,
     first_attempt_at timestamptz,
     settled_at      timestamptz,
+    base            bigint,
     PRIMARY KEY (workspace_id, destination_id, number)
 ) WITH (fillfactor = 70);
+COMMENT ON COLUMN deliveries.base IS 'lanes.base when it was appended: the receipt says number - base.';
 -- Only a retry has a next attempt. The index looks at nothing that a first success changes, so that this stays within
 -- the row's page.
 CREATE INDEX deliveries_retry ON deliveries (workspace_id, destination_id, next_attempt_at)
@@ -271,12 +312,25 @@ END $$;
 CREATE TRIGGER entries_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entries
     FOR EACH STATEMENT EXECUTE FUNCTION entries_are_append_only();
 
+-- Whether this is the server (when it was started), and these are the tables, whose histories the caller has compared with
+-- what was signed: refused if not; null compares nothing. A connection may lead to another server than the last one did, also
+-- in the middle of a pool's life, and what a node remembers of one history is not to be written to another.
+CREATE FUNCTION is_compared(p_server timestamptz, p_tables bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_server <> pg_postmaster_start_time() OR p_tables <> 'public.heads'::regclass::oid::bigint THEN
+        RAISE EXCEPTION 'the histories of this server are not compared with what was signed' USING ERRCODE = 'SL005';
+    END IF;
+    RETURN true;
+END $$;
+
 -- ── The only writer ─────────────────────────────────────────────────────────────────────────────────────────
 
 -- Appends a batch in one round trip. The caller has built the entries on the head it knows; if the head, the
 -- destinations or the key ring are not what it knew, nothing is written and it reads again:
 --   SL001 the head or the destinations have moved, SL003 the key ring has moved,
---   SL004 an idempotency key is taken.
+--   SL004 an idempotency key is taken,
+--   SL005 the caller has not compared this server's histories (is_compared),
+--   SL006 the ledger lacks entries that were signed, and is closed.
 -- p_node is the node that will send, and so takes the lanes that nobody holds; null takes none.
 -- Returns, for each destination with deliveries, the number before its first one, and whether this node holds
 -- the destination's lane now (and under which fence). A crash before the commit leaves nothing.
@@ -288,9 +342,10 @@ CREATE FUNCTION ledger_append(
     p_node_levels smallint[], p_node_tiles bigint[], p_node_hashes bytea[],
     p_key_sources uuid[], p_keys text[], p_key_hashes bytea[], p_key_seqs bigint[],
     p_destinations uuid[], p_delivery_seqs bigint[], p_receipts uuid[],
-    p_serial bigint, p_receipt_key bytea, p_checkpoint_key bytea, p_node uuid
+    p_serial bigint, p_receipt_key bytea, p_checkpoint_key bytea, p_node uuid,
+    p_server timestamptz, p_tables bigint
 ) RETURNS TABLE (destination_id uuid, before_first bigint, held boolean, fence bigint, sent_through bigint,
-                 failing_since timestamptz)
+                 failing_since timestamptz, base bigint)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -298,6 +353,7 @@ DECLARE
     v_taken integer;
 BEGIN
     PERFORM set_config('sl.workspace', p_workspace::text, true);
+    PERFORM is_compared(p_server, p_tables);
     IF cardinality(p_destinations) > 0 THEN
         -- Shared with every append, exclusive to a rotation: no receipt is fixed under a key just retired.
         PERFORM pg_advisory_xact_lock_shared(1397489665);
@@ -308,8 +364,13 @@ BEGIN
 
     UPDATE heads SET size = v_new_size, leaf = p_new_leaf, frontier = p_frontier, recorded_at = p_recorded_at
      WHERE workspace_id = p_workspace AND ledger_id = p_ledger
-       AND size = p_size AND leaf = p_leaf AND routes = p_routes;
+       AND size = p_size AND leaf = p_leaf AND routes = p_routes AND NOT closed;
     IF NOT FOUND THEN
+        -- Of a ledger that another follows, whoever appends has an old head.
+        IF EXISTS (SELECT FROM heads h JOIN workspaces w USING (workspace_id, ledger_id)
+                    WHERE h.workspace_id = p_workspace AND h.ledger_id = p_ledger AND h.closed) THEN
+            RAISE EXCEPTION 'the ledger lacks entries that were signed' USING ERRCODE = 'SL006';
+        END IF;
         RAISE EXCEPTION 'the head has moved' USING ERRCODE = 'SL001';
     END IF;
 
@@ -373,22 +434,22 @@ BEGIN
              WHERE l.workspace_id = p_workspace AND l.destination_id = w.destination_id
             RETURNING l.destination_id, l.last_number - w.n AS before_first,
                       COALESCE(l.holder = p_node, false) AS held, l.fence, l.sent_through,
-                      l.failing_since
+                      l.failing_since, l.base
         ), written AS (
             INSERT INTO deliveries (workspace_id, destination_id, number, ledger_id, seq, receipt_id, issued_at,
-                                    tree_size, receipt_key, checkpoint_key)
+                                    tree_size, receipt_key, checkpoint_key, base)
             SELECT p_workspace, u.d, n.before_first + row_number() OVER (PARTITION BY u.d ORDER BY u.i),
-                   p_ledger, u.seq, u.receipt, p_recorded_at, v_new_size, p_receipt_key, p_checkpoint_key
+                   p_ledger, u.seq, u.receipt, p_recorded_at, v_new_size, p_receipt_key, p_checkpoint_key, n.base
               FROM unnest(p_destinations, p_delivery_seqs, p_receipts) WITH ORDINALITY AS u (d, seq, receipt, i)
               JOIN numbered n ON n.destination_id = u.d
             RETURNING 1
         )
-        SELECT n.destination_id, n.before_first, n.held, n.fence, n.sent_through, n.failing_since
+        SELECT n.destination_id, n.before_first, n.held, n.fence, n.sent_through, n.failing_since, n.base
           FROM numbered n, (SELECT count(*) FROM written) AS w;
     END IF;
 END $$;
 
--- Batches of several ledgers in one commit, each as by itself: where a head has moved, is locked by somebody, or one of the
+-- Batches of several ledgers in one commit, each as by itself: where a head has moved, is closed, is locked by somebody, or one of the
 -- batch's idempotency keys is taken, nothing of that batch is written and the others are. Waits for no head, so that two
 -- nodes cannot wait for each other, nor anybody for another workspace. What stands at one place of the arrays per ledger
 -- is one batch's; of the others, `p_..._each` says how many are each batch's. Leaves are 32 bytes after 32 bytes, types and
@@ -402,9 +463,10 @@ CREATE FUNCTION ledger_append_several(
     p_nodes_each integer[], p_node_levels smallint[], p_node_tiles bigint[], p_node_hashes bytea[],
     p_keys_each integer[], p_key_sources uuid[], p_keys text[], p_key_hashes bytea[], p_key_seqs bigint[],
     p_deliveries_each integer[], p_destinations uuid[], p_delivery_seqs bigint[], p_receipts uuid[],
-    p_serial bigint, p_receipt_key bytea, p_checkpoint_key bytea, p_node uuid
+    p_serial bigint, p_receipt_key bytea, p_checkpoint_key bytea, p_node uuid,
+    p_server timestamptz, p_tables bigint
 ) RETURNS TABLE (place integer, destination_id uuid, before_first bigint, held boolean, fence bigint,
-                 sent_through bigint, failing_since timestamptz)
+                 sent_through bigint, failing_since timestamptz, base bigint)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -416,6 +478,7 @@ DECLARE
     k integer := 1;
     d integer := 1;
 BEGIN
+    PERFORM is_compared(p_server, p_tables);
     FOR b IN
         SELECT * FROM unnest(p_workspaces, p_ledgers, p_sizes, p_leaf, p_routes, p_new_leaf, p_frontiers, p_recorded_at,
                              p_leaves, p_types, p_entries, p_openings_each, p_nodes_each, p_keys_each, p_deliveries_each)
@@ -431,7 +494,7 @@ BEGIN
              WHERE (workspace_id, ledger_id) = (
                        SELECT workspace_id, ledger_id FROM heads
                         WHERE workspace_id = b.workspace AND ledger_id = b.ledger
-                          AND size = b.size AND leaf = b.leaf AND routes = b.routes
+                          AND size = b.size AND leaf = b.leaf AND routes = b.routes AND NOT closed
                           FOR UPDATE SKIP LOCKED);
             IF FOUND THEN
                 INSERT INTO entries (workspace_id, ledger_id, seq, leaf, type, entry)
@@ -446,7 +509,7 @@ BEGIN
         END IF;
         PERFORM FROM heads
           WHERE workspace_id = b.workspace AND ledger_id = b.ledger
-            AND size = b.size AND leaf = b.leaf AND routes = b.routes
+            AND size = b.size AND leaf = b.leaf AND routes = b.routes AND NOT closed
             FOR UPDATE SKIP LOCKED;
         IF FOUND AND (b.keys = 0 OR NOT EXISTS (
                SELECT FROM idempotency_keys i
@@ -471,7 +534,7 @@ BEGIN
                 p_key_seqs[k : k + b.keys - 1],
                 p_destinations[d : d + b.deliveries - 1], p_delivery_seqs[d : d + b.deliveries - 1],
                 p_receipts[d : d + b.deliveries - 1],
-                p_serial, p_receipt_key, p_checkpoint_key, p_node) AS a;
+                p_serial, p_receipt_key, p_checkpoint_key, p_node, NULL, NULL) AS a;
         END IF;
         o := o + b.openings;
         n := n + b.nodes;
@@ -487,8 +550,8 @@ DECLARE
     t text;
 BEGIN
     FOREACH t IN ARRAY ARRAY['workspaces', 'data_keys', 'heads', 'entries', 'openings', 'tiles', 'checkpoints',
-                             'sources', 'subjects', 'idempotency_keys', 'destinations', 'lanes', 'deliveries',
-                             'attempts'] LOOP
+                             'losses', 'sources', 'subjects', 'idempotency_keys', 'destinations', 'lanes',
+                             'deliveries', 'attempts'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
         EXECUTE format(
@@ -496,8 +559,8 @@ BEGIN
             'USING (workspace_id = (SELECT NULLIF(current_setting(''sl.workspace'', true), '''')::uuid))', t);
     END LOOP;
     -- What works across workspaces.
-    FOREACH t IN ARRAY ARRAY['workspaces', 'heads', 'checkpoints', 'sources', 'idempotency_keys', 'lanes',
-                             'deliveries', 'attempts'] LOOP
+    FOREACH t IN ARRAY ARRAY['workspaces', 'heads', 'checkpoints', 'losses', 'sources', 'idempotency_keys',
+                             'lanes', 'deliveries', 'attempts'] LOOP
         EXECUTE format('CREATE POLICY across_workspaces ON %I TO statusledger_worker USING (true)', t);
     END LOOP;
 END $$;
@@ -509,13 +572,16 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO statusledger_service, statusledger_worker;
 
 GRANT EXECUTE ON FUNCTION ledger_append, ledger_append_several TO statusledger_service;
+GRANT EXECUTE ON FUNCTION is_compared TO statusledger_service, statusledger_worker;
 -- So that a node can tell a schema of another version than its own.
 GRANT SELECT ON _sqlx_migrations TO statusledger_service;
 GRANT SELECT, INSERT ON instance, key_manifests, api_tokens TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE (private_key) ON signing_keys TO statusledger_service;
 GRANT SELECT, INSERT ON workspaces, data_keys, entries TO statusledger_service;
-GRANT UPDATE (name) ON workspaces TO statusledger_service;
+GRANT UPDATE (name, ledger_id) ON workspaces TO statusledger_service;
+GRANT UPDATE (ledger_id) ON instance TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON heads, tiles, checkpoints TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON losses, nodes TO statusledger_service;
 GRANT SELECT, INSERT, DELETE ON openings TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON sources, subjects, idempotency_keys TO statusledger_service;
 GRANT SELECT, INSERT, UPDATE ON destinations, lanes, deliveries TO statusledger_service;
@@ -524,7 +590,7 @@ GRANT SELECT, INSERT ON attempts TO statusledger_service;
 GRANT DELETE ON deliveries, attempts TO statusledger_service;
 
 GRANT SELECT (workspace_id, ledger_id, created_at) ON workspaces TO statusledger_worker;
-GRANT SELECT ON heads, checkpoints, api_tokens, instance, key_manifests TO statusledger_worker;
+GRANT SELECT ON heads, checkpoints, losses, api_tokens, instance, key_manifests TO statusledger_worker;
 GRANT SELECT (workspace_id, source_id, kind, token_hash, health, next_poll_at, leased_until, lease_holder, deleted_at),
       UPDATE (next_poll_at, leased_until, lease_holder) ON sources TO statusledger_worker;
 GRANT SELECT (workspace_id, source_id, key, expires_at), DELETE ON idempotency_keys TO statusledger_worker;

@@ -30,6 +30,9 @@ pub struct Settings {
     pub owner_database_url: Option<String>,
     /// Database connections for the service and, apart, for the worker; half as many more only append. Default 16.
     pub database_connections: u32,
+    /// Whether the addresses lead to a pooler that gives server connections away with every transaction (PgBouncer in
+    /// transaction mode). Default false.
+    pub database_pooled: bool,
     /// The file of the key-encryption key; made at the first start. Default `<data_dir>/key-encryption-key`.
     pub key_encryption_key_file: Option<PathBuf>,
     /// Files of further key-encryption keys that the node holds while the key is being replaced. Default none.
@@ -299,6 +302,7 @@ impl Default for Settings {
             worker_database_url: None,
             owner_database_url: None,
             database_connections: 16,
+            database_pooled: false,
             key_encryption_key_file: None,
             key_encryption_key_other_files: Vec::new(),
             kms: KmsSettings::default(),

@@ -87,8 +87,9 @@ pub async fn examine(
     progress: impl Fn(u64, u64),
 ) -> Result<Examined, Error> {
     let workspaces = sqlx::query!(
-        r#"SELECT w.workspace_id AS "workspace: WorkspaceId", w.ledger_id AS "ledger: LedgerId", h.size AS "size?"
-             FROM workspaces w LEFT JOIN heads h USING (workspace_id, ledger_id) ORDER BY w.created_at"#
+        r#"SELECT w.workspace_id AS "workspace: WorkspaceId", COALESCE(h.ledger_id, w.ledger_id) AS "ledger!: LedgerId",
+                  h.size AS "size?", h.ledger_id IS DISTINCT FROM w.ledger_id AND h.ledger_id IS NOT NULL AS "older!"
+             FROM workspaces w LEFT JOIN heads h USING (workspace_id) ORDER BY w.created_at, 4 DESC, h.ledger_id"#
     )
     .fetch_all(&database.worker)
     .await?;
@@ -104,7 +105,10 @@ pub async fn examine(
         let sealed = ward.entries(&mut tx, seen, progress, &mut examined).await?;
         ward.openings(&mut tx, data_keys, sealed, &mut examined).await?;
         drop(tx);
-        ward.deliveries(&mut examined).await?;
+        // A workspace's deliveries are those of all its ledgers.
+        if !row.older {
+            ward.deliveries(&mut examined).await?;
+        }
         examined.ledgers += 1;
         if ward.unkept > 0 {
             let more = format!("and {} more findings", ward.unkept);
@@ -152,7 +156,7 @@ impl Ward<'_> {
         examined: &mut Examined,
     ) -> Result<Sealed, Error> {
         let (workspace, ledger) = (self.workspace.uuid(), self.ledger.uuid());
-        let Some((_, size)) = read::size(tx).await? else {
+        let Some((_, size)) = read::size_of(tx, Some(self.ledger)).await? else {
             self.find(None, "it has no head");
             return Ok(Sealed::new());
         };
@@ -164,10 +168,25 @@ impl Ward<'_> {
         .fetch_optional(&mut **tx)
         .await?
         .and_then(|c| Some(SignedTree { size: c.size as u64, root: c.root.try_into().ok()? }));
+        let loss = sqlx::query!(
+            r#"SELECT size, root, accepted_at IS NOT NULL AS "accepted!" FROM losses
+                WHERE workspace_id = $1 AND ledger_id = $2"#,
+            workspace,
+            ledger
+        )
+        .fetch_optional(&mut **tx)
+        .await?;
+        let accepted = loss.as_ref().is_some_and(|loss| loss.accepted);
+        let mark = loss.and_then(|l| Some(SignedTree { size: l.size as u64, root: l.root.try_into().ok()? }));
         let mut trees: Vec<(&str, SignedTree)> = Vec::new();
         trees.extend(signed.map(|t| ("the newest checkpoint in the database", t)));
         trees
             .extend(seen.newest(self.ledger).map(|t| ("the newest checkpoint that this node handed out", t)));
+        trees.extend(mark.map(|t| ("the newest checkpoint that a node handed out", t)));
+        if accepted {
+            // What is missing of it is on record; what there is, is examined all the same.
+            trees.clear();
+        }
         for (which, tree) in &trees {
             if tree.size > size {
                 let missing = tree.size - size;

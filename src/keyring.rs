@@ -13,7 +13,9 @@ use crate::ledger::{self, Draft, Writer, hex};
 use sqlx::PgConnection;
 use statusledger_keys::held_keys::HeldKeys;
 use statusledger_keys::key_id::KeyId;
-use statusledger_keys::ring::{Change, Ring, RingError, StoredChange, StoredKey, StoredManifest, StoredRing};
+use statusledger_keys::ring::{
+    Change, Ring, RingError, RootFile, StoredChange, StoredKey, StoredManifest, StoredRing,
+};
 use statusledger_keys::sealing::SealError;
 use statusledger_keys::signing::{KeyPurpose, OwnCheck, SignError, parse_purpose};
 use statusledger_verify::Hash;
@@ -299,6 +301,28 @@ impl Keyring {
         }
         Ok(value)
     }
+}
+
+/// Publishes a manifest whose ledger of the instance's events is `ledger`, in the transaction that begins it; answers the
+/// events for that ledger. `lent` is the file of a root that is offline. The caller holds the ring's lock.
+///
+/// # Errors
+/// If the root is offline and not lent, or the database refuses.
+pub async fn continue_in(
+    tx: &mut WorkspaceTx,
+    key_encryption: &KeyEncryption,
+    ledger: LedgerId,
+    lent: Option<&RootFile>,
+    now: Timestamp,
+) -> Result<Vec<Draft>, Error> {
+    let snapshot = read(tx, &key_encryption.held()).await?.ok_or(Error::Empty)?;
+    let ring = lent.map(|root| snapshot.ring.with_root(root)).transpose()?;
+    let change = ring.as_ref().unwrap_or(&snapshot.ring).continue_in(&ledger.to_string(), now)?;
+    let drafts = change.events.iter().map(|e| Draft::new(e.event_type.as_str(), e.data.clone()));
+    let drafts = drafts.collect::<Result<_, _>>().map_err(|e| Error::Manifest(e.to_string()))?;
+    let key_encryption_key = key_encryption.sealing_key(tx).await?;
+    store(tx, &change.to_stored(&key_encryption_key)?).await?;
+    Ok(drafts)
 }
 
 /// Reads the newest ring.

@@ -10,7 +10,7 @@
 //! * [`access`]: who may ask · [`audit`]: who did what
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
 //! * [`retention`]: how long what stands beside the ledgers is kept
-//! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
+//! * [`http`]: the routes · [`node`]: all of it in one process · [`peers`]: the other nodes · [`cli`]: the commands
 //! * [`doctor`]: everything stored, verified again
 
 pub mod access;
@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod name;
 pub mod node;
 pub mod observation;
+pub mod peers;
 pub mod receipt;
 mod redacted;
 pub mod retention;

@@ -13,6 +13,7 @@ use crate::access::sign_in::{self, SignIn};
 use crate::access::{Gate, ended, keys};
 use crate::audit::{self, Act};
 use crate::config::Settings;
+use crate::database::server::Server;
 use crate::database::{self, Database};
 use crate::delivery::channels::webhook;
 use crate::delivery::dispatcher::{self, Parts};
@@ -27,7 +28,9 @@ use crate::key_encryption::{KeyEncryption, holders};
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::{self, SeenHeads};
+use crate::ledger::history;
 use crate::ledger::waiting::Waiting;
+use crate::peers;
 use crate::retention;
 use crate::source::inbound::SourceTokens;
 use crate::source::poller::Poller;
@@ -44,7 +47,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -213,7 +216,7 @@ pub struct Node {
     watcher: JoinHandle<Result<()>>,
     holding: JoinHandle<()>,
     retaining: JoinHandle<()>,
-    _directory: NodeDirectory,
+    directory: NodeDirectory,
 }
 
 impl Node {
@@ -248,9 +251,17 @@ impl Node {
         let seen_heads = SeenHeads::open(&settings.data_dir.join("heads"))?;
         remember_manifest(&settings.data_dir, &keyring)?;
         let readiness = Readiness::unverified();
-        let checked = checkpoint::check_heads(&database, &seen_heads)
+        // Before the heads are read: what is appended from then on says that it is for this server.
+        let server = database.identify().await?;
+        let checked = history::check_heads(&database, &seen_heads)
             .await
             .context("the database does not hold the history that was signed; run `statusledger doctor`")?;
+        peers::compared(&database, directory.node, &server).await?;
+        // Once more: another node may have found what this one did not.
+        history::check_heads(&database, &seen_heads)
+            .await
+            .context("the database does not hold the history that was signed; run `statusledger doctor`")?;
+        database.compared.trust(server);
         tracing::info!(ledgers = checked, "the heads agree with what was signed");
         audit::startup::record(&writer, instance.workspace, directory.node, settings)
             .await
@@ -345,6 +356,7 @@ impl Node {
             writer: writer.clone(),
             seen_heads: seen_heads.clone(),
             instance: instance.clone(),
+            node: directory.node,
             readiness,
             stop: stopping.clone(),
         }));
@@ -375,7 +387,7 @@ impl Node {
             gate,
             holding,
             retaining,
-            _directory: directory,
+            directory,
         };
         Ok((node, done))
     }
@@ -418,6 +430,10 @@ impl Node {
         }
         self.watcher.abort();
         self.results.abort();
+        remember_acknowledged(&self.writer, &self.seen_heads).await;
+        if let Err(e) = peers::leave(&self.database, self.directory.node).await {
+            tracing::debug!(error = %e, "the node counts as serving for a little longer");
+        }
         self.database.service.close().await;
         self.database.worker.close().await;
     }
@@ -457,71 +473,131 @@ struct Watched {
     writer: Writer,
     seen_heads: SeenHeads,
     instance: Instance,
+    node: NodeId,
     readiness: Readiness,
     stop: watch::Receiver<bool>,
 }
 
-/// Which server this is: a restart or a failover changes it.
-async fn server_identity(database: &Database) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"SELECT pg_postmaster_start_time()::text || ' ' || pg_is_in_recovery()::text AS "id!""#
-    )
-    .fetch_one(&database.worker)
-    .await
-}
-
-/// Watches the database and the keys. After every reconnect to a server that is not the same process as before, the
-/// heads are checked again before anything is served.
+/// Watches the database and the keys. After every reconnect to a server that is not the same as before, the heads are
+/// compared again before anything is served; until then appends are refused by the database itself.
 async fn watch_over(mut watched: Watched) -> Result<()> {
-    let mut identity = server_identity(&watched.database).await.ok();
+    let mut known = watched.database.compared.server();
+    // The server that was met last, and since when.
+    let mut met = None;
     let mut tick = tokio::time::interval(WATCH_EVERY);
     let mut keep_house = tokio::time::interval(HOUSEKEEPING_EVERY);
     loop {
         tokio::select! {
             _ = watched.stop.changed() => return Ok(()),
             _ = tick.tick() => {}
+            () = watched.database.compared.doubted() => known = None,
             _ = keep_house.tick() => {
                 housekeeping(&watched).await;
                 continue;
             }
         }
-        match server_identity(&watched.database).await {
-            Ok(now) if identity.as_ref() == Some(&now) => {}
+        match watched.database.identify().await {
+            Ok(now) if known.as_ref() == Some(&now) => {
+                if let Err(e) = peers::tell(&watched.database, watched.node, &now).await {
+                    tracing::debug!(error = %e, "other nodes do not hear of this one for a moment");
+                }
+            }
+            Ok(now) if now.timeline.is_none() => {
+                known = None;
+                watched.readiness.set(Err("the database is a standby, which takes no entries".into()));
+            }
             Ok(now) => {
                 watched.readiness.set(Err("the database was restarted; the heads are being verified".into()));
-                if let Err(e @ database::Error::Refused(_)) =
-                    database::roles::check_server(&watched.database.service).await
-                {
-                    watched.readiness.set(Err(e.to_string()));
-                    bail!("the database came back as one that cannot be trusted: {e}");
-                }
-                match checkpoint::check_heads(&watched.database, &watched.seen_heads).await {
-                    Ok(ledgers) => {
-                        tracing::info!(
-                            ledgers,
-                            "the database came back, and the heads agree with what was signed"
-                        );
-                        watched.readiness.set(Ok(()));
-                        identity = Some(now);
-                    }
-                    Err(e @ checkpoint::Error::Disagrees { .. }) => {
-                        watched
-                            .readiness
-                            .set(Err(format!("the database came back with another history: {e}")));
-                        bail!("the database came back with another history than was signed: {e}");
-                    }
-                    Err(e) => tracing::warn!(error = %e, "the heads cannot be verified yet"),
+                remember_acknowledged(&watched.writer, &watched.seen_heads).await;
+                let since = match &met {
+                    Some((server, since)) if *server == now => *since,
+                    _ => met.insert((now.clone(), Instant::now())).1,
+                };
+                if compare_again(&watched, &now, since).await? {
+                    watched.database.compared.trust(now.clone());
+                    watched.readiness.set(Ok(()));
+                    known = Some(now);
+                } else {
+                    known = None;
                 }
             }
             Err(e) => {
                 tracing::debug!(error = %e, "the database does not answer");
-                identity = None;
+                known = None;
             }
         }
     }
 }
 
+/// Keeps what this node has acknowledged beside what it has signed: a database that lacks it was set back all the same.
+/// A crash in between forgets the last minute of it, and nothing that was signed.
+async fn remember_acknowledged(writer: &Writer, seen: &SeenHeads) {
+    let remembered = writer.acknowledged().into_iter().map(|(ledger, tree)| {
+        let seen = seen.clone();
+        async move { seen.remember(ledger, tree).await }
+    });
+    // All at once: they are written with one flush.
+    for kept in futures_util::future::join_all(remembered).await {
+        if let Err(e) = kept {
+            tracing::error!(error = %e, "this node cannot remember what it acknowledged");
+        }
+    }
+}
+
+/// Whether a database that came back holds what was signed; false where it cannot say yet.
+///
+/// # Errors
+/// If it is not to be trusted, or holds another history: then the node ends.
+async fn compare_again(watched: &Watched, server: &Server, since: Instant) -> Result<bool> {
+    if let Err(e @ database::Error::Refused(_)) =
+        database::roles::check_server(&watched.database.service).await
+    {
+        watched.readiness.set(Err(e.to_string()));
+        bail!("the database came back as one that cannot be trusted: {e}");
+    }
+    match history::check_heads(&watched.database, &watched.seen_heads).await {
+        Ok(ledgers) => match others_behind(watched, server, since).await {
+            Ok(behind) if behind.is_empty() => {
+                tracing::info!(ledgers, "the database came back, and the heads agree with what was signed");
+                Ok(true)
+            }
+            Ok(behind) => {
+                let why =
+                    format!("the database was promoted; {} nodes have not compared it yet", behind.len());
+                watched.readiness.set(Err(why));
+                Ok(false)
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "the database went away again");
+                Ok(false)
+            }
+        },
+        Err(e @ checkpoint::Error::Lost(_)) => {
+            watched.readiness.set(Err(format!("the database came back with another history: {e}")));
+            bail!("the database came back with another history than was signed: {e}");
+        }
+        Err(e) => {
+            tracing::warn!(error = %e, "the heads cannot be verified yet");
+            Ok(false)
+        }
+    }
+}
+
+/// The other nodes that served before the server was promoted and are waited for.
+async fn others_behind(
+    watched: &Watched,
+    server: &Server,
+    since: Instant,
+) -> Result<Vec<NodeId>, sqlx::Error> {
+    peers::tell(&watched.database, watched.node, server).await?;
+    if since.elapsed() >= peers::PATIENCE {
+        return Ok(Vec::new());
+    }
+    peers::behind(&watched.database, watched.node, server).await
+}
+
 async fn housekeeping(watched: &Watched) {
+    remember_acknowledged(&watched.writer, &watched.seen_heads).await;
     let expired = sqlx::query!("DELETE FROM idempotency_keys WHERE expires_at < now()")
         .execute(&watched.database.worker)
         .await;

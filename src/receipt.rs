@@ -21,8 +21,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub struct Facts {
     /// The destination it is made for.
     pub destination: DestinationId,
-    /// Its number there, from 1.
+    /// Which of the destination's deliveries it is, from 1.
     pub number: i64,
+    /// How many of them are of earlier ledgers: the receipt's number is counted within its ledger.
+    pub base: i64,
     /// Its id, also `webhook-id`.
     pub receipt: ReceiptId,
     /// The ledger of the entry.
@@ -122,7 +124,7 @@ pub fn body(
         facts.receipt,
         ring.instance(),
         hex(&facts.receipt_key),
-        facts.number,
+        facts.number - facts.base,
     );
     let signed = format!("{head}{middle},\"receipt\":{start},\"v\":1}}{tail}");
     let signature = match &facts.signatures {

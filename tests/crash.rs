@@ -32,7 +32,7 @@ const STATES: [&str; 10] = [
 /// Clients that send at once.
 const CLIENTS: usize = 8;
 
-const ENVIRONMENT: [(&str, &str); 8] = [
+pub const ENVIRONMENT: [(&str, &str); 8] = [
     // Plenty of quick attempts: what is tested is that none is lost, not when it comes.
     ("STATUSLEDGER_DELIVERY__SCHEDULE_S", "[0.0,0.05,0.05,0.1,0.1,0.2,0.2,0.5,0.5,1.0,1.0,1.0,2.0,2.0,2.0]"),
     ("STATUSLEDGER_DELIVERY__JITTER", "0.1"),
@@ -94,7 +94,7 @@ async fn restart_postgres(directory: &Path, signal: nix::sys::signal::Signal) {
 }
 
 /// Sends event `n` until it is accepted: as a client does that does not know whether it was heard.
-async fn send_until_accepted(source: &Inbound, n: usize, refused: &AtomicUsize) -> u64 {
+pub async fn send_until_accepted(source: &Inbound, n: usize, refused: &AtomicUsize) -> u64 {
     eventually_within(Duration::from_secs(60), "an accepted event", || async {
         let request = source
             .request(format!("{{\"n\":{n}}}"))

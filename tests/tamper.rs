@@ -1,9 +1,13 @@
 //! A superuser who rewrites the database is found: by doctor, by verifying an export, by the node's own start, and,
 //! where the whole chain was made anew, by anybody who holds an older receipt.
 
-use crate::harness::{Destination, Inbound, Receiver, Workspace, World, verify_export};
+use crate::harness::{
+    Destination, Inbound, Receiver, Reply, Workspace, World, eventually, run, verify_export,
+};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
+use statusledger::database::roles;
+use statusledger::ledger::checkpoint::read_heads;
 use statusledger::ledger::export::{Exporter, Request};
 use statusledger_verify::checkpoint::SignedCheckpoint;
 use statusledger_verify::consistency::{self, ConsistencyProof, Evidence};
@@ -68,6 +72,7 @@ impl Scene {
         };
         let request = Request {
             workspace: self.workspace.id,
+            ledger: None,
             from: 0,
             to: None,
             types: types.map(|t| vec![t.to_owned()]),
@@ -305,6 +310,67 @@ async fn a_rewritten_chain_is_inconsistent_with_every_receipt_handed_out_before(
     assert!(compared > 10, "{compared} receipts compared");
 }
 
+#[tokio::test]
+async fn a_history_that_is_another_is_gone_on_from_in_a_new_ledger_and_not_signed_any_more() {
+    let mut scene = scene().await;
+    // One that waits for its next attempt: of which history it is, nobody can tell afterwards.
+    scene.receiver.behave(|_| Reply::RetryAfter(503, 3600));
+    scene.source.event("waits").await;
+    let destination = scene.destination.clone();
+    let waiting = |state: &'static str| {
+        let destination = destination.clone();
+        async move {
+            eventually(state, || async {
+                (destination.delivery(EVENTS as u64 + 1).await["state"] == state).then_some(())
+            })
+            .await;
+        }
+    };
+    waiting("retry").await;
+    scene.world.stop().await;
+    rewrite(&mut scene).await;
+    let refused = format!("{:#}", scene.world.start().await.unwrap_err());
+    assert!(refused.contains("are not those of"), "{refused}");
+    let directory = scene.world.settings.data_dir.clone();
+    let heads = read_heads(&directory.join("heads")).unwrap();
+    let old = scene.workspace.ledger.clone();
+    let signed = heads[&old.parse().unwrap()];
+    let (service, worker) =
+        (scene.world.database.url(roles::SERVICE), scene.world.database.url(roles::WORKER));
+    let lost = format!("{old}:{}", signed.size);
+    let arguments = [
+        "doctor",
+        "--data-dir",
+        ".",
+        "--database-url",
+        &service,
+        "--worker-database-url",
+        &worker,
+        "--accept-loss",
+        "--lost",
+        &lost,
+    ];
+    let done = run(&directory, &arguments, &[]).await;
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && told.contains("1 deliveries of its other history"), "{told} {done:?}");
+    scene.receiver.behave(|_| Reply::Status(200));
+    scene.world.start().await.unwrap();
+    waiting("given_up").await;
+    // What stands there can be read, but not signed: neither as it is nor any part of it.
+    let entries = scene.workspace.at(&format!("/entries?ledger={old}&limit=1000"));
+    let entries = scene.world.api.get(&entries).await.expect(200).json();
+    assert_eq!(entries["size"].as_u64().unwrap(), signed.size);
+    for query in [format!("ledger={old}"), format!("ledger={old}&size=150")] {
+        let path = scene.workspace.at(&format!("/checkpoint?{query}"));
+        assert!(scene.world.api.get(&path).await.status >= 500, "{query}");
+    }
+    let first = scene.workspace.entries().await.remove(0);
+    assert_eq!(first["data"]["origin"], format!("{}/{old}", scene.world.settings.instance));
+    assert_eq!(first["data"]["size"].as_u64().unwrap(), signed.size);
+    scene.receiver.taken("hook", EVENTS + 1).await;
+    scene.world.assert_whole(&[&scene.workspace]).await;
+}
+
 /// Cuts the newest entries off and sets everything back as it was then.
 async fn set_back(scene: &mut Scene, size: usize) {
     let id = scene.workspace.id.uuid();
@@ -368,8 +434,13 @@ async fn a_node_refuses_a_history_that_was_set_back() {
     let refused = format!("{:#}", scene.world.start().await.unwrap_err());
     assert!(refused.contains("that this node handed out"), "{refused}");
     assert!(refused.contains("are missing"), "{refused}");
-    // And without it nothing does, but whoever holds a receipt.
+    // A node that remembers nothing is told by the mark that the first one left.
     std::fs::remove_file(&heads).unwrap();
+    let refused = format!("{:#}", scene.world.start().await.unwrap_err());
+    assert!(refused.contains("the newest checkpoint that a node handed out is of 307"), "{refused}");
+    // And without that nothing does, but whoever holds a receipt.
+    scene.execute("DELETE FROM losses WHERE $W").await;
+    scene.execute("UPDATE heads SET closed = false WHERE $W").await;
     scene.world.start().await.unwrap();
     assert_eq!(scene.source.event("another").await, 200);
     assert_eq!(scene.destination.deliveries().await.len(), 195);

@@ -393,7 +393,7 @@ impl Scene {
                 }
                 "audit_index" => "SELECT * FROM audit_index WHERE action <> 'access.denied'",
                 // The last says every few seconds that the node is there.
-                "heads" | "tiles" | "key_encryption_holders" => continue,
+                "heads" | "tiles" | "key_encryption_holders" | "nodes" => continue,
                 // How far the dispatcher is, and for how long it holds the lane, it writes when it likes.
                 "lanes" => {
                     "SELECT to_jsonb(t) - ARRAY['leased_until', 'sent_through', 'fence', 'holder'] FROM lanes t"

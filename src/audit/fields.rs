@@ -45,6 +45,7 @@ const FIELDS: &[(&str, &[(&str, Shown)])] = &[
             ("listen", Clear),
             ("port", Clear),
             ("database_connections", Clear),
+            ("database_pooled", Clear),
             ("key_encryption_key_file", Clear),
             ("key_encryption_key_other_files", Clear),
             ("kms.key", Clear),

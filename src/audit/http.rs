@@ -296,8 +296,15 @@ async fn take_away(
     drop(tx);
     let data_key = if openings { Some(writer.data_keys().get(workspace).await?) } else { None };
     let (format_name, said) = (Some(format.name()), search.said());
-    let of =
-        export::Of { from: 0, to: size, types: None, openings, format: format_name, search: said.as_ref() };
+    let of = export::Of {
+        ledger,
+        from: 0,
+        to: size,
+        types: None,
+        openings,
+        format: format_name,
+        search: said.as_ref(),
+    };
     export::record(&writer, &access.act(), workspace, of).await?;
     let instance = keyring.current().ring().instance().to_string();
     let (lines, mut taken) = mpsc::channel::<Result<String, std::io::Error>>(4);

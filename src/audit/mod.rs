@@ -171,6 +171,8 @@ actions! {
     SettingsChanged = "settings.changed",
     /// The schema was brought up to another version.
     Migrated = "instance.migrated",
+    /// The loss of entries that were signed was accepted; another ledger follows.
+    LossAccepted = "ledger.loss_accepted",
     /// What was older than the operator keeps was deleted beside the ledger.
     RetentionApplied = "retention.applied",
     /// The configuration in a file was applied.

@@ -146,6 +146,7 @@ async fn leave(exporter: &Exporter, directory: &Path, workspaces: &[WorkspaceId]
     std::fs::write(directory.join("keys.json"), exporter.keyring.current().manifest().as_bytes())?;
     for workspace in workspaces {
         let request = Request {
+            ledger: None,
             workspace: *workspace,
             from: 0,
             to: None,

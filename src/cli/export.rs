@@ -81,6 +81,8 @@ async fn download(remote: &Remote, workspace: &str, args: &ExportArgs) -> Result
     if args.openings {
         query.push(("openings", "true"));
     }
+    let ledger = args.ledger.map(|ledger| ledger.to_string());
+    query.extend(ledger.as_ref().map(|ledger| ("ledger", ledger.as_str())));
     let file = remote.file(&format!("/v1/workspaces/{workspace}/export"), &query).await?;
     Ok(tokio::select! {
         written = take(file, aside) => written.and_then(|bytes| told(args, bytes)),
@@ -156,6 +158,7 @@ async fn export(settings: &Settings, database: &Database, args: ExportArgs) -> R
     let workspace = find_workspace(database, &workspace).await?;
     let request = Request {
         workspace,
+        ledger: args.ledger,
         from: args.from,
         to: args.to,
         types: args.types.clone(),
@@ -182,6 +185,7 @@ pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<
         let (database, keyring) = (exporter.database.clone(), exporter.keyring.clone());
         let writer = Writer::new(database, keyring, exporter.data_keys.clone(), None, outbox);
         let of = export::Of {
+            ledger: prepared.ledger(),
             from,
             to: prepared.to(),
             types: types.as_deref(),

@@ -46,6 +46,9 @@ async fn with_database(settings: &Settings, database: &Database, command: KeysCo
     let (outbox, _) = Outbox::new();
     let encryption = KeyEncryption::load(settings, &settings.instance, database).await?;
     let opened = Instance::open(database, encryption.clone(), None, None, outbox).await?;
+    if !matches!(command, KeysCommand::List { .. } | KeysCommand::Pin { .. } | KeysCommand::Export { .. }) {
+        super::doctor::check_history(settings, database).await?;
+    }
     match command {
         KeysCommand::List { json, .. } => list(&opened, json),
         KeysCommand::Pin { .. } => show::line(opened.keyring.current().pin().to_string()),

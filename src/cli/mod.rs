@@ -20,6 +20,7 @@ mod terminal;
 mod words;
 
 use crate::config::Settings;
+use crate::id::LedgerId;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -56,7 +57,10 @@ enum Command {
     /// Writes a workspace's ledger to a file that proves itself, over the API or, without a node, from the database.
     Export(ExportArgs),
     /// Verifies everything stored, row by row.
-    Doctor(Where),
+    ///
+    /// With --accept-loss, which is for a database that lacks entries already signed: says what is missing and, with
+    /// --lost for each ledger, begins a new ledger in its place. No node may run.
+    Doctor(doctor::DoctorArgs),
     /// Shows how the apps stand, over the API of an instance here or elsewhere.
     Status(status::StatusArgs),
     /// Prints what happens, as it happens, over the API of an instance here or elsewhere.
@@ -253,6 +257,9 @@ struct ExportArgs {
     /// The workspace, by name or id [env: STATUSLEDGER_WORKSPACE]
     #[arg(long, value_name = "WORKSPACE")]
     workspace: Option<String>,
+    /// The ledger, by id: one that was followed by another after an accepted loss [default: the one that is written to]
+    #[arg(long, value_name = "LEDGER")]
+    ledger: Option<LedgerId>,
     /// The file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -334,9 +341,9 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::SignInLink(args) => sign_in::link(settings, args).await,
         Command::Keys(command) => keys::run(settings, command).await,
         Command::Export(args) => understood(export::run(settings, args).await),
-        Command::Doctor(place) => {
-            place.apply(&mut settings);
-            doctor::run(&settings).await
+        Command::Doctor(args) => {
+            args.place.apply(&mut settings);
+            doctor::run(&settings, args).await
         }
         Command::Status(args) => understood(status::run(&settings, args).await),
         Command::Tail(args) => understood(tail::run(&settings, args).await),

@@ -128,7 +128,11 @@ pub async fn open_external(settings: &Settings, url: &str) -> Result<Database> {
         bail!("with --database-url the worker's address is needed too: --worker-database-url");
     };
     let worker: PgConnectOptions = worker.parse().context("the worker's database address cannot be read")?;
-    Ok(Database::open(service, worker, settings.database_connections).await?)
+    let connections = settings.database_connections;
+    if settings.database_pooled {
+        return Ok(Database::open_pooled(service, worker, connections).await?);
+    }
+    Ok(Database::open(service, worker, connections).await?)
 }
 
 /// For commands: the operator's server where one is named, else the embedded cluster: joined where a node runs it,

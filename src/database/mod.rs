@@ -6,11 +6,14 @@
 
 pub mod attach;
 pub mod embedded;
+pub mod pooled;
 pub mod roles;
+pub mod server;
 
 use crate::id::{UserId, WorkspaceId};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Postgres, Transaction};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The migrations, embedded in the program.
@@ -43,6 +46,10 @@ pub struct Database {
     pub service: PgPool,
     /// The worker's role: across workspaces, no entries.
     pub worker: PgPool,
+    /// Which server this node has compared with what was signed.
+    pub compared: server::Compared,
+    /// The ways to a pooler, where there is one in between: then no connection can listen for notifications.
+    pub relays: Arc<[pooled::Relay]>,
 }
 
 /// A transaction that sees one workspace's rows and no other's.
@@ -74,12 +81,37 @@ impl Database {
         let database = Self {
             service: pool(service, "statusledger service").await?,
             worker: pool(worker, "statusledger worker").await?,
+            compared: server::Compared::default(),
+            relays: Arc::from([]),
         };
         roles::check_server(&database.service).await?;
         roles::check_filters(&database.service).await?;
         roles::check_service(&database.service).await?;
         roles::check_worker(&database.worker).await?;
         Ok(database)
+    }
+
+    /// The same through a pooler that gives server connections away with every transaction.
+    ///
+    /// # Errors
+    /// As [`Database::open`], and if a way to the pooler cannot be made.
+    pub async fn open_pooled(
+        service: PgConnectOptions,
+        worker: PgConnectOptions,
+        connections: u32,
+    ) -> Result<Self, Error> {
+        let to = |options: &PgConnectOptions| {
+            pooled::Relay::start(options).map_err(|e| Error::Refused(e.to_string()))
+        };
+        let relays = [to(&service)?, to(&worker)?];
+        let (service, worker) = (relays[0].options(service), relays[1].options(worker));
+        Ok(Self { relays: Arc::from(relays), ..Self::open(service, worker, connections).await? })
+    }
+
+    /// Whether a pooler stands in between.
+    #[must_use]
+    pub fn is_pooled(&self) -> bool {
+        !self.relays.is_empty()
     }
 
     /// Begins a transaction that sees `workspace` and nothing else.

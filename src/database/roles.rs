@@ -83,7 +83,7 @@ pub async fn check_server(pool: &PgPool) -> Result<(), Error> {
 }
 
 /// The tables whose rows are filtered by row-level security: by workspace, or by person.
-pub const FILTERED: [&str; 27] = [
+pub const FILTERED: [&str; 28] = [
     "api_keys",
     "attempts",
     "audit_index",
@@ -97,6 +97,7 @@ pub const FILTERED: [&str; 27] = [
     "identities",
     "invitations",
     "lanes",
+    "losses",
     "members",
     "openings",
     "passkeys",

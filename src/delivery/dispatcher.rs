@@ -269,6 +269,7 @@ async fn hand_out(shared: &Arc<Shared>, handoff: Handoff) {
             facts: Facts {
                 destination: planned.destination,
                 number: *number,
+                base: lane.base,
                 receipt: planned.receipt,
                 ledger,
                 seq: entry.seq,
@@ -397,6 +398,10 @@ async fn listen(shared: Arc<Shared>) {
         }
     };
     let hearing = async {
+        if shared.database.is_pooled() {
+            // Nobody hears through a pooler: looking is all there is.
+            return;
+        }
         loop {
             let heard = async {
                 let mut listener = sqlx::postgres::PgListener::connect_with(&shared.database.worker).await?;

@@ -14,7 +14,7 @@ use crate::http::etag;
 use crate::http::extract::{Body, InPath, InQuery};
 use crate::http::page::{Made, Page, PageQuery, made};
 use crate::http::problem::{Kind, Problem};
-use crate::id::{DestinationId, ReceiptId, WorkspaceId};
+use crate::id::{DestinationId, LedgerId, ReceiptId, WorkspaceId};
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::SignedTree;
 use crate::receipt;
@@ -147,8 +147,12 @@ pub struct Delivery {
     /// Where to.
     #[schema(value_type = String)]
     destination: DestinationId,
-    /// Its number there, from 1.
+    /// Which of the destination's deliveries it is, from 1. The number in its receipt is counted within the ledger: it
+    /// starts again with another ledger, after an accepted loss.
     number: i64,
+    /// The ledger.
+    #[schema(value_type = String)]
+    ledger: LedgerId,
     /// The entry.
     seq: i64,
     /// The receipt's id, also `webhook-id`.
@@ -493,8 +497,8 @@ async fn deliveries(
     let mut tx = database.workspace(workspace).await?;
     let mut items = sqlx::query_as!(
         Delivery,
-        r#"SELECT destination_id AS "destination: DestinationId", number, seq, receipt_id AS "receipt: ReceiptId",
-                  state, attempts, next_attempt_at, settled_at
+        r#"SELECT destination_id AS "destination: DestinationId", number, ledger_id AS "ledger: LedgerId", seq,
+                  receipt_id AS "receipt: ReceiptId", state, attempts, next_attempt_at, settled_at
              FROM deliveries
             WHERE workspace_id = $1 AND destination_id = $2 AND number >= $3 AND ($4::text IS NULL OR state = $4)
             ORDER BY number LIMIT $5"#,
@@ -524,8 +528,8 @@ async fn delivery(
     let mut tx = database.workspace(workspace).await?;
     let delivery = sqlx::query_as!(
         Delivery,
-        r#"SELECT destination_id AS "destination: DestinationId", number, seq, receipt_id AS "receipt: ReceiptId",
-                  state, attempts, next_attempt_at, settled_at
+        r#"SELECT destination_id AS "destination: DestinationId", number, ledger_id AS "ledger: LedgerId", seq,
+                  receipt_id AS "receipt: ReceiptId", state, attempts, next_attempt_at, settled_at
              FROM deliveries WHERE workspace_id = $1 AND destination_id = $2 AND number = $3"#,
         workspace.uuid(),
         id.uuid(),

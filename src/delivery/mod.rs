@@ -52,6 +52,8 @@ pub struct Lane {
     pub sent_through: i64,
     /// Since when it has done nothing but fail.
     pub failing_since: Option<time::OffsetDateTime>,
+    /// The last number of the ledgers before this one; 0 where it is the first.
+    pub base: i64,
 }
 
 /// A committed batch, and the lanes that its deliveries joined. Lanes that are unknown (the answer was lost) are

@@ -220,6 +220,7 @@ struct Row {
     receipt_signature: Option<Vec<u8>>,
     checkpoint_signature: Option<Vec<u8>>,
     attempts: i32,
+    base: Option<i64>,
 }
 
 /// What of a lane is wanted.
@@ -280,7 +281,7 @@ pub async fn read_jobs(
                 Row,
                 r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
                           issued_at, tree_size, receipt_key, checkpoint_key, receipt_signature,
-                          checkpoint_signature, attempts
+                          checkpoint_signature, attempts, base
                      FROM deliveries
                     WHERE workspace_id = $1 AND destination_id = $2 AND number >= $3 AND state = 'pending'
                     ORDER BY number LIMIT $4"#,
@@ -297,7 +298,7 @@ pub async fn read_jobs(
                 Row,
                 r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
                           issued_at, tree_size, receipt_key, checkpoint_key, receipt_signature,
-                          checkpoint_signature, attempts
+                          checkpoint_signature, attempts, base
                      FROM deliveries
                     WHERE workspace_id = $1 AND destination_id = $2 AND state = 'retry' AND next_attempt_at <= now()
                     ORDER BY next_attempt_at, number LIMIT $3"#,
@@ -313,7 +314,7 @@ pub async fn read_jobs(
                 Row,
                 r#"SELECT number, ledger_id AS "ledger_id: LedgerId", seq, receipt_id AS "receipt_id: ReceiptId",
                           issued_at, tree_size, receipt_key, checkpoint_key, receipt_signature,
-                          checkpoint_signature, attempts
+                          checkpoint_signature, attempts, base
                      FROM deliveries WHERE workspace_id = $1 AND destination_id = $2 AND number = $3"#,
                 key.workspace.uuid(),
                 key.destination.uuid(),
@@ -374,6 +375,7 @@ async fn jobs(
                 facts: Facts {
                     destination: key.destination,
                     number: row.number,
+                    base: row.base.unwrap_or(0),
                     receipt: row.receipt_id,
                     ledger: row.ledger_id,
                     seq: row.seq as u64,

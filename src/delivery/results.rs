@@ -159,6 +159,8 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
         outcomes.iter().map(|o| o.signatures.as_ref().map(|s| &s.receipt[..])).collect();
     let by_checkpoint: Vec<Option<&[u8]>> =
         outcomes.iter().map(|o| o.signatures.as_ref().map(|s| &s.checkpoint[..])).collect();
+    let compared = database.compared.server();
+    // What became of an attempt says nothing of a history that is shorter: there the number may be another delivery's.
     // An outcome under an older fence is refused: another node has taken the lane, and sends it (again) itself.
     // Durable when this has returned: the lane moves on then, and a retry that a crash of Postgres took with it would be
     // nobody's any more.
@@ -171,6 +173,7 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
                           error, answer, next_attempt_at, receipt_signature, checkpoint_signature)
                JOIN lanes l ON l.workspace_id = u.workspace_id AND l.destination_id = u.destination_id
                            AND l.holder = $1 AND l.fence = u.fence
+              WHERE (SELECT is_compared($15, $16))
          ), a AS (
              INSERT INTO attempts (workspace_id, destination_id, number, attempt, started_at, duration_us, status,
                                    error, answer)
@@ -201,6 +204,8 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
         &next as &[Option<OffsetDateTime>],
         &by_receipt as &[Option<&[u8]>],
         &by_checkpoint as &[Option<&[u8]>],
+        compared.as_ref().map(|server| server.started_at),
+        compared.as_ref().map(|server| server.tables),
     )
     .execute(&database.worker)
     .await?;
@@ -215,6 +220,7 @@ async fn write_progress(
     node: NodeId,
     progress: impl Iterator<Item = &Progress>,
 ) -> Result<Vec<LaneKey>, sqlx::Error> {
+    let compared = database.compared.server();
     let progress: Vec<Progress> = progress.copied().collect();
     let keys: Vec<LaneKey> = progress.iter().map(|p| p.key).collect();
     let (workspaces, destinations) = queue::columns(&keys);
@@ -232,7 +238,7 @@ async fn write_progress(
                   FOR UPDATE OF l SKIP LOCKED
            ), done AS (
                UPDATE lanes l
-                  SET sent_through = GREATEST(l.sent_through, w.sent_through),
+                  SET sent_through = GREATEST(l.sent_through, LEAST(w.sent_through, l.last_number)),
                       failing_since = w.failing_since,
                       next_retry_at = (SELECT min(d.next_attempt_at) FROM deliveries d
                                         WHERE d.workspace_id = l.workspace_id
@@ -240,7 +246,7 @@ async fn write_progress(
                                           AND d.next_attempt_at IS NOT NULL AND d.state = 'retry')
                  FROM w JOIN free USING (workspace_id, destination_id)
                 WHERE l.workspace_id = w.workspace_id AND l.destination_id = w.destination_id
-                  AND l.holder = $1 AND l.fence = w.fence
+                  AND l.holder = $1 AND l.fence = w.fence AND (SELECT is_compared($7, $8))
            )
            SELECT workspace_id AS "workspace_id!", destination_id AS "destination_id!" FROM free"#,
         node.uuid(),
@@ -249,6 +255,8 @@ async fn write_progress(
         &fences,
         &through,
         &failing as &[Option<OffsetDateTime>],
+        compared.as_ref().map(|server| server.started_at),
+        compared.as_ref().map(|server| server.tables),
     )
     .fetch_all(&database.worker)
     .await?;

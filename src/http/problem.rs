@@ -246,6 +246,10 @@ impl From<crate::ledger::append::Error> for Problem {
                 tracing::warn!(error = %e, "an append was not confirmed");
                 Self::unavailable("The entry is not confirmed; whether it was recorded is not known.")
             }
+            e @ (Error::Lost(_) | Error::Uncompared) => {
+                tracing::error!(error = %e, "nothing is appended");
+                Self::unavailable("Nothing is recorded while the history is not the one that was signed.")
+            }
             Error::Sql(e) => match std::sync::Arc::try_unwrap(e) {
                 Ok(e) => e.into(),
                 Err(e) => Self::internal(e),

@@ -55,6 +55,9 @@ pub enum Error {
     /// KMS is not set.
     #[error("no KMS key is set: set kms.key for this command and for every node")]
     NoKms,
+    /// A pooler stands in between, and the lock that keeps another one off is a session's.
+    #[error("`keys rewrap` holds a session: run it over the server's own address, without database_pooled")]
+    Pooled,
     /// Another one runs.
     #[error("another `keys rewrap` is running")]
     Running,
@@ -132,6 +135,9 @@ pub async fn rewrap(
     mut progress: impl FnMut(Progress),
 ) -> Result<Done, Error> {
     let database = opened.writer.database().clone();
+    if database.is_pooled() {
+        return Err(Error::Pooled);
+    }
     // A connection of its own: the lock ends with it, however this process ends.
     let mut session = database.service.acquire().await?.detach();
     let alone = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "alone!""#, REWRAP_LOCK)

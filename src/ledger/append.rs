@@ -14,12 +14,14 @@
 //! the batch's own (its nonce is random), and it was written before.
 
 use super::batch::{self, Batch, Head, Recorded};
+use super::checkpoint::SignedTree;
 use super::connections::Connections;
 use super::draft::{Draft, IdempotencyKey};
-use super::shared_commit::{Job, SharedCommit, Unwritten};
+use super::shared_commit::{Job, Sender, SharedCommit, Unwritten};
 use super::terms::{Claim, Condition, Terms, Version};
 use crate::access::door::standing::{Admitted, Lapse, Standing};
 use crate::audit::display;
+use crate::database::server::Server;
 use crate::database::{Database, WorkspaceTx};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
@@ -49,6 +51,8 @@ const QUEUE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a committer with nothing to do is kept.
 const IDLE: Duration = Duration::from_secs(60);
+/// What the SQL function says where an append reaches a server that its node has not compared with what was signed.
+const UNCOMPARED: &str = "SL005";
 /// Shared by every append, exclusive to a rotation of the keys (`migrations/0001_spine.sql`).
 pub(crate) const RING_LOCK: i64 = 1_397_489_665;
 
@@ -79,6 +83,12 @@ pub enum Error {
     /// Something was changed since it was compared; nothing is recorded.
     #[error("something was changed meanwhile")]
     Moved,
+    /// The node has not compared this server's histories with what was signed yet; nothing is recorded.
+    #[error("the database was replaced, and its histories are not compared with what was signed yet")]
+    Uncompared,
+    /// The ledger lacks entries that were signed; nothing is recorded.
+    #[error("the ledger of workspace {0} lacks entries that were signed: nothing is added to it")]
+    Lost(WorkspaceId),
     /// The idempotency key that the request claimed is another's by now; nothing is recorded.
     #[error("the idempotency key is no longer this request's")]
     ClaimLost,
@@ -254,6 +264,14 @@ impl Writer {
         Ok(head)
     }
 
+    /// The newest heads that this process knows to be durable, as trees: what it has acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> Vec<(LedgerId, SignedTree)> {
+        let heads = self.0.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let tree = |head: &Head| SignedTree { size: head.frontier.size(), root: head.frontier.root() };
+        heads.values().map(|head| (head.ledger, tree(head))).collect()
+    }
+
     fn forget(&self, workspace: WorkspaceId) {
         self.0.heads.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
     }
@@ -299,7 +317,9 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
         };
         let written = {
             let shared = &writer.0;
-            let writing = shared.shared_commit.write(&shared.connections, shared.node, ready.job.clone());
+            let compared = shared.database.compared.server();
+            let by = Sender { node: shared.node, compared };
+            let writing = shared.shared_commit.write(&shared.connections, by, ready.job.clone());
             tokio::pin!(writing);
             loop {
                 let room = MAX_BATCH.saturating_sub(gathered.len());
@@ -448,6 +468,12 @@ async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Reque
                 sent = None;
                 writer.forget(workspace);
             }
+            Err(Trouble::Closed) => {
+                writer.forget(workspace);
+                writer.0.database.compared.doubt();
+                refuse(requests, &Error::Lost(workspace));
+                return;
+            }
             Err(Trouble::RingMoved) => {
                 sent = None;
                 if let Err(e) = writer.0.keyring.reload().await {
@@ -469,6 +495,9 @@ async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Reque
             }
             Err(Trouble::Lost(e)) => {
                 writer.forget(workspace);
+                if is_uncompared(&e) {
+                    writer.0.database.compared.doubt();
+                }
                 if Instant::now() + pause > deadline {
                     refuse(requests, &Error::Unavailable(Arc::new(e)));
                     return;
@@ -514,6 +543,8 @@ enum Trouble {
     Moved,
     /// The keys were rotated.
     RingMoved,
+    /// The ledger lacks what was signed.
+    Closed,
     /// Some idempotency keys were used before.
     KeysTaken(HashMap<String, Prior>),
     /// The connection was lost or could not be had.
@@ -528,6 +559,9 @@ impl From<sqlx::Error> for Trouble {
             sqlx::Error::Database(d) => match d.code().as_deref() {
                 Some("SL001") => Self::Moved,
                 Some("SL003") => Self::RingMoved,
+                Some("SL006") => Self::Closed,
+                // Until the node has looked at that server.
+                Some(UNCOMPARED) => Self::Lost(e),
                 // Shutdown and crash of the server, too many connections, serialization, read-only standby: passing.
                 Some(code)
                     if code.starts_with("57P")
@@ -548,6 +582,11 @@ impl From<sqlx::Error> for Trouble {
             _ => Self::Refused(e.into()),
         }
     }
+}
+
+/// Whether an append was refused since its server's histories are not compared with what was signed.
+fn is_uncompared(e: &sqlx::Error) -> bool {
+    matches!(e, sqlx::Error::Database(d) if d.code().as_deref() == Some(UNCOMPARED))
 }
 
 async fn attempt(
@@ -584,7 +623,8 @@ async fn attempt(
     }
     let Some(Job { batch, keys, ring }) = sent.clone() else { return Err(Trouble::Moved) };
     let mut lent = writer.0.connections.lend().await?;
-    match write(lent.connection(), &batch, &keys, &ring, writer.0.node).await {
+    let compared = writer.0.database.compared.server();
+    match write(lent.connection(), &batch, &keys, &ring, writer.0.node, compared.as_ref()).await {
         Ok(lanes) => {
             lent.give_back();
             *sent = None;
@@ -671,6 +711,7 @@ pub(super) async fn write(
     keys: &[(usize, IdempotencyKey)],
     ring: &Snapshot,
     node: Option<NodeId>,
+    compared: Option<&Server>,
 ) -> Result<Lanes, sqlx::Error> {
     let (before, after) = (&batch.before, &batch.after);
     let seq = |position: usize| before.frontier.size() as i64 + position as i64;
@@ -690,11 +731,12 @@ pub(super) async fn write(
     let receipts: Vec<uuid::Uuid> = batch.deliveries.iter().map(|d| d.receipt.uuid()).collect();
     let rows = sqlx::query!(
         r#"SELECT destination_id AS "destination!: DestinationId", before_first AS "before_first!",
-                  held AS "held!", fence AS "fence!", sent_through AS "sent_through!", failing_since
+                  held AS "held!", fence AS "fence!", sent_through AS "sent_through!", failing_since,
+                  base
              FROM ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9::bytea[], $10::text[], $11::text[],
                   $12::bigint[], $13::text[], $14::bytea[], $15::smallint[], $16::bigint[], $17::bytea[],
                   $18::uuid[], $19::text[], $20::bytea[], $21::bigint[], $22::uuid[], $23::bigint[], $24::uuid[],
-                  $25, $26, $27, $28)"#,
+                  $25, $26, $27, $28, $29, $30)"#,
         before.workspace.uuid(),
         before.ledger.uuid(),
         before.frontier.size() as i64,
@@ -723,6 +765,8 @@ pub(super) async fn write(
         &ring.receipt_key_id()[..],
         &ring.checkpoint_key_id()[..],
         node.map(NodeId::uuid),
+        compared.map(|server| server.started_at),
+        compared.map(|server| server.tables),
     )
     .fetch_all(connection)
     .await?;
@@ -735,6 +779,7 @@ pub(super) async fn write(
                 fence: r.fence,
                 sent_through: r.sent_through,
                 failing_since: r.failing_since,
+                base: r.base.unwrap_or(0),
             };
             (r.destination, lane)
         })
@@ -746,7 +791,7 @@ pub(super) async fn write(
 pub(super) async fn write_several(
     connection: &mut PgConnection,
     jobs: &[&Job],
-    node: Option<NodeId>,
+    by: &Sender,
 ) -> Result<Vec<Option<Lanes>>, sqlx::Error> {
     let Some(first) = jobs.first() else { return Ok(Vec::new()) };
     let each = |count: fn(&Job) -> usize| jobs.iter().map(|job| count(job) as i32).collect::<Vec<_>>();
@@ -766,11 +811,11 @@ pub(super) async fn write_several(
     let deliveries = || jobs.iter().flat_map(|job| job.batch.deliveries.iter().map(move |d| (*job, d)));
     let rows = sqlx::query!(
         r#"SELECT place AS "place!", destination_id AS "destination_id: DestinationId", before_first, held, fence,
-                  sent_through, failing_since
+                  sent_through, failing_since, base
              FROM ledger_append_several($1, $2, $3, $4, $5, $6, $7, $8, $9::bytea[], $10::text[], $11::text[],
                   $12, $13, $14::text[], $15::bytea[], $16, $17::smallint[], $18::bigint[], $19::bytea[],
                   $20, $21::uuid[], $22::text[], $23::bytea[], $24::bigint[],
-                  $25, $26::uuid[], $27::bigint[], $28::uuid[], $29, $30, $31, $32)"#,
+                  $25, $26::uuid[], $27::bigint[], $28::uuid[], $29, $30, $31, $32, $33, $34)"#,
         &before.iter().map(|h| h.workspace.uuid()).collect::<Vec<_>>(),
         &before.iter().map(|h| h.ledger.uuid()).collect::<Vec<_>>(),
         &before.iter().map(|h| h.frontier.size() as i64).collect::<Vec<_>>(),
@@ -802,7 +847,9 @@ pub(super) async fn write_several(
         first.ring.serial(),
         &first.ring.receipt_key_id()[..],
         &first.ring.checkpoint_key_id()[..],
-        node.map(NodeId::uuid),
+        by.node.map(NodeId::uuid),
+        by.compared.as_ref().map(|server| server.started_at),
+        by.compared.as_ref().map(|server| server.tables),
     )
     .fetch_all(connection)
     .await?;
@@ -817,8 +864,8 @@ pub(super) async fn write_several(
         else {
             continue;
         };
-        let failing_since = row.failing_since;
-        lanes.insert(destination, Lane { before_first, held, fence, sent_through, failing_since });
+        let (failing_since, base) = (row.failing_since, row.base.unwrap_or(0));
+        lanes.insert(destination, Lane { before_first, held, fence, sent_through, failing_since, base });
     }
     Ok(written)
 }
@@ -963,7 +1010,19 @@ impl Locked {
                 .map_err(|e| Error::Sql(Arc::new(sqlx::Error::Protocol(e.to_string()))))?;
             ring = self.writer.0.keyring.current();
         }
-        let lanes = write(&mut self.tx, &batch, &keys, &ring, self.writer.0.node).await?;
+        let compared = self.writer.0.database.compared.server();
+        let written = write(&mut self.tx, &batch, &keys, &ring, self.writer.0.node, compared.as_ref()).await;
+        let lanes = written.map_err(|e| match &e {
+            sqlx::Error::Database(d) if d.code().as_deref() == Some("SL006") => {
+                self.writer.0.database.compared.doubt();
+                Error::Lost(self.head.workspace)
+            }
+            e if is_uncompared(e) => {
+                self.writer.0.database.compared.doubt();
+                Error::Uncompared
+            }
+            _ => e.into(),
+        })?;
         index(&mut self.tx, &batch, drafts).await?;
         // Last: whoever repeats the request waits at its row from here on, on a connection each, and what is left to do
         // needs none besides this one.

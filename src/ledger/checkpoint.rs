@@ -3,11 +3,10 @@
 //! A database can be set back (a restored backup, a failover to a standby that was behind). What protects whoever
 //! holds a receipt is a memory outside the database: each node keeps, in its own directory, the size and root of
 //! the newest checkpoint that it handed out, flushed to disk before the receipt leaves, and does not serve a
-//! database that disagrees.
+//! database that disagrees (`super::history`).
 
 use super::tree::{Range, Stored};
 use super::{hex, tree};
-use crate::database::Database;
 use crate::id::{LedgerId, WorkspaceId};
 use sqlx::PgConnection;
 use statusledger_verify::Hash;
@@ -38,6 +37,9 @@ pub enum Error {
         /// In what.
         what: String,
     },
+    /// The history in the database is not the one that was signed; which ledgers, and in what.
+    #[error("{0}")]
+    Lost(String),
     /// The node's file of heads.
     #[error("{path}: {source}", path = .path.display())]
     File {
@@ -124,13 +126,18 @@ impl SeenHeads {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&ledger).copied()
     }
 
-    fn all(&self) -> HashMap<LedgerId, SignedTree> {
+    /// The newest trees handed out, of all ledgers.
+    #[must_use]
+    pub fn all(&self) -> HashMap<LedgerId, SignedTree> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The largest tree of each ledger. Bytes that are no line of ours are a write that a crash cut short.
-fn read_heads(path: &Path) -> io::Result<HashMap<LedgerId, SignedTree>> {
+/// Reads a file of heads: the largest tree of each ledger. Bytes that are no line of ours are a write that a crash cut short.
+///
+/// # Errors
+/// If it cannot be read; one that is not there has nothing in it.
+pub fn read_heads(path: &Path) -> io::Result<HashMap<LedgerId, SignedTree>> {
     let mut seen: HashMap<LedgerId, SignedTree> = HashMap::new();
     let file = match File::open(path) {
         Ok(file) => file,
@@ -243,101 +250,6 @@ pub async fn root_at(
     let range = Range::prefix(size);
     let stored = Stored::read(connection, workspace, ledger, [range]).await?;
     range.root(|node| stored.find(node))
-}
-
-/// Checks every ledger's head against the newest checkpoint in the database and in this node's directory.
-///
-/// # Errors
-/// The first ledger whose history is shorter than, or other than, one that was signed.
-pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, Error> {
-    // Ledgers grow meanwhile: what was signed is read before what there is, never after.
-    let mut unseen = seen.all();
-    let rows = sqlx::query!(
-        r#"SELECT h.workspace_id AS "workspace: WorkspaceId", h.ledger_id AS "ledger: LedgerId",
-                  c.size AS "signed_size?", c.root AS "signed_root?"
-             FROM heads h LEFT JOIN checkpoints c USING (workspace_id, ledger_id)"#
-    )
-    .fetch_all(&database.worker)
-    .await?;
-    let mut checked = 0;
-    for row in rows {
-        let mut signed: Vec<(&str, SignedTree)> = Vec::new();
-        if let (Some(size), Some(root)) = (row.signed_size, row.signed_root)
-            && let Ok(root) = root.try_into()
-        {
-            signed.push(("the newest checkpoint in the database", SignedTree { size: size as u64, root }));
-        }
-        if let Some(tree) = unseen.remove(&row.ledger) {
-            signed.push(("the newest checkpoint that this node handed out", tree));
-        }
-        check_head(database, row.workspace, row.ledger, &signed).await?;
-        checked += 1;
-    }
-    if let Some((ledger, tree)) = unseen.into_iter().next() {
-        return Err(Error::Disagrees {
-            ledger,
-            what: format!(
-                "the database has no such ledger, but this node handed out a checkpoint of {} entries",
-                tree.size
-            ),
-        });
-    }
-    Ok(checked)
-}
-
-async fn check_head(
-    database: &Database,
-    workspace: WorkspaceId,
-    ledger: LedgerId,
-    signed: &[(&str, SignedTree)],
-) -> Result<(), Error> {
-    let disagrees = |what: String| Err(Error::Disagrees { ledger, what });
-    let mut tx = database.workspace(workspace).await?;
-    let row = sqlx::query!(
-        r#"SELECT h.size, h.leaf AS "leaf!", h.frontier AS "frontier!",
-                  (SELECT max(seq) FROM entries e WHERE e.workspace_id = $1 AND e.ledger_id = $2) AS last,
-                  (SELECT leaf FROM entries e
-                    WHERE e.workspace_id = $1 AND e.ledger_id = $2 AND seq = h.size - 1) AS last_leaf
-             FROM heads h WHERE h.workspace_id = $1 AND h.ledger_id = $2"#,
-        workspace.uuid(),
-        ledger.uuid()
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    let size = row.size as u64;
-    let last = row.last.map_or(0, |seq| seq as u64 + 1);
-    if last != size {
-        return disagrees(format!("its head says {size} entries, but {last} is one past the last"));
-    }
-    if size > 0 && row.last_leaf.as_ref() != Some(&row.leaf) {
-        return disagrees(format!("its head does not name entry {} as the last", size - 1));
-    }
-    let frontier =
-        statusledger_verify::tree::Frontier::from_parts(size, row.frontier.as_chunks::<32>().0.to_vec());
-    let current = match root_at(&mut tx, workspace, ledger, size).await {
-        Ok(root) => root,
-        Err(tree::Error::Sql(e)) => return Err(e.into()),
-        Err(e) => return disagrees(e.to_string()),
-    };
-    if frontier.map(|f| f.root()) != Some(current) {
-        return disagrees("its head's subtrees are not those of its entries".into());
-    }
-    for (which, tree) in signed {
-        if tree.size > size {
-            return disagrees(format!(
-                "it has {size} entries, but {which} is of {}: the last {} are missing",
-                tree.size,
-                tree.size - size
-            ));
-        }
-        match root_at(&mut tx, workspace, ledger, tree.size).await {
-            Ok(root) if root == tree.root => {}
-            Ok(_) => return disagrees(format!("its first {} entries are not those of {which}", tree.size)),
-            Err(tree::Error::Sql(e)) => return Err(e.into()),
-            Err(e) => return disagrees(e.to_string()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ const ZIP32: u64 = u32::MAX as u64;
 pub struct Request {
     /// Whose ledger.
     pub workspace: WorkspaceId,
+    /// Which of theirs; none: the one that is written to.
+    pub ledger: Option<LedgerId>,
     /// The first seq.
     pub from: u64,
     /// One past the last seq; none: the end.
@@ -101,7 +103,7 @@ impl Exporter {
             return Err(read::Error::Type(wrong.chars().take(80).collect()));
         }
         let mut tx = self.database.workspace(request.workspace).await?;
-        let Some((ledger, has)) = read::size(&mut tx).await? else { return Ok(None) };
+        let Some((ledger, has)) = read::size_of(&mut tx, request.ledger).await? else { return Ok(None) };
         let asked = request.to.unwrap_or(has);
         if request.from > asked && asked <= has {
             return Err(read::Error::Backwards { from: request.from, to: asked });
@@ -110,8 +112,9 @@ impl Exporter {
             return Err(read::Error::Size { has, asked });
         }
         drop(tx);
+        let of = (request.workspace, request.ledger);
         let signed =
-            read::checkpoint(&self.database, &self.keyring, &self.seen, request.workspace, Some(asked)).await;
+            read::checkpoint(&self.database, &self.keyring, &self.seen, of.0, of.1, Some(asked)).await;
         let mut tx = self.database.workspace(request.workspace).await?;
         let (to, tree, note, disagreement) = match signed {
             Ok(None) => return Ok(None),
@@ -368,6 +371,8 @@ impl Write for Buffer {
 /// What was taken away.
 #[derive(Clone, Copy, Debug)]
 pub struct Of<'a> {
+    /// Which ledger.
+    pub ledger: LedgerId,
     /// The first seq.
     pub from: u64,
     /// One past the last.
@@ -398,6 +403,7 @@ pub async fn record(
     let mut record = act
         .of(crate::audit::Action::LedgerExported)
         .target("workspace", workspace)
+        .detail("ledger", Value::String(of.ledger.to_string()))
         .detail("from", int(of.from))
         .detail("to", int(of.to))
         .detail("types", of.types.map_or(Value::Null, list))

@@ -6,7 +6,8 @@
 //! batch was built on with the head that is, so `seq` is dense and `prev` is the leaf before under any concurrency.
 //!
 //! [`draft`] is an entry before it has its place, [`tree`] finds the nodes of a proof, [`checkpoint`] signs what is
-//! durable and remembers on this node what was signed, [`read`] and [`pages`] show it, [`openings`] what was sealed,
+//! durable and remembers on this node what was signed, [`history`] compares that with what there is, [`continued`] goes
+//! on after a loss that was accepted, [`read`] and [`pages`] show it, [`openings`] what was sealed,
 //! [`waiting`] tells who waits that there is more, [`export`] streams the file that proves itself. [`terms`] are what a
 //! request asks of the transaction that carries it out.
 
@@ -14,8 +15,10 @@ pub mod append;
 pub mod batch;
 pub mod checkpoint;
 mod connections;
+pub mod continued;
 pub mod draft;
 pub mod export;
+pub mod history;
 pub mod openings;
 pub mod pages;
 pub mod read;
@@ -24,7 +27,7 @@ pub mod terms;
 pub mod tree;
 pub mod waiting;
 
-pub use append::{Locked, Writer};
+pub use append::{Locked, Writer, unix_micros};
 pub use draft::Draft;
 
 use base64::Engine;

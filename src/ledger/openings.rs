@@ -5,12 +5,12 @@
 //! never sealed.
 
 use super::append;
-use super::read::{no_workspace, size};
+use super::read::{LedgerQuery, no_ledger, size_of};
 use super::{Writer, hex};
 use crate::access::{Access, needs};
 use crate::audit::Action;
 use crate::database::{Database, WorkspaceTx};
-use crate::http::extract::InPath;
+use crate::http::extract::{InPath, InQuery};
 use crate::http::problem::Problem;
 use crate::id::{LedgerId, WorkspaceId};
 use crate::sealing;
@@ -71,23 +71,24 @@ async fn entry(tx: &mut WorkspaceTx, ledger: LedgerId, seq: u64) -> Result<Strin
 
 /// Opens the sealed values of an entry. That they were shown is on the record (`audit.openings.shown`) before they leave.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries/{seq}/openings", tag = "ledger", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id"), ("seq" = u64, Path, minimum = 0)),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("seq" = u64, Path, minimum = 0), LedgerQuery),
     responses((status = 200, body = Openings),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn read_openings(
     access: Access<needs::LedgerExport>,
     State(writer): State<Writer>,
     InPath((workspace, seq)): InPath<(WorkspaceId, u64)>,
+    InQuery(LedgerQuery { ledger: of }): InQuery<LedgerQuery>,
 ) -> Result<Json<Openings>, Problem> {
     let mut locked = match writer.lock(workspace).await {
         // Its data key is destroyed, and the openings with it: there is nothing to show, and nothing to record.
         Err(append::Error::NoWorkspace(_)) => {
-            return nothing(writer.database(), workspace, seq).await.map(Json);
+            return nothing(writer.database(), workspace, of, seq).await.map(Json);
         }
         locked => locked?,
     };
     let data_key = writer.data_keys().within(&mut locked).await?;
-    let (ledger, _) = size(&mut locked).await?.ok_or_else(|| no_workspace(workspace))?;
+    let (ledger, _) = size_of(&mut locked, of).await?.ok_or_else(|| no_ledger(workspace, of))?;
     let sealed = sealed_in(&entry(&mut locked, ledger, seq).await?)?;
     let openings = opened(&mut locked, &data_key, ledger, seq, &sealed).await?;
     let destroyed = sealed.into_keys().filter(|name| !openings.contains_key(name)).collect();
@@ -106,9 +107,14 @@ pub(super) async fn read_openings(
     Ok(Json(Openings { seq, openings, destroyed }))
 }
 
-async fn nothing(database: &Database, workspace: WorkspaceId, seq: u64) -> Result<Openings, Problem> {
+async fn nothing(
+    database: &Database,
+    workspace: WorkspaceId,
+    of: Option<LedgerId>,
+    seq: u64,
+) -> Result<Openings, Problem> {
     let mut tx = database.workspace(workspace).await?;
-    let (ledger, _) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let (ledger, _) = size_of(&mut tx, of).await?.ok_or_else(|| no_ledger(workspace, of))?;
     let sealed = sealed_in(&entry(&mut tx, ledger, seq).await?)?;
     Ok(Openings { seq, openings: BTreeMap::new(), destroyed: sealed.into_keys().collect() })
 }

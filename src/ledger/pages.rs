@@ -4,14 +4,14 @@
 //! a page that would have to look at more ends early, maybe empty, and `next` says where to go on.
 
 use super::draft::is_type;
-use super::read::{no_workspace, size};
+use super::read::{no_ledger, size_of};
 use super::waiting::Waiting;
 use crate::access::denial::{Denial, Reason};
 use crate::access::{Access, Caller, Gate, needs};
 use crate::database::Database;
 use crate::http::extract::{InPath, InQuery};
 use crate::http::problem::Problem;
-use crate::id::WorkspaceId;
+use crate::id::{LedgerId, WorkspaceId};
 use crate::node::Readiness;
 use axum::Json;
 use axum::extract::State;
@@ -51,10 +51,13 @@ pub struct EntriesQuery {
     app: Option<String>,
     /// Newest first, from `from` (or the end) down.
     reverse: Option<bool>,
-    /// Where there is nothing yet, wait this many seconds for something (0 to 30; default 0; not with `reverse`). Of one
+    /// Where there is nothing yet, wait this many seconds for something (0 to 30; default 0; not with `reverse` or `ledger`). Of one
     /// key or person 64 requests wait at once (429), of a workspace 512 (503).
     #[param(minimum = 0, maximum = 30)]
     wait: Option<u32>,
+    /// The ledger's id (default: the one that is written to; another only after an accepted loss).
+    #[param(value_type = Option<String>, format = Uuid)]
+    ledger: Option<LedgerId>,
 }
 
 /// A page of entries.
@@ -154,18 +157,19 @@ pub(super) async fn list_entries(
         return Err(Problem::bad_request("limit is 1 to 1000"));
     }
     let (wait, reverse) = (query.wait.unwrap_or(0), query.reverse.unwrap_or(false));
-    if wait > WAIT_S || (reverse && wait > 0) {
-        return Err(Problem::bad_request("wait is 0 to 30, and not for pages in reverse"));
+    if wait > WAIT_S || ((reverse || query.ledger.is_some()) && wait > 0) {
+        return Err(Problem::bad_request("wait is 0 to 30, and not for pages in reverse or with ledger"));
     }
     let from = query.from.map(|f| i64::try_from(f).unwrap_or(i64::MAX));
     if reverse {
-        return Ok(Json(down(&database, workspace, &filter, from.unwrap_or(i64::MAX), limit).await?));
+        let page = down(&database, (workspace, query.ledger), &filter, from.unwrap_or(i64::MAX), limit);
+        return Ok(Json(page.await?));
     }
     let mut from = from.unwrap_or(0);
     let until = Instant::now() + Duration::from_secs(wait.into());
     let mut place = None;
     loop {
-        let page = up(&database, workspace, &filter, from, limit).await?;
+        let page = up(&database, (workspace, query.ledger), &filter, from, limit).await?;
         let done = !page.items.is_empty() || page.next.is_some();
         from = from.max(page.size as i64);
         if done || wait == 0 {
@@ -205,16 +209,19 @@ fn crowded(gate: &Gate, access: &Access<needs::LedgerRead>, workspace: Workspace
 
 type Row = (i64, String);
 
+/// A workspace's ledger; none: the one that is written to.
+type Of = (WorkspaceId, Option<LedgerId>);
+
 /// The page of what begins at `from`.
 async fn up(
     database: &Database,
-    workspace: WorkspaceId,
+    (workspace, of): Of,
     filter: &Filter,
     from: i64,
     limit: i64,
 ) -> Result<Entries, Problem> {
     let mut tx = database.workspace(workspace).await?;
-    let (ledger, size) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let (ledger, size) = size_of(&mut tx, of).await?.ok_or_else(|| no_ledger(workspace, of))?;
     let end = size as i64;
     // What is appended from now on is the next page's.
     let stop = if filter.is_some() { end.min(from.saturating_add(LOOKED_AT)) } else { end };
@@ -245,13 +252,13 @@ async fn up(
 /// The page of what ends at `from`, newest first.
 async fn down(
     database: &Database,
-    workspace: WorkspaceId,
+    (workspace, of): Of,
     filter: &Filter,
     from: i64,
     limit: i64,
 ) -> Result<Entries, Problem> {
     let mut tx = database.workspace(workspace).await?;
-    let (ledger, size) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let (ledger, size) = size_of(&mut tx, of).await?.ok_or_else(|| no_ledger(workspace, of))?;
     let from = from.min(size as i64 - 1);
     let stop = if filter.is_some() { from.saturating_sub(LOOKED_AT).max(-1) } else { -1 };
     let ((types, beginnings), apps) = parts(filter);

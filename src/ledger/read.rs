@@ -88,7 +88,41 @@ pub async fn size(tx: &mut WorkspaceTx) -> Result<Option<(LedgerId, u64)>, sqlx:
     Ok(row.map(|r| (r.ledger, r.size as u64)))
 }
 
-/// Signs the ledger's first `size` entries (none: all), which are durable, and remembers it before it leaves.
+/// The size of `ledger` (none: the one that is written to), as a transaction sees it: one that was followed by another
+/// after an accepted loss can be read still.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn size_of(
+    tx: &mut WorkspaceTx,
+    ledger: Option<LedgerId>,
+) -> Result<Option<(LedgerId, u64)>, sqlx::Error> {
+    let Some(ledger) = ledger else { return size(tx).await };
+    let workspace = tx.workspace;
+    let size = sqlx::query_scalar!(
+        "SELECT size FROM heads WHERE workspace_id = $1 AND ledger_id = $2",
+        workspace.uuid(),
+        ledger.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(size.map(|size| (ledger, size as u64)))
+}
+
+/// How many entries a ledger had whose loss was accepted.
+async fn accepted_loss(tx: &mut WorkspaceTx, ledger: LedgerId) -> Result<Option<u64>, sqlx::Error> {
+    let workspace = tx.workspace;
+    let size = sqlx::query_scalar!(
+        "SELECT size FROM losses WHERE workspace_id = $1 AND ledger_id = $2 AND accepted_at IS NOT NULL",
+        workspace.uuid(),
+        ledger.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(size.map(|size| size as u64))
+}
+
+/// Signs the first `size` entries (none: all) of `ledger` (none: the one that is written to), which are durable, and remembers it before it leaves.
 ///
 /// # Errors
 /// If the ledger is shorter, or is not the one that this node handed out before.
@@ -97,24 +131,33 @@ pub async fn checkpoint(
     keyring: &Keyring,
     seen: &SeenHeads,
     workspace: WorkspaceId,
+    ledger: Option<LedgerId>,
     at: Option<u64>,
 ) -> Result<Option<(LedgerId, SignedTree, String)>, Error> {
     let mut tx = database.workspace(workspace).await?;
-    let Some((ledger, mut has)) = size(&mut tx).await? else { return Ok(None) };
+    let named = ledger.is_some();
+    let Some((ledger, mut has)) = size_of(&mut tx, ledger).await? else { return Ok(None) };
     let known = seen.newest(ledger);
     if known.is_some_and(|known| known.size > has) {
         // The ledger has grown, and another request has signed that, since its size was read. What was signed is read
         // before what there is, never after.
-        has = size(&mut tx).await?.map_or(has, |(_, has)| has);
+        has = size_of(&mut tx, Some(ledger)).await?.map_or(has, |(_, has)| has);
     }
     let at = at.unwrap_or(has);
     if at > has {
         return Err(Error::Size { has, asked: at });
     }
     let root = checkpoint::root_at(&mut tx, workspace, ledger, at).await?;
+    let disagrees = |what: String| Error::Head(checkpoint::Error::Disagrees { ledger, what });
+    // The one that is written to has lost nothing.
+    let lost = if named { accepted_loss(&mut tx, ledger).await? } else { None };
+    if lost.is_some_and(|lost| lost <= has) {
+        // Not shorter, but other: no part of it is known to be what was signed.
+        return Err(disagrees("it is another history than was signed, and another ledger follows it".into()));
+    }
     if let Some(known) = known {
-        let disagrees = |what: String| Error::Head(checkpoint::Error::Disagrees { ledger, what });
-        if known.size > has {
+        // What there is of one that lost its end is its beginning, and may be signed still.
+        if known.size > has && lost.is_none_or(|lost| lost < known.size) {
             return Err(disagrees(format!(
                 "it has {has} entries, but this node handed out a checkpoint of {}",
                 known.size
@@ -140,6 +183,24 @@ pub async fn checkpoint(
 
 pub(crate) fn no_workspace(id: WorkspaceId) -> Problem {
     Problem::not_found(format!("The workspace {id} does not exist."))
+}
+
+/// There is no such workspace, or it has no such ledger.
+pub(crate) fn no_ledger(id: WorkspaceId, ledger: Option<LedgerId>) -> Problem {
+    match ledger {
+        None => no_workspace(id),
+        Some(ledger) => Problem::not_found(format!("The workspace {id} has no ledger {ledger}.")),
+    }
+}
+
+/// Which of the workspace's ledgers.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerQuery {
+    /// The ledger's id (default: the one that is written to; another only after an accepted loss).
+    #[param(value_type = Option<String>, format = Uuid)]
+    pub(super) ledger: Option<LedgerId>,
 }
 
 /// An inclusion or consistency proof's hashes.
@@ -181,6 +242,9 @@ pub struct InclusionQuery {
     /// The tree's size (default: all entries).
     #[param(minimum = 1)]
     size: Option<u64>,
+    /// The ledger's id (default: the one that is written to; another only after an accepted loss).
+    #[param(value_type = Option<String>, format = Uuid)]
+    ledger: Option<LedgerId>,
 }
 
 /// Which sizes.
@@ -194,6 +258,9 @@ pub struct ConsistencyQuery {
     /// The newer size (default: all entries).
     #[param(minimum = 0)]
     to: Option<u64>,
+    /// The ledger's id (default: the one that is written to; another only after an accepted loss).
+    #[param(value_type = Option<String>, format = Uuid)]
+    ledger: Option<LedgerId>,
 }
 
 /// Which checkpoint.
@@ -204,6 +271,9 @@ pub struct CheckpointQuery {
     /// The tree's size (default: all entries).
     #[param(minimum = 0)]
     size: Option<u64>,
+    /// The ledger's id (default: the one that is written to; another only after an accepted loss).
+    #[param(value_type = Option<String>, format = Uuid)]
+    ledger: Option<LedgerId>,
 }
 
 /// What to export.
@@ -221,6 +291,9 @@ pub struct ExportQuery {
     types: Option<String>,
     /// Whether openings of sealed values go with it (default false).
     openings: Option<bool>,
+    /// The ledger's id (default: the one that is written to; another only after an accepted loss).
+    #[param(value_type = Option<String>, format = Uuid)]
+    ledger: Option<LedgerId>,
 }
 
 /// The routes of ledgers.
@@ -237,16 +310,17 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Shows an entry, byte for byte.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/entries/{seq}", tag = "ledger", security(("token" = []), ("session" = [])),
-    params(("workspace" = String, Path, description = "The workspace's id"), ("seq" = u64, Path, minimum = 0)),
+    params(("workspace" = String, Path, description = "The workspace's id"), ("seq" = u64, Path, minimum = 0), LedgerQuery),
     responses((status = 200, body = Object, description = "The canonical entry"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn read_entry(
     _: Access<needs::LedgerRead>,
     State(database): State<Database>,
     InPath((workspace, seq)): InPath<(WorkspaceId, u64)>,
+    InQuery(of): InQuery<LedgerQuery>,
 ) -> Result<Response, Problem> {
     let mut tx = database.workspace(workspace).await?;
-    let (ledger, _) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let (ledger, _) = size_of(&mut tx, of.ledger).await?.ok_or_else(|| no_ledger(workspace, of.ledger))?;
     let entry = sqlx::query_scalar!(
         "SELECT entry FROM entries WHERE workspace_id = $1 AND ledger_id = $2 AND seq = $3",
         workspace.uuid(),
@@ -273,9 +347,9 @@ async fn inclusion(
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<InclusionQuery>,
 ) -> Result<Json<InclusionProof>, Problem> {
-    let (ledger, tree, note) = checkpoint(&database, &keyring, &seen, workspace, query.size)
+    let (ledger, tree, note) = checkpoint(&database, &keyring, &seen, workspace, query.ledger, query.size)
         .await?
-        .ok_or_else(|| no_workspace(workspace))?;
+        .ok_or_else(|| no_ledger(workspace, query.ledger))?;
     let path = tree::inclusion(query.seq, tree.size).map_err(Error::from)?;
     let mut tx = database.workspace(workspace).await?;
     let stored = Stored::read(&mut tx, workspace, ledger, path.iter().copied()).await?;
@@ -312,7 +386,8 @@ async fn consistency(
     InQuery(query): InQuery<ConsistencyQuery>,
 ) -> Result<Json<ConsistencyProof>, Problem> {
     let mut tx = database.workspace(workspace).await?;
-    let (ledger, has) = size(&mut tx).await?.ok_or_else(|| no_workspace(workspace))?;
+    let (ledger, has) =
+        size_of(&mut tx, query.ledger).await?.ok_or_else(|| no_ledger(workspace, query.ledger))?;
     let to = query.to.unwrap_or(has);
     if to > has {
         return Err(Error::Size { has, asked: to }.into());
@@ -337,9 +412,9 @@ async fn read_checkpoint(
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<CheckpointQuery>,
 ) -> Result<String, Problem> {
-    let (_, _, note) = checkpoint(&database, &keyring, &seen, workspace, query.size)
+    let (_, _, note) = checkpoint(&database, &keyring, &seen, workspace, query.ledger, query.size)
         .await?
-        .ok_or_else(|| no_workspace(workspace))?;
+        .ok_or_else(|| no_ledger(workspace, query.ledger))?;
     Ok(note)
 }
 
@@ -359,6 +434,7 @@ async fn read_export(
 ) -> Result<Response, Problem> {
     let request = export::Request {
         workspace,
+        ledger: query.ledger,
         from: query.from.unwrap_or(0),
         to: query.to,
         types: query.types.map(|t| t.split(',').map(str::to_owned).collect()),
@@ -369,7 +445,7 @@ async fn read_export(
     let exporter = export::Exporter { database, keyring, data_keys, seen };
     let (from, openings) = (request.from, request.openings);
     let types = request.types.clone();
-    let prepared = exporter.prepare(request).await?.ok_or_else(|| no_workspace(workspace))?;
+    let prepared = exporter.prepare(request).await?.ok_or_else(|| no_ledger(workspace, query.ledger))?;
     if openings {
         // Of a workspace that has ended there are none, and no file is begun that could not be finished.
         writer.data_keys().get(workspace).await?;
@@ -378,6 +454,7 @@ async fn read_export(
     match prepared.disagreement() {
         None => {
             let of = export::Of {
+                ledger: prepared.ledger(),
                 from,
                 to: prepared.to(),
                 types: types.as_deref(),

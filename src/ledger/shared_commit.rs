@@ -13,6 +13,7 @@ use super::append::{self, Lanes};
 use super::batch::Batch;
 use super::connections::Connections;
 use super::draft::IdempotencyKey;
+use crate::database::server::Server;
 use crate::id::NodeId;
 use crate::keyring::Snapshot;
 use std::collections::VecDeque;
@@ -41,6 +42,15 @@ impl Job {
         self.batch.entries.iter().map(|e| e.entry.len()).sum::<usize>()
             + self.batch.sealed.iter().map(|(_, _, sealed)| sealed.len()).sum::<usize>()
     }
+}
+
+/// Who sends.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    /// The node, which takes the lanes that nobody holds.
+    pub node: Option<NodeId>,
+    /// The server that it has compared.
+    pub compared: Option<Server>,
 }
 
 /// Why a batch was not written, or is not known to be.
@@ -78,7 +88,7 @@ impl SharedCommit {
     ///
     /// # Errors
     /// If it was not written, or if that is not known.
-    pub(super) async fn write(&self, connections: &Connections, node: Option<NodeId>, job: Job) -> Outcome {
+    pub(super) async fn write(&self, connections: &Connections, by: Sender, job: Job) -> Outcome {
         let (id, mut answer) = self.wait_for(job);
         loop {
             let lent = tokio::select! {
@@ -93,7 +103,7 @@ impl SharedCommit {
                 Err(_) => return answer.await.unwrap_or(Err(Unwritten::Lost)),
             };
             let company = self.take();
-            if send(lent.connection(), node, company).await {
+            if send(lent.connection(), &by, company).await {
                 lent.give_back();
             }
         }
@@ -140,18 +150,19 @@ impl SharedCommit {
 }
 
 /// Sends what was taken and answers each; whether the connection is as good as before.
-async fn send(connection: &mut sqlx::PgConnection, node: Option<NodeId>, mut company: Vec<Waiting>) -> bool {
+async fn send(connection: &mut sqlx::PgConnection, by: &Sender, mut company: Vec<Waiting>) -> bool {
     // Who does not wait any more has been dropped with its callers: a node that stops.
     company.retain(|waiting| !waiting.reply.is_closed());
     if company.len() < 2 {
         let Some(Waiting { job, reply, .. }) = company.pop() else { return true };
-        let written = append::write(connection, &job.batch, &job.keys, &job.ring, node).await;
+        let written =
+            append::write(connection, &job.batch, &job.keys, &job.ring, by.node, by.compared.as_ref()).await;
         let good = is_as_good(&written);
         let _ = reply.send(written.map_err(Unwritten::Said));
         return good;
     }
     let jobs: Vec<&Job> = company.iter().map(|waiting| &waiting.job).collect();
-    let written = append::write_several(connection, &jobs, node).await;
+    let written = append::write_several(connection, &jobs, by).await;
     let good = is_as_good(&written);
     match written {
         Ok(written) => {

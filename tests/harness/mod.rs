@@ -10,16 +10,18 @@ mod moto;
 mod people;
 mod program;
 mod receiver;
+mod replica;
 mod world;
 
 pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
-pub use cluster::{TestDatabase, temporary};
+pub use cluster::{TestDatabase, noted, temporary};
 pub use export::{verify_export, verify_export_with_python};
 pub use liar::{Liar, Lie, Said};
 pub use moto::Moto;
 pub use people::Person;
 pub use program::{Program, run, spawn};
 pub use receiver::{Hook, Receiver, Reply};
+pub use replica::{Address, Server};
 pub use world::{World, quick};
 
 use std::future::Future;

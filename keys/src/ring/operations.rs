@@ -174,6 +174,16 @@ impl Ring {
         draft.publish(Some(self), &root, None)
     }
 
+    /// The same keys, with another ledger for the instance's own events: the one before lost entries that were signed.
+    ///
+    /// # Errors
+    /// As [`Ring::rotate`], and [`RingError::Manifest`] where `ledger` is not a UUID of the format.
+    pub fn continue_in(&self, ledger: &str, now: Timestamp) -> Result<Change, RingError> {
+        let (mut draft, root) = self.draft(now)?;
+        ledger.clone_into(&mut draft.next.ledger);
+        draft.publish(Some(self), &root, None)
+    }
+
     /// Destroys the private part of a retired key, once every delivery that names it is settled or has its
     /// signature stored. Does nothing, and has no events, where it is gone already. The manifest stays as it
     /// is, since it says nothing of private parts.
