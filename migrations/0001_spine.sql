@@ -133,10 +133,12 @@ CREATE TABLE losses (
     found_at     timestamptz NOT NULL DEFAULT now(),
     accepted_at  timestamptz,
     continued_by uuid,
+    other        boolean NOT NULL DEFAULT false,
     PRIMARY KEY (workspace_id, ledger_id)
 );
 COMMENT ON COLUMN losses.workspace_id IS 'Whose; the instance''s own, of a ledger that went with its workspace.';
 COMMENT ON COLUMN losses.size IS 'The largest tree known to have been signed, with its root.';
+COMMENT ON COLUMN losses.other IS 'Of an accepted one: what there is, is not known to be a beginning of what was signed.';
 COMMENT ON COLUMN losses.continued_by IS 'The ledger that names this one in its entry 0.';
 
 -- A workspace goes over to another ledger only from one that is closed.

@@ -130,7 +130,7 @@ impl Acceptance<'_> {
         let mut locked = self.writer.lock(self.instance.workspace).await?;
         locked.append(&[self.audited(found, lost)?]).await?;
         see(&mut locked, workspace).await?;
-        accepted(&mut locked, workspace, found.ledger, lost, None).await?;
+        accepted(&mut locked, workspace, found, lost, None).await?;
         see(&mut locked, self.instance.workspace).await?;
         Ok(locked.commit().await?)
     }
@@ -157,7 +157,7 @@ impl Acceptance<'_> {
         .ok_or(Error::Moved(old))?;
         if closed.ended {
             // Its data key is destroyed: nobody writes to it any more.
-            accepted(&mut tx, workspace, old, lost, None).await?;
+            accepted(&mut tx, workspace, found, lost, None).await?;
             tx.commit().await?;
             let mut locked = self.writer.lock(self.instance.workspace).await?;
             locked.append(&[self.audited(found, lost)?]).await?;
@@ -183,7 +183,7 @@ impl Acceptance<'_> {
         )
         .execute(&mut *tx)
         .await?;
-        accepted(&mut tx, workspace, old, lost, Some(new)).await?;
+        accepted(&mut tx, workspace, found, lost, Some(new)).await?;
         sqlx::query!("UPDATE lanes SET base = last_number WHERE workspace_id = $1", workspace.uuid())
             .execute(&mut *tx)
             .await?;
@@ -234,21 +234,22 @@ async fn see(tx: &mut sqlx::PgConnection, workspace: WorkspaceId) -> Result<(), 
 async fn accepted(
     tx: &mut sqlx::PgConnection,
     workspace: WorkspaceId,
-    ledger: LedgerId,
+    found: &Disagreement,
     lost: SignedTree,
     by: Option<LedgerId>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO losses AS l (workspace_id, ledger_id, size, root, accepted_at, continued_by)
-         VALUES ($1, $2, $3, $4, now(), $5)
+        "INSERT INTO losses AS l (workspace_id, ledger_id, size, root, accepted_at, continued_by, other)
+         VALUES ($1, $2, $3, $4, now(), $5, $6)
          ON CONFLICT (workspace_id, ledger_id) DO UPDATE
             SET size = excluded.size, root = excluded.root, accepted_at = excluded.accepted_at,
-                continued_by = COALESCE(excluded.continued_by, l.continued_by)",
+                continued_by = COALESCE(excluded.continued_by, l.continued_by), other = l.other OR excluded.other",
         workspace.uuid(),
-        ledger.uuid(),
+        found.ledger.uuid(),
         lost.size as i64,
         &lost.root[..],
-        by.map(LedgerId::uuid)
+        by.map(LedgerId::uuid),
+        found.kind == Kind::Other
     )
     .execute(tx)
     .await?;

@@ -205,7 +205,6 @@ async fn check_head(
     ledger: LedgerId,
     signed: &[(&str, SignedTree)],
 ) -> Result<Option<Disagreement>, Error> {
-    let largest = signed.iter().map(|(_, tree)| *tree).max_by_key(|tree| tree.size);
     let mut tx = database.workspace(workspace).await?;
     let row = sqlx::query!(
         r#"SELECT h.size, h.leaf AS "leaf!", h.frontier AS "frontier!",
@@ -219,10 +218,15 @@ async fn check_head(
     .fetch_one(&mut *tx)
     .await?;
     let size = row.size as u64;
-    let lost = |kind: Kind, signed: Option<SignedTree>, what: String| {
-        Ok(Some(Disagreement { workspace: Some(workspace), ledger, kind, has: size, signed, what }))
+    let of = |kind, signed, what| Disagreement {
+        workspace: Some(workspace),
+        ledger,
+        kind,
+        has: size,
+        signed,
+        what,
     };
-    let damaged = |what: String| lost(Kind::Damaged, None, what);
+    let damaged = |what: String| Ok(Some(of(Kind::Damaged, None, what)));
     let last = row.last.map_or(0, |seq| seq as u64 + 1);
     if last != size {
         return damaged(format!("its head says {size} entries, but {last} is one past the last"));
@@ -240,32 +244,33 @@ async fn check_head(
     if frontier.map(|f| f.root()) != Some(current) {
         return damaged("its head's subtrees are not those of its entries".into());
     }
+    // Of several that disagree the largest is what was lost; one that stands in the place of others is not a beginning.
+    let mut other = false;
+    let mut found: Option<Disagreement> = None;
     for (which, tree) in signed {
-        if tree.size > size {
-            let missing = tree.size - size;
-            return lost(
-                Kind::Shorter,
-                largest,
-                format!(
-                    "it has {size} entries, but {which} is of {}: the last {missing} are missing",
-                    tree.size
-                ),
-            );
-        }
-        match root_at(&mut tx, workspace, ledger, tree.size).await {
-            Ok(root) if root == tree.root => {}
-            Ok(_) => {
-                return lost(
-                    Kind::Other,
-                    Some(*tree),
-                    format!("its first {} entries are not those of {which}", tree.size),
-                );
+        let (kind, what) = if tree.size > size {
+            let (signed, missing) = (tree.size, tree.size - size);
+            let what =
+                format!("it has {size} entries, but {which} is of {signed}: the last {missing} are missing");
+            (Kind::Shorter, what)
+        } else {
+            match root_at(&mut tx, workspace, ledger, tree.size).await {
+                Ok(root) if root == tree.root => continue,
+                Ok(_) => (Kind::Other, format!("its first {} entries are not those of {which}", tree.size)),
+                Err(tree::Error::Sql(e)) => return Err(e.into()),
+                Err(e) => return damaged(e.to_string()),
             }
-            Err(tree::Error::Sql(e)) => return Err(e.into()),
-            Err(e) => return damaged(e.to_string()),
+        };
+        other |= kind == Kind::Other;
+        let larger = found.as_ref().and_then(|found| found.signed).is_none_or(|found| tree.size > found.size);
+        if larger {
+            found = Some(of(kind, Some(*tree), what));
         }
     }
-    Ok(None)
+    if let Some(found) = found.as_mut().filter(|_| other) {
+        found.kind = Kind::Other;
+    }
+    Ok(found)
 }
 
 /// Closes a ledger that lacks what was signed, for every node.

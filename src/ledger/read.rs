@@ -109,17 +109,18 @@ pub async fn size_of(
     Ok(size.map(|size| (ledger, size as u64)))
 }
 
-/// How many entries a ledger had whose loss was accepted.
-async fn accepted_loss(tx: &mut WorkspaceTx, ledger: LedgerId) -> Result<Option<u64>, sqlx::Error> {
+/// How many entries a ledger had whose loss was accepted, and whether what there is of it is of another history.
+async fn accepted_loss(tx: &mut WorkspaceTx, ledger: LedgerId) -> Result<Option<(u64, bool)>, sqlx::Error> {
     let workspace = tx.workspace;
-    let size = sqlx::query_scalar!(
-        "SELECT size FROM losses WHERE workspace_id = $1 AND ledger_id = $2 AND accepted_at IS NOT NULL",
+    let loss = sqlx::query!(
+        "SELECT size, other FROM losses
+          WHERE workspace_id = $1 AND ledger_id = $2 AND accepted_at IS NOT NULL",
         workspace.uuid(),
         ledger.uuid()
     )
     .fetch_optional(&mut **tx)
     .await?;
-    Ok(size.map(|size| size as u64))
+    Ok(loss.map(|loss| (loss.size as u64, loss.other)))
 }
 
 /// Signs the first `size` entries (none: all) of `ledger` (none: the one that is written to), which are durable, and remembers it before it leaves.
@@ -151,13 +152,13 @@ pub async fn checkpoint(
     let disagrees = |what: String| Error::Head(checkpoint::Error::Disagrees { ledger, what });
     // The one that is written to has lost nothing.
     let lost = if named { accepted_loss(&mut tx, ledger).await? } else { None };
-    if lost.is_some_and(|lost| lost <= has) {
+    if lost.is_some_and(|(_, other)| other) {
         // Not shorter, but other: no part of it is known to be what was signed.
         return Err(disagrees("it is another history than was signed, and another ledger follows it".into()));
     }
     if let Some(known) = known {
         // What there is of one that lost its end is its beginning, and may be signed still.
-        if known.size > has && lost.is_none_or(|lost| lost < known.size) {
+        if known.size > has && lost.is_none_or(|(lost, _)| lost < known.size) {
             return Err(disagrees(format!(
                 "it has {has} entries, but this node handed out a checkpoint of {}",
                 known.size
