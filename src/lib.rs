@@ -11,7 +11,7 @@
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
 //! * [`retention`]: how long what stands beside the ledgers is kept
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
-//! * [`doctor`]: everything stored, verified again
+//! * [`doctor`]: everything stored, verified again · [`self_audit`]: the same a little at a time, all the time
 
 pub mod access;
 pub mod audit;
@@ -33,5 +33,6 @@ pub mod receipt;
 mod redacted;
 pub mod retention;
 pub mod sealing;
+pub mod self_audit;
 pub mod source;
 pub mod workspace;

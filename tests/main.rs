@@ -29,6 +29,7 @@ mod recorded;
 mod refusals;
 mod retention;
 mod secrecy;
+mod self_audit;
 mod sign_in;
 mod source_health;
 mod source_keys;

@@ -285,6 +285,34 @@ pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, E
     Ok(checked)
 }
 
+/// Checks one ledger's head as [`check_heads`] checks all.
+///
+/// # Errors
+/// If its history is shorter than, or other than, one that was signed.
+pub async fn check_ledger(
+    database: &Database,
+    seen: &SeenHeads,
+    workspace: WorkspaceId,
+    ledger: LedgerId,
+) -> Result<(), Error> {
+    // What was signed is read before what there is, as there.
+    let mut signed: Vec<(&str, SignedTree)> = Vec::new();
+    signed.extend(seen.newest(ledger).map(|tree| ("the newest checkpoint that this node handed out", tree)));
+    let row = sqlx::query!(
+        "SELECT size, root FROM checkpoints WHERE workspace_id = $1 AND ledger_id = $2",
+        workspace.uuid(),
+        ledger.uuid()
+    )
+    .fetch_optional(&database.worker)
+    .await?;
+    if let Some(row) = row
+        && let Ok(root) = row.root.try_into()
+    {
+        signed.push(("the newest checkpoint in the database", SignedTree { size: row.size as u64, root }));
+    }
+    check_head(database, workspace, ledger, &signed).await
+}
+
 async fn check_head(
     database: &Database,
     workspace: WorkspaceId,
@@ -302,8 +330,9 @@ async fn check_head(
         workspace.uuid(),
         ledger.uuid()
     )
-    .fetch_one(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
+    let Some(row) = row else { return disagrees("it has no head".into()) };
     let size = row.size as u64;
     let last = row.last.map_or(0, |seq| seq as u64 + 1);
     if last != size {
