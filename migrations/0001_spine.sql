@@ -319,6 +319,8 @@ DECLARE
     v_taken integer;
 BEGIN
     PERFORM set_config('sl.workspace', p_workspace::text, true);
+    -- Where somebody holds the head for longer, the caller hears it (55P03) and no backend is left waiting for nobody.
+    PERFORM set_config('lock_timeout', '5s', true);
     IF cardinality(p_destinations) > 0 THEN
         -- Shared with every append, exclusive to a rotation: no receipt is fixed under a key just retired.
         PERFORM pg_advisory_xact_lock_shared(1397489665);

@@ -10,6 +10,7 @@
 //! * [`access`]: who may ask · [`audit`]: who did what
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
 //! * [`retention`]: how long what stands beside the ledgers is kept
+//! * [`room`]: memory that is given out by the byte
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`cli`]: the commands
 //! * [`doctor`]: everything stored, verified again · [`self_audit`]: the same a little at a time, all the time
 
@@ -32,6 +33,7 @@ pub mod observation;
 pub mod receipt;
 mod redacted;
 pub mod retention;
+pub mod room;
 pub mod sealing;
 pub mod self_audit;
 pub mod source;

@@ -30,6 +30,7 @@ use crate::ledger::append::unix_micros;
 use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::ledger::waiting::Waiting;
 use crate::retention;
+use crate::room::{self, Room};
 use crate::self_audit::slice::Auditor;
 use crate::self_audit::{self, SelfAudit};
 use crate::source::inbound::SourceTokens;
@@ -348,6 +349,7 @@ impl Node {
             source_tokens: SourceTokens::default(),
             webhook_secrets: WebhookSecrets::default(),
             waiting: Waiting::default(),
+            room: Room::new(room::REQUESTS),
             readiness: readiness.clone(),
             metrics,
         };
@@ -523,11 +525,14 @@ async fn watch_over(mut watched: Watched) -> Result<()> {
             _ = watched.stop.changed() => return Ok(()),
             _ = tick.tick() => {}
             _ = keep_house.tick() => {
-                housekeeping(&watched).await;
+                // What was not done is done the next time.
+                if tokio::time::timeout(HOUSEKEEPING_EVERY, housekeeping(&watched)).await.is_err() {
+                    tracing::warn!("the database does not answer what has to be looked after");
+                }
                 continue;
             }
         }
-        match server_identity(&watched.database).await {
+        match database::in_time(server_identity(&watched.database)).await.and_then(|identity| identity) {
             Ok(now) if identity.as_ref() == Some(&now) => {}
             Ok(now) => {
                 watched.readiness.set(
@@ -565,7 +570,8 @@ async fn watch_over(mut watched: Watched) -> Result<()> {
                 continue;
             }
         }
-        if let Err(e) = look_at_clock(&watched.database, &watched.readiness).await {
+        let looking = look_at_clock(&watched.database, &watched.readiness);
+        if let Err(e) = database::in_time(looking).await.and_then(|looked| looked) {
             tracing::debug!(error = %e, "the clock cannot be compared with the heads");
         }
     }

@@ -4,7 +4,7 @@
 //! `webhook-id`, which is what "at least once" means.
 
 use super::{LaneKey, queue};
-use crate::database::Database;
+use crate::database::{Database, in_time};
 use crate::id::NodeId;
 use crate::receipt::Signatures;
 use std::collections::HashMap;
@@ -105,7 +105,7 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if !outcomes.is_empty() {
-            while let Err(e) = write_outcomes(&database, node, &outcomes).await {
+            while let Err(e) = in_time(write_outcomes(&database, node, &outcomes)).await.and_then(|r| r) {
                 tracing::warn!(error = %e, outcomes = outcomes.len(), "outcomes of attempts wait for the database");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -114,7 +114,7 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if (due || !flush.is_empty()) && !progress.is_empty() {
-            match write_progress(&database, node, progress.values()).await {
+            match in_time(write_progress(&database, node, progress.values())).await.and_then(|r| r) {
                 Ok(written) => progress.retain(|key, _| !written.contains(key)),
                 Err(e) => tracing::warn!(error = %e, "the lanes' progress waits for the database"),
             }

@@ -19,7 +19,7 @@ use super::draft::{Draft, IdempotencyKey};
 use super::terms::{Claim, Condition, Terms, Version};
 use crate::access::standing::{Admitted, Lapse, Standing};
 use crate::audit::display;
-use crate::database::{Database, WorkspaceTx};
+use crate::database::{Database, WorkspaceTx, in_time, is_passing};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
 use crate::id::{DestinationId, LedgerId, NodeId, WorkspaceId};
@@ -298,13 +298,13 @@ async fn commit_batches(writer: Writer, workspace: WorkspaceId, mut requests: mp
         let keys = ready.keys();
         let written = {
             let node = writer.0.node;
-            let writing = write(lent.connection(), &ready.batch, &keys, &ready.ring, node);
+            let writing = in_time(write(lent.connection(), &ready.batch, &keys, &ready.ring, node));
             tokio::pin!(writing);
             loop {
                 let room = MAX_BATCH.saturating_sub(gathered.len());
                 tokio::select! {
                     biased;
-                    written = &mut writing => break written,
+                    written = &mut writing => break written.and_then(|written| written),
                     came = requests.recv_many(&mut gathered, room), if room > 0 && !requests.is_closed() => {
                         if came > 0 && ahead.is_none() && gathered.len() >= AHEAD {
                             ahead = Building::start(&writer, &ready.batch.after, &mut gathered).await;
@@ -440,7 +440,9 @@ async fn commit(
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(5);
     while !requests.is_empty() {
-        let outcome = attempt(writer, workspace, &requests, &mut sent).await;
+        // Cut off anywhere, it leaves `sent` as it has to be: what may have been written is still there.
+        let outcome = in_time(attempt(writer, workspace, &requests, &mut sent)).await;
+        let outcome = outcome.unwrap_or_else(|e| Err(Trouble::Lost(e)));
         match outcome {
             Ok(Written { batch, lanes, ring }) => {
                 for (request, recorded) in requests.drain(..).zip(&batch.entries) {
@@ -475,6 +477,9 @@ async fn commit(
             }
             Err(Trouble::Lost(e)) => {
                 writer.forget(workspace);
+                if !matches!(e, sqlx::Error::Database(_)) {
+                    writer.0.connections.drop_free();
+                }
                 if Instant::now() + pause > deadline {
                     refuse(requests, &Error::Unavailable(Arc::new(e)));
                     return;
@@ -527,27 +532,10 @@ enum Trouble {
 
 impl From<sqlx::Error> for Trouble {
     fn from(e: sqlx::Error) -> Self {
-        match &e {
-            sqlx::Error::Database(d) => match d.code().as_deref() {
-                Some("SL001") => Self::Moved,
-                Some("SL003") => Self::RingMoved,
-                // Shutdown and crash of the server, too many connections, serialization, read-only standby: passing.
-                Some(code)
-                    if code.starts_with("57P")
-                        || code.starts_with("08")
-                        || code.starts_with("40")
-                        || code.starts_with("53")
-                        || code == "25006" =>
-                {
-                    Self::Lost(e)
-                }
-                _ => Self::Refused(e.into()),
-            },
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed => Self::Lost(e),
+        match e.as_database_error().and_then(|d| d.code()).as_deref() {
+            Some("SL001") => Self::Moved,
+            Some("SL003") => Self::RingMoved,
+            _ if is_passing(&e) => Self::Lost(e),
             _ => Self::Refused(e.into()),
         }
     }

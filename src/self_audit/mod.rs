@@ -30,6 +30,9 @@ use tokio::sync::watch;
 /// How often it is looked what there is to do, and what was found by whom. A shorter interval between passes is kept.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a ledger is leased for one slice (`claim` says the same).
+const LEASE: Duration = Duration::from_secs(60);
+
 /// A part of an audit that was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -93,7 +96,8 @@ pub async fn keep(audit: SelfAudit, readiness: Readiness, mut stop: watch::Recei
         if off {
             next = began + LOOK_EVERY;
         } else if began >= next {
-            match audit.turn().await {
+            let turn = tokio::time::timeout(LEASE, audit.turn()).await;
+            match turn.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into())) {
                 Ok(Some(audited)) => {
                     pace.spend(began, audited.entries);
                     if audited.finding.is_some() {
