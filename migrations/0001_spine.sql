@@ -159,6 +159,26 @@ CREATE TABLE nodes (
     timeline text NOT NULL,
     seen_at  timestamptz NOT NULL
 );
+-- How far the self-audit has come in each ledger, and the first row that it found not to agree (src/self_audit). Nothing
+-- here is trusted: it says where to go on, and whoever changes it delays a pass at most.
+CREATE TABLE self_audits (
+    workspace_id uuid NOT NULL REFERENCES workspaces,
+    ledger_id    uuid NOT NULL,
+    next_seq     bigint NOT NULL DEFAULT 0,
+    began_at     timestamptz,
+    ended_at     timestamptz,
+    found        boolean NOT NULL DEFAULT false,
+    finding_seq  bigint,
+    finding      text,
+    looked_at    timestamptz NOT NULL DEFAULT '-infinity',
+    holder       uuid,
+    leased_until timestamptz NOT NULL DEFAULT '-infinity',
+    PRIMARY KEY (workspace_id, ledger_id)
+);
+COMMENT ON COLUMN self_audits.began_at IS 'When the pass began; null between two passes.';
+COMMENT ON COLUMN self_audits.ended_at IS 'When the last whole pass ended.';
+COMMENT ON COLUMN self_audits.found IS 'Whether this pass has found anything.';
+COMMENT ON COLUMN self_audits.finding IS 'What is wrong with the first row that does not agree; null where all agrees.';
 
 -- ── Sources and what they said ──────────────────────────────────────────────────────────────────────────────
 
@@ -356,6 +376,8 @@ DECLARE
 BEGIN
     PERFORM set_config('sl.workspace', p_workspace::text, true);
     PERFORM is_compared(p_server, p_tables);
+    -- Where somebody holds the head for longer, the caller hears it (55P03) and no backend is left waiting for nobody.
+    PERFORM set_config('lock_timeout', '5s', true);
     IF cardinality(p_destinations) > 0 THEN
         -- Shared with every append, exclusive to a rotation: no receipt is fixed under a key just retired.
         PERFORM pg_advisory_xact_lock_shared(1397489665);
@@ -481,6 +503,7 @@ DECLARE
     d integer := 1;
 BEGIN
     PERFORM is_compared(p_server, p_tables);
+    PERFORM set_config('lock_timeout', '5s', true);
     FOR b IN
         SELECT * FROM unnest(p_workspaces, p_ledgers, p_sizes, p_leaf, p_routes, p_new_leaf, p_frontiers, p_recorded_at,
                              p_leaves, p_types, p_entries, p_openings_each, p_nodes_each, p_keys_each, p_deliveries_each)
@@ -553,7 +576,7 @@ DECLARE
 BEGIN
     FOREACH t IN ARRAY ARRAY['workspaces', 'data_keys', 'heads', 'entries', 'openings', 'tiles', 'checkpoints',
                              'losses', 'sources', 'subjects', 'idempotency_keys', 'destinations', 'lanes',
-                             'deliveries', 'attempts'] LOOP
+                             'deliveries', 'attempts', 'self_audits'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
         EXECUTE format(
@@ -562,7 +585,7 @@ BEGIN
     END LOOP;
     -- What works across workspaces.
     FOREACH t IN ARRAY ARRAY['workspaces', 'heads', 'checkpoints', 'losses', 'sources', 'idempotency_keys',
-                             'lanes', 'deliveries', 'attempts'] LOOP
+                             'lanes', 'deliveries', 'attempts', 'self_audits'] LOOP
         EXECUTE format('CREATE POLICY across_workspaces ON %I TO statusledger_worker USING (true)', t);
     END LOOP;
 END $$;
@@ -597,6 +620,9 @@ GRANT SELECT (workspace_id, source_id, kind, token_hash, health, next_poll_at, l
       UPDATE (next_poll_at, leased_until, lease_holder) ON sources TO statusledger_worker;
 GRANT SELECT (workspace_id, source_id, key, expires_at), DELETE ON idempotency_keys TO statusledger_worker;
 GRANT SELECT, UPDATE ON lanes TO statusledger_worker;
+-- The service, which reads the rows, only says what it found; who looks at what is the worker's.
+GRANT SELECT ON self_audits TO statusledger_service;
+GRANT SELECT, INSERT, UPDATE ON self_audits TO statusledger_worker;
 GRANT SELECT,
       UPDATE (state, attempts, next_attempt_at, first_attempt_at, settled_at, receipt_signature, checkpoint_signature)
       ON deliveries TO statusledger_worker;

@@ -59,6 +59,8 @@ pub struct Settings {
     pub polling: PollingSettings,
     /// How long what stands beside the ledgers is kept.
     pub retention: RetentionSettings,
+    /// How what is stored is verified again, all the time.
+    pub self_audit: SelfAuditSettings,
 }
 
 impl std::fmt::Debug for Settings {
@@ -116,6 +118,23 @@ pub struct RetentionSettings {
     /// Days after which the openings of entries are destroyed: sealed names, addresses and payloads can then be read by
     /// nobody any more. Default: never.
     pub openings_days: Option<u32>,
+}
+
+/// How the node verifies what is stored, in the background and all the time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelfAuditSettings {
+    /// Entries that a node verifies again in a second at most (0 to 1,000,000); 0 switches it off. Default 500.
+    pub entries_per_second: u32,
+    /// Seconds between the end of a pass over a ledger and the beginning of the next (0.01 to 2,678,400, a month).
+    /// Default 3,600.
+    pub interval_s: f64,
+}
+
+impl Default for SelfAuditSettings {
+    fn default() -> Self {
+        Self { entries_per_second: 500, interval_s: 3600.0 }
+    }
 }
 
 /// AWS KMS as the keeper of the key-encryption key. Credentials come by AWS's own ways: the environment, the shared
@@ -315,6 +334,7 @@ impl Default for Settings {
             delivery: DeliverySettings::default(),
             polling: PollingSettings::default(),
             retention: RetentionSettings::default(),
+            self_audit: SelfAuditSettings::default(),
         }
     }
 }
@@ -482,6 +502,12 @@ impl Settings {
         let days = [r.attempts_days, r.deliveries_days, r.openings_days];
         if days.into_iter().flatten().any(|days| !(30..=36_500).contains(&days)) {
             return invalid("retention", "attempts_days, deliveries_days and openings_days are 30 to 36,500");
+        }
+        if self.self_audit.entries_per_second > 1_000_000 {
+            return invalid("self_audit.entries_per_second", "0 to 1,000,000");
+        }
+        if !(0.01..=2_678_400.0).contains(&self.self_audit.interval_s) {
+            return invalid("self_audit.interval_s", "0.01 seconds to 31 days");
         }
         let d = &self.delivery;
         if d.schedule_s.is_empty()

@@ -6,14 +6,12 @@
 
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{DestinationId, LedgerId, WorkspaceId};
+use crate::ledger::check::{self, AuditFacts, Before, Row};
 use crate::ledger::checkpoint::{SeenHeads, SignedTree};
 use crate::ledger::tree::TILE;
-use crate::ledger::{hex, read, tree};
-use crate::sealing::{DataKeys, open_opening};
-use sha2::{Digest, Sha256};
-use statusledger_verify::Hash;
-use statusledger_verify::json::{self, Value};
-use statusledger_verify::tree::{Frontier, leaf_hash};
+use crate::ledger::{read, tree};
+use crate::sealing::DataKeys;
+use statusledger_verify::tree::Frontier;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Entries read at once.
@@ -119,22 +117,6 @@ pub async fn examine(
     Ok(examined)
 }
 
-/// Action, actor, outcome and targets of an audit entry.
-type AuditFacts = (String, String, String, Vec<String>);
-
-/// What an audit entry's text says of itself.
-fn audit_facts(kind: &str, entry: &Value) -> AuditFacts {
-    let data = entry.as_object().and_then(|e| e.get("data")).and_then(Value::as_object);
-    let text = |v: Option<&Value>| v.and_then(Value::as_str).unwrap_or_default().to_owned();
-    let id = |v: Option<&Value>| text(v.and_then(Value::as_object).and_then(|o| o.get("id")));
-    let targets = match data.and_then(|d| d.get("targets")) {
-        Some(Value::Array(items)) => items.iter().map(|target| id(Some(target))).collect(),
-        _ => Vec::new(),
-    };
-    let action = kind.trim_start_matches("audit.").to_owned();
-    (action, id(data.and_then(|d| d.get("actor"))), text(data.and_then(|d| d.get("outcome"))), targets)
-}
-
 /// The sealed hashes of an entry, by name.
 type Sealed = HashMap<u64, HashMap<String, String>>;
 
@@ -200,15 +182,15 @@ impl Ward<'_> {
             }
         }
         let mut frontier = Frontier::new();
-        let mut previous: Hash = [0; 32];
-        let mut previous_time = String::new();
+        let mut before = Before::default();
         let mut sealed = Sealed::new();
         let mut tile: Vec<u8> = Vec::with_capacity(8192);
         let mut upper: BTreeMap<(i16, i64), Vec<u8>> = BTreeMap::new();
         let mut at = -1_i64;
         loop {
-            let rows = sqlx::query!(
-                "SELECT seq, leaf, type, entry FROM entries
+            let rows = sqlx::query_as!(
+                Row,
+                "SELECT seq, leaf, type AS kind, entry FROM entries
                   WHERE workspace_id = $1 AND ledger_id = $2 AND seq > $3 ORDER BY seq LIMIT $4",
                 workspace,
                 ledger,
@@ -229,30 +211,18 @@ impl Ward<'_> {
                     );
                     return Ok(sealed);
                 }
-                let leaf = leaf_hash(row.entry.as_bytes());
-                if row.leaf != leaf {
-                    self.find(Some(seq), "its leaf column is not the hash of its text");
+                let checked = check::entry(self.ledger, &row, &before);
+                if checked.audit.is_some() && indexed.remove(&seq) != checked.audit {
+                    self.find(Some(seq), "the index of audit entries does not have it as it is");
                 }
-                match json::parse(row.entry.as_bytes()) {
-                    Ok(value) => {
-                        let checked = EntryFacts {
-                            seq,
-                            kind: &row.r#type,
-                            previous: &previous,
-                            previous_time: &previous_time,
-                        };
-                        if row.r#type.starts_with("audit.")
-                            && indexed.remove(&seq) != Some(audit_facts(&row.r#type, &value))
-                        {
-                            self.find(Some(seq), "the index of audit entries does not have it as it is");
-                        }
-                        if let Some(time) = self.entry(&value, &row.entry, &checked, &mut sealed) {
-                            previous_time = time;
-                        }
-                    }
-                    Err(e) => self.find(Some(seq), format!("its text does not parse: {e}")),
+                before = checked.before_next(before);
+                let leaf = checked.leaf;
+                for what in checked.wrong {
+                    self.find(Some(seq), what);
                 }
-                previous = leaf;
+                if !checked.sealed.is_empty() {
+                    sealed.insert(seq, checked.sealed);
+                }
                 let (grown, nodes) = tree::grow(&frontier, &[leaf]);
                 frontier = grown;
                 for ((level, tile), hash) in nodes.levels.iter().zip(&nodes.tiles).zip(&nodes.hashes) {
@@ -290,7 +260,7 @@ impl Ward<'_> {
         .await?;
         if frontier.size() != size {
             self.find(None, format!("its head says {size} entries, but there are {}", frontier.size()));
-        } else if head.leaf != previous || head.frontier != frontier.hashes().concat() {
+        } else if head.leaf != before.leaf || head.frontier != frontier.hashes().concat() {
             self.find(None, "its head is not that of its entries");
         }
         let stored = sqlx::query!(
@@ -334,53 +304,6 @@ impl Ward<'_> {
         Ok(rows.into_iter().map(|r| (r.seq as u64, (r.action, r.actor, r.outcome, r.targets))).collect())
     }
 
-    /// Checks an entry's members against its place; returns its time.
-    fn entry(
-        &mut self,
-        value: &Value,
-        text: &str,
-        facts: &EntryFacts<'_>,
-        sealed: &mut Sealed,
-    ) -> Option<String> {
-        let seq = Some(facts.seq);
-        if value.canonical() != text {
-            self.find(seq, "its text is not canonical");
-        }
-        let Some(entry) = value.as_object() else {
-            self.find(seq, "its text is no object");
-            return None;
-        };
-        let text_of = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
-        if entry.get("seq").and_then(Value::as_int) != i64::try_from(facts.seq).ok() {
-            self.find(seq, "its text says another seq");
-        }
-        if text_of("ledger") != self.ledger.to_string() {
-            self.find(seq, "its text names another ledger");
-        }
-        if text_of("prev") != hex(facts.previous) {
-            self.find(seq, "its prev is not the leaf of the entry before");
-        }
-        if text_of("type") != facts.kind {
-            self.find(seq, "its type column is not the type in its text");
-        }
-        let time = text_of("timestamp").to_owned();
-        if time.as_str() < facts.previous_time {
-            self.find(seq, "it was recorded before the entry before it");
-        }
-        let hashes = entry
-            .get("data")
-            .and_then(Value::as_object)
-            .and_then(|d| d.get("sealed"))
-            .and_then(Value::as_object);
-        if let Some(hashes) = hashes {
-            let of = sealed.entry(facts.seq).or_default();
-            for (name, hash) in hashes.iter() {
-                of.insert(name.to_owned(), hash.as_str().unwrap_or_default().to_owned());
-            }
-        }
-        Some(time)
-    }
-
     async fn tile(&mut self, tx: &mut sqlx::PgConnection, tile: u64, expected: &[u8]) -> Result<(), Error> {
         let stored = sqlx::query_scalar!(
             "SELECT hashes FROM tiles WHERE workspace_id = $1 AND ledger_id = $2 AND level = 0 AND tile = $3",
@@ -422,13 +345,9 @@ impl Ward<'_> {
             for row in rows {
                 examined.openings += 1;
                 let at = row.seq as u64;
-                let Ok(opening) = open_opening(&key, self.ledger, at, &row.name, &row.sealed) else {
-                    self.find(Some(at), format!("the opening of \"{}\" does not decrypt", row.name));
-                    continue;
-                };
-                let expected = sealed.get(&at).and_then(|of| of.get(&row.name));
-                if sealed_hash(&opening).as_ref() != expected {
-                    self.find(Some(at), format!("the opening of \"{}\" is not that of the entry", row.name));
+                let hash = sealed.get(&at).and_then(|of| of.get(&row.name)).map(String::as_str);
+                if let Some(what) = check::opening(&key, self.ledger, at, &row.name, &row.sealed, hash) {
+                    self.find(Some(at), what);
                 }
             }
         }
@@ -473,24 +392,4 @@ impl Ward<'_> {
         }
         Ok(())
     }
-}
-
-struct EntryFacts<'a> {
-    seq: u64,
-    kind: &'a str,
-    previous: &'a Hash,
-    previous_time: &'a str,
-}
-
-/// `SHA-256(0x02 || salt || canonical value)` of an opening, hex.
-fn sealed_hash(opening: &[u8]) -> Option<String> {
-    use base64::Engine;
-    let value = json::parse(opening).ok()?;
-    let object = value.as_object()?;
-    let salt = base64::engine::general_purpose::STANDARD.decode(object.get("salt")?.as_str()?).ok()?;
-    let mut hash = Sha256::new();
-    hash.update([0x02]);
-    hash.update(salt);
-    hash.update(object.get("value")?.canonical());
-    Some(hex(&hash.finalize()))
 }

@@ -10,8 +10,9 @@
 //! * [`access`]: who may ask · [`audit`]: who did what
 //! * [`workspace`]: tenants · [`instance`]: the instance's own name, ledger and workspace
 //! * [`retention`]: how long what stands beside the ledgers is kept
+//! * [`room`]: memory that is given out by the byte
 //! * [`http`]: the routes · [`node`]: all of it in one process · [`peers`]: the other nodes · [`cli`]: the commands
-//! * [`doctor`]: everything stored, verified again
+//! * [`doctor`]: everything stored, verified again · [`self_audit`]: the same a little at a time, all the time
 
 pub mod access;
 pub mod audit;
@@ -33,6 +34,8 @@ pub mod peers;
 pub mod receipt;
 mod redacted;
 pub mod retention;
+pub mod room;
 pub mod sealing;
+pub mod self_audit;
 pub mod source;
 pub mod workspace;

@@ -22,16 +22,20 @@ use crate::delivery::{Outbox, queue, results};
 use crate::http::limit::RateLimits;
 use crate::http::serve::{Bounds, fitting, serve};
 use crate::http::{self, App};
-use crate::id::NodeId;
+use crate::id::{LedgerId, NodeId};
 use crate::instance::{self, Instance};
 use crate::key_encryption::{KeyEncryption, holders};
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
+use crate::ledger::append::unix_micros;
 use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::ledger::history;
 use crate::ledger::waiting::Waiting;
 use crate::peers;
 use crate::retention;
+use crate::room::{self, Room};
+use crate::self_audit::slice::Auditor;
+use crate::self_audit::{self, SelfAudit};
 use crate::source::inbound::SourceTokens;
 use crate::source::poller::Poller;
 use crate::source::webhook::WebhookSecrets;
@@ -42,6 +46,7 @@ use nix::fcntl::{Flock, FlockArg};
 use statusledger_keys::ring::{DueWork, Rotation};
 use statusledger_keys::signing::KeyPurpose;
 use statusledger_verify::time::Timestamp;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -56,35 +61,54 @@ use zeroize::Zeroizing;
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// How often the keys are looked at for what is due, and expired idempotency keys are removed.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
+/// How far the newest entry may be ahead of the clock: as much as clocks of machines that are kept right differ, and more.
+const CLOCK_LEAD: Duration = Duration::from_secs(5);
 /// How long requests in flight may take when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-/// Whether a node may serve, and if not, why not.
+/// What can keep a node from serving. The first that does is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The node is stopping.
+    Stopping,
+    /// The heads are not verified, or are not those that were signed.
+    History,
+    /// The self-audit has found another history than was signed.
+    SelfAudit,
+    /// The clock is behind what the ledgers say.
+    Clock,
+}
+
+/// Whether a node may serve, and if not, why not. Cloned freely. Locked for look-ups only.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<Mutex<Result<(), String>>>);
+pub struct Readiness(Arc<Mutex<BTreeMap<Reason, String>>>);
 
 impl Readiness {
     fn unverified() -> Self {
-        Self(Arc::new(Mutex::new(Err("the ledgers' heads are not verified yet".into()))))
+        let why = "the ledgers' heads are not verified yet".into();
+        Self(Arc::new(Mutex::new(BTreeMap::from([(Reason::History, why)]))))
     }
 
     /// Whether it may.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_ok()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Why not.
     #[must_use]
     pub fn words(&self) -> String {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Ok(()) => "ready".into(),
-            Err(why) => why.clone(),
-        }
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().next().cloned().unwrap_or_else(|| "ready".into())
     }
 
-    fn set(&self, state: Result<(), String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    /// Whether that keeps it from serving, in these words; says whether that is new.
+    pub fn set(&self, reason: Reason, state: Result<(), String>) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            Ok(()) => all.remove(&reason).is_some(),
+            Err(why) => all.insert(reason, why).is_none(),
+        }
     }
 }
 
@@ -216,6 +240,7 @@ pub struct Node {
     watcher: JoinHandle<Result<()>>,
     holding: JoinHandle<()>,
     retaining: JoinHandle<()>,
+    auditing: JoinHandle<()>,
     directory: NodeDirectory,
 }
 
@@ -335,10 +360,12 @@ impl Node {
             source_tokens: SourceTokens::default(),
             webhook_secrets: WebhookSecrets::default(),
             waiting: Waiting::default(),
+            room: Room::new(room::REQUESTS),
             readiness: readiness.clone(),
             metrics,
         };
-        readiness.set(Ok(()));
+        readiness.set(Reason::History, Ok(()));
+        look_at_clock(&database, &readiness).await?;
         let poller = Poller::new(database.clone(), writer.clone(), directory.node, settings.polling.clone());
         let poller = tokio::spawn(poller.run(stopping.clone()));
         let dispatcher = tokio::spawn(dispatcher::dispatch(shared, handoffs));
@@ -346,9 +373,11 @@ impl Node {
             connections: fitting(settings.http.connections),
             head_within: Duration::from_secs_f64(settings.http.head_timeout_s),
         };
-        let ending = readiness.clone();
+        let (ending, audited) = (readiness.clone(), readiness.clone());
         // Requests that wait for news answer when the node stops, or it would stop when their time is up.
-        let stopped = move || ending.set(Err("the node is stopping".into()));
+        let stopped = move || {
+            ending.set(Reason::Stopping, Err("the node is stopping".into()));
+        };
         let server = tokio::spawn(serve(listener, http::router(app), bounds, stopping.clone(), stopped));
         let watcher = tokio::spawn(watch_over(Watched {
             database: database.clone(),
@@ -360,6 +389,19 @@ impl Node {
             readiness,
             stop: stopping.clone(),
         }));
+        let audit = SelfAudit {
+            auditor: Auditor {
+                database: database.clone(),
+                data_keys: writer.data_keys().clone(),
+                keyring: keyring.clone(),
+                seen: seen_heads.clone(),
+            },
+            writer: writer.clone(),
+            instance: instance.workspace,
+            node: directory.node,
+            settings: settings.self_audit.clone(),
+        };
+        let auditing = tokio::spawn(self_audit::keep(audit, audited, stopping.clone()));
         let retaining =
             tokio::spawn(retention::keep(writer.clone(), settings.retention.clone(), stopping.clone()));
         let holding = tokio::spawn(holders::keep(
@@ -387,6 +429,7 @@ impl Node {
             gate,
             holding,
             retaining,
+            auditing,
             directory,
         };
         Ok((node, done))
@@ -424,6 +467,7 @@ impl Node {
             let _ = self.denied.await;
             let _ = self.holding.await;
             let _ = self.retaining.await;
+            let _ = self.auditing.await;
         };
         if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
             tracing::warn!("some work did not end in time; it will be taken up again at the next start");
@@ -492,11 +536,14 @@ async fn watch_over(mut watched: Watched) -> Result<()> {
             _ = tick.tick() => {}
             () = watched.database.compared.doubted() => known = None,
             _ = keep_house.tick() => {
-                housekeeping(&watched).await;
+                // What was not done is done the next time.
+                if tokio::time::timeout(HOUSEKEEPING_EVERY, housekeeping(&watched)).await.is_err() {
+                    tracing::warn!("the database does not answer what has to be looked after");
+                }
                 continue;
             }
         }
-        match watched.database.identify().await {
+        match database::in_time(watched.database.identify()).await.and_then(|server| server) {
             Ok(now) if known.as_ref() == Some(&now) => {
                 if let Err(e) = peers::tell(&watched.database, watched.node, &now).await {
                     tracing::debug!(error = %e, "other nodes do not hear of this one for a moment");
@@ -504,10 +551,15 @@ async fn watch_over(mut watched: Watched) -> Result<()> {
             }
             Ok(now) if now.timeline.is_none() => {
                 known = None;
-                watched.readiness.set(Err("the database is a standby, which takes no entries".into()));
+                watched
+                    .readiness
+                    .set(Reason::History, Err("the database is a standby, which takes no entries".into()));
             }
             Ok(now) => {
-                watched.readiness.set(Err("the database was restarted; the heads are being verified".into()));
+                watched.readiness.set(
+                    Reason::History,
+                    Err("the database was restarted; the heads are being verified".into()),
+                );
                 remember_acknowledged(&watched.writer, &watched.seen_heads).await;
                 let since = match &met {
                     Some((server, since)) if *server == now => *since,
@@ -515,7 +567,7 @@ async fn watch_over(mut watched: Watched) -> Result<()> {
                 };
                 if compare_again(&watched, &now, since).await? {
                     watched.database.compared.trust(now.clone());
-                    watched.readiness.set(Ok(()));
+                    watched.readiness.set(Reason::History, Ok(()));
                     known = Some(now);
                 } else {
                     known = None;
@@ -524,7 +576,12 @@ async fn watch_over(mut watched: Watched) -> Result<()> {
             Err(e) => {
                 tracing::debug!(error = %e, "the database does not answer");
                 known = None;
+                continue;
             }
+        }
+        let looking = look_at_clock(&watched.database, &watched.readiness);
+        if let Err(e) = database::in_time(looking).await.and_then(|looked| looked) {
+            tracing::debug!(error = %e, "the clock cannot be compared with the heads");
         }
     }
 }
@@ -552,7 +609,7 @@ async fn compare_again(watched: &Watched, server: &Server, since: Instant) -> Re
     if let Err(e @ database::Error::Refused(_)) =
         database::roles::check_server(&watched.database.service).await
     {
-        watched.readiness.set(Err(e.to_string()));
+        watched.readiness.set(Reason::History, Err(e.to_string()));
         bail!("the database came back as one that cannot be trusted: {e}");
     }
     match history::check_heads(&watched.database, &watched.seen_heads).await {
@@ -564,7 +621,7 @@ async fn compare_again(watched: &Watched, server: &Server, since: Instant) -> Re
             Ok(behind) => {
                 let why =
                     format!("the database was promoted; {} nodes have not compared it yet", behind.len());
-                watched.readiness.set(Err(why));
+                watched.readiness.set(Reason::History, Err(why));
                 Ok(false)
             }
             Err(e) => {
@@ -573,7 +630,9 @@ async fn compare_again(watched: &Watched, server: &Server, since: Instant) -> Re
             }
         },
         Err(e @ checkpoint::Error::Lost(_)) => {
-            watched.readiness.set(Err(format!("the database came back with another history: {e}")));
+            watched
+                .readiness
+                .set(Reason::History, Err(format!("the database came back with another history: {e}")));
             bail!("the database came back with another history than was signed: {e}");
         }
         Err(e) => {
@@ -594,6 +653,31 @@ async fn others_behind(
         return Ok(Vec::new());
     }
     peers::behind(&watched.database, watched.node, server).await
+}
+
+/// Compares the clock with the newest entry of any ledger. A clock that went back (or an entry made while it, or another
+/// node's, was ahead) makes every timestamp the newest one until it has caught up: for some seconds nobody minds, but a
+/// node that would record hours under one time waits.
+async fn look_at_clock(database: &Database, readiness: &Readiness) -> Result<(), sqlx::Error> {
+    let newest = sqlx::query!(
+        r#"SELECT recorded_at, ledger_id AS "ledger: LedgerId" FROM heads ORDER BY recorded_at DESC LIMIT 1"#
+    )
+    .fetch_optional(&database.worker)
+    .await?;
+    let Some(newest) = newest else { return Ok(()) };
+    let lead = newest.recorded_at.saturating_sub(unix_micros());
+    let state = if lead <= CLOCK_LEAD.as_micros() as i64 {
+        Ok(())
+    } else {
+        let seconds = lead / 1_000_000;
+        Err(format!("the newest entry of ledger {} is {seconds} s ahead of this node's clock", newest.ledger))
+    };
+    match (readiness.set(Reason::Clock, state.clone()), state) {
+        (true, Err(why)) => tracing::error!(why, "the node is not ready: its clock is behind the ledgers"),
+        (true, Ok(())) => tracing::warn!("the clock has caught up with the ledgers"),
+        (false, _) => {}
+    }
+    Ok(())
 }
 
 async fn housekeeping(watched: &Watched) {

@@ -75,6 +75,7 @@ async fn two_tenants() -> (World, [uuid::Uuid; 2]) {
             "invitations SELECT $1, source_id, 'viewer', '', sha256($1::text::bytea), now(), now()",
             "api_keys (workspace_id, key_id, name, scopes, hash, created_by)
                 SELECT $1, source_id, 'k', 'read', sha256(''), 'x'",
+            "self_audits SELECT $1, source_id",
             "request_keys SELECT $1, 'c', 'k', sha256(''), gen_random_uuid(), 0, now(), false, 200, '', now()",
         ] {
             sqlx::query(AssertSqlSafe(format!("INSERT INTO {row} FROM sources WHERE workspace_id = $1")))

@@ -1,6 +1,6 @@
 //! The ledger: dense and chained under any concurrency, whole under any input.
 
-use crate::harness::{Inbound, Workspace, World};
+use crate::harness::{Inbound, Workspace, World, eventually};
 use serde_json::{Value, json};
 use statusledger::delivery::Outbox;
 use statusledger::id::NodeId;
@@ -262,7 +262,8 @@ async fn a_clock_that_goes_back_never_makes_a_timestamp_fall() {
     let workspace = world.workspace("clock").await;
     let writer = &world.node().writer;
     let now = unix_micros();
-    let ahead = now + 3_600_000_000;
+    // Not so far that the node would wait for its clock.
+    let ahead = now + 4_900_000;
     for at in [now, ahead, now - 5_000_000, now] {
         let mut locked = writer.lock(workspace.id).await.unwrap();
         locked.append_at(&[note(at)], at).await.unwrap();
@@ -274,6 +275,41 @@ async fn a_clock_that_goes_back_never_makes_a_timestamp_fall() {
     let times: Vec<&str> = entries.iter().map(|e| e["timestamp"].as_str().unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
     assert_eq!(times[1], times[4]);
+    world.assert_whole(&[&workspace]).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_ledger_is_ahead_of_its_clock_waits_until_the_clock_has_caught_up() {
+    let world = World::new().await;
+    let workspace = world.workspace("clock").await;
+    let writer = &world.node().writer;
+    // Its clock jumped ahead, and an entry was made meanwhile; then it was set right.
+    let ahead = unix_micros() + 9_000_000;
+    let mut locked = writer.lock(workspace.id).await.unwrap();
+    locked.append_at(&[note(1)], ahead).await.unwrap();
+    locked.commit().await.unwrap();
+    let told = eventually("the node is not ready", || async {
+        let answer = world.api.get("/readyz").await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(told.problem(503), "unavailable");
+    let words = told.json()["detail"].as_str().unwrap().to_owned();
+    assert!(words.contains(&workspace.ledger) && words.contains("s ahead of this node's clock"), "{words}");
+    assert!(told.headers.contains_key("retry-after"));
+    let refused = world.api.get(&workspace.at("/entries")).await;
+    assert_eq!(refused.problem(503), "unavailable");
+    // It is back by itself, with the clock at most five seconds behind.
+    eventually("the clock has caught up", || async {
+        (world.api.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    assert!(unix_micros() >= ahead - 5_000_000);
+    // What is recorded until then has the time of what was recorded last.
+    writer.append(workspace.id, note(2)).await.unwrap();
+    let entries = workspace.entries_of("test.noted").await;
+    let times: Vec<&str> = entries.iter().map(|e| e["timestamp"].as_str().unwrap()).collect();
+    assert!(times[0] <= times[1], "{times:?}");
     world.assert_whole(&[&workspace]).await;
 }
 
@@ -361,7 +397,7 @@ async fn checkpoints_of_a_ledger_that_grows_never_seem_to_be_of_another() {
             (node.database.clone(), node.keyring.clone(), node.seen_heads.clone());
         tokio::spawn(async move {
             for _ in 0..200 {
-                statusledger::ledger::read::checkpoint(&database, &keyring, &seen, id, None).await.unwrap();
+                statusledger::ledger::read::checkpoint(&database, &keyring, &seen, id, None, None).await.unwrap();
             }
         })
     });

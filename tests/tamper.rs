@@ -6,6 +6,7 @@ use crate::harness::{
 };
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
+use statusledger::config::SelfAuditSettings;
 use statusledger::database::roles;
 use statusledger::ledger::checkpoint::read_heads;
 use statusledger::ledger::export::{Exporter, Request};
@@ -479,4 +480,31 @@ async fn beside_a_node_that_appends_doctor_finds_nothing() {
         looks += 1;
     }
     sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_chain_rewritten_under_a_running_node_is_found_by_the_self_audit() {
+    let mut scene = scene().await;
+    rewrite(&mut scene).await;
+    let settings = SelfAuditSettings { entries_per_second: 1, interval_s: 0.01 };
+    let audit = crate::self_audit::by_hand(scene.world.node(), settings);
+    let ledger = scene.workspace.ledger.clone();
+    let next = async || loop {
+        let finding = audit.turn().await.unwrap().and_then(|turn| turn.finding);
+        if let Some(finding) = finding.filter(|finding| finding.ledger.to_string() == ledger) {
+            return finding;
+        }
+    };
+    // Every row fits every other: only what was signed tells, and no single row is wrong by itself.
+    let finding = next().await;
+    assert_eq!(finding.seq, None);
+    assert!(finding.what.contains("is not that of the newest checkpoint"), "{finding}");
+    // A checkpoint that fits is none that the instance signed.
+    scene
+        .execute(
+            "UPDATE checkpoints SET root = sha256(''), note = replace(note, E'\\n\\n', E'\\nother\\n\\n') WHERE $W",
+        )
+        .await;
+    let finding = next().await;
+    assert!(finding.what.contains("none that this instance signed"), "{finding}");
 }

@@ -4,11 +4,10 @@ use crate::support;
 use anyhow::Result;
 use statusledger::config::Settings;
 use statusledger::database::attach::{self, Attached};
-use statusledger::delivery::{Handoff, Outbox};
+use statusledger::delivery::{Handoffs, Outbox};
 use statusledger::instance::{Instance, Opened};
 use statusledger::key_encryption::KeyEncryption;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 
 /// The instance, without a node: nothing polls, nothing sends.
 pub struct Ground {
@@ -17,7 +16,7 @@ pub struct Ground {
     /// Removed once the cluster has stopped.
     _directory: TempDir,
     /// Nothing comes out of it where there is no destination; held so that the outbox stays open.
-    _handoffs: mpsc::Receiver<Handoff>,
+    _handoffs: Handoffs,
 }
 
 impl Ground {

@@ -78,6 +78,8 @@ const FIELDS: &[(&str, &[(&str, Shown)])] = &[
             ("polling.settled_s", Clear),
             ("polling.allow_other_hosts", Clear),
             ("polling.time_scale", Clear),
+            ("self_audit.entries_per_second", Clear),
+            ("self_audit.interval_s", Clear),
             ("retention.attempts_days", Clear),
             ("retention.deliveries_days", Clear),
             ("retention.openings_days", Clear),

@@ -175,6 +175,10 @@ actions! {
     LossAccepted = "ledger.loss_accepted",
     /// What was older than the operator keeps was deleted beside the ledger.
     RetentionApplied = "retention.applied",
+    /// The self-audit found a row that does not agree with the others, or with what was signed.
+    LedgerDisagrees = "ledger.disagrees",
+    /// A whole pass of the self-audit found nothing any more in a ledger where something had been found.
+    LedgerAgrees = "ledger.agrees",
     /// The configuration in a file was applied.
     ConfigurationApplied = "configuration.applied",
 }

@@ -25,6 +25,10 @@ pub const OLDEST_VERSION: i32 = 150_000;
 /// How long to wait for a free connection before a request is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the database may take over one batch of an append, or what a sender waits for: longer than an append waits for
+/// a lock (`migrations/0001_spine.sql`).
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 /// A database that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -37,6 +41,35 @@ pub enum Error {
     /// The server or the role is not what this program may run with.
     #[error("{0}")]
     Refused(String),
+}
+
+/// Whether it is the state of the server, or of the way to it, and not of what it was asked: later it may answer.
+#[must_use]
+pub fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
+            // Lost connections; serialization and deadlocks; no room (connections, disk, memory); a lock that is not
+            // had in time; shut down, cancelled, starting; the system under the server; read-only.
+            ["08", "40", "53", "55P03", "57", "58", "25006"].iter().any(|class| code.starts_with(class))
+        }),
+        _ => false,
+    }
+}
+
+/// What the database does not answer in time is taken for lost: a connection that swallows everything says nothing, and
+/// whoever waits for it costs memory.
+///
+/// # Errors
+/// If it takes longer than [`ANSWER_WITHIN`].
+pub async fn in_time<T>(asking: impl Future<Output = T>) -> Result<T, sqlx::Error> {
+    let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(ANSWER_WITHIN, asking).await.map_err(late)
 }
 
 /// The pools of a node.
@@ -120,9 +153,13 @@ impl Database {
     /// If the database does not answer.
     pub async fn workspace(&self, workspace: WorkspaceId) -> Result<WorkspaceTx, sqlx::Error> {
         let mut tx = self.service.begin().await?;
-        sqlx::query_scalar!("SELECT set_config('sl.workspace', $1, true)", workspace.uuid().to_string())
-            .fetch_one(&mut *tx)
-            .await?;
+        // Whoever holds a row for longer than that holds up nobody for longer.
+        sqlx::query!(
+            "SELECT set_config('sl.workspace', $1, true) AS workspace, set_config('lock_timeout', '10s', true) AS lock",
+            workspace.uuid().to_string()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
         Ok(WorkspaceTx { tx, workspace })
     }
 }

@@ -83,7 +83,7 @@ pub async fn check_server(pool: &PgPool) -> Result<(), Error> {
 }
 
 /// The tables whose rows are filtered by row-level security: by workspace, or by person.
-pub const FILTERED: [&str; 28] = [
+pub const FILTERED: [&str; 29] = [
     "api_keys",
     "attempts",
     "audit_index",
@@ -104,6 +104,7 @@ pub const FILTERED: [&str; 28] = [
     "play_edits",
     "polls",
     "request_keys",
+    "self_audits",
     "sessions",
     "sources",
     "store_events",

@@ -4,9 +4,9 @@ use super::channels::webhook;
 use super::lane::{LaneTask, Message};
 use super::queue::{self, Held, Job};
 use super::results::Report;
-use super::{Handoff, LaneKey, Outbox};
+use super::{Handoff, Handoffs, InHand, LaneKey, Outbox};
 use crate::config::DeliverySettings;
-use crate::database::Database;
+use crate::database::{Database, in_time};
 use crate::id::{LedgerId, NodeId};
 use crate::keyring::{self, Keyring, Snapshot};
 use crate::ledger::Writer;
@@ -182,7 +182,7 @@ pub fn shared(parts: Parts) -> Arc<Shared> {
 }
 
 /// Dispatches until the node stops.
-pub async fn dispatch(shared: Arc<Shared>, mut handoffs: mpsc::Receiver<Handoff>) {
+pub async fn dispatch(shared: Arc<Shared>, mut handoffs: Handoffs) {
     let listening = tokio::spawn(listen(Arc::clone(&shared)));
     let mut stop = shared.stopping();
     let handing_out = async {
@@ -190,7 +190,7 @@ pub async fn dispatch(shared: Arc<Shared>, mut handoffs: mpsc::Receiver<Handoff>
             tokio::select! {
                 biased;
                 _ = stop.changed() => break,
-                handoff = handoffs.recv() => match handoff {
+                handoff = handoffs.0.recv() => match handoff {
                     Some(handoff) => hand_out(&shared, handoff).await,
                     None => break,
                 },
@@ -232,8 +232,9 @@ async fn keep_lanes(shared: &Arc<Shared>) {
 }
 
 /// Makes jobs of a committed batch and gives them to their lanes.
-async fn hand_out(shared: &Arc<Shared>, handoff: Handoff) {
-    let Handoff { batch, lanes, ring } = handoff;
+async fn hand_out(shared: &Arc<Shared>, in_hand: InHand) {
+    // The room is given back when all lanes have what is theirs: they have bounds of their own.
+    let InHand { handoff: Handoff { batch, lanes, ring }, room: _room } = in_hand;
     let (workspace, ledger) = (batch.after.workspace, batch.after.ledger);
     let leaves: Vec<Hash> = batch.entries.iter().map(|e| e.leaf).collect();
     let mut grown = Grown::new(&batch.before.frontier, &leaves);
@@ -344,7 +345,7 @@ async fn look_for_due(shared: &Arc<Shared>) {
             }
         }
     };
-    match held.await {
+    match in_time(held).await.and_then(|held| held) {
         Ok(due) => {
             for held in due {
                 let look = Message::Look { last_number: held.last_number, retry_due: held.retry_due };
@@ -366,7 +367,7 @@ async fn renew_leases(shared: &Arc<Shared>) {
     // An append to a lane waits while its row is being renewed: not for thousands of others with it.
     for some in mine.chunks(RENEW_AT_ONCE) {
         let asked = Instant::now();
-        match queue::renew(&shared.database, shared.node, some).await {
+        match in_time(queue::renew(&shared.database, shared.node, some)).await.and_then(|renewed| renewed) {
             Ok(renewed) => {
                 let renewed: HashSet<LaneKey> = renewed.into_iter().collect();
                 for key in some {

@@ -586,6 +586,7 @@ async fn delivery_receipt(
     let job = queue::read_jobs(database, &shared.data_keys, key, Wanted::One { number }, 1)
         .await
         .map_err(Problem::internal)?
+        .jobs
         .pop()
         .ok_or(Error::NoDelivery(id, number))?;
     let ring = shared.keyring.current();

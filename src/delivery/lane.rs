@@ -13,6 +13,7 @@ use super::dispatcher::Shared;
 use super::queue::{self, Configured, Held, Job, LEASE, Wanted};
 use super::results::{Outcome, Progress, Report, State};
 use super::{LaneKey, destination};
+use crate::database::in_time;
 use crate::ledger::append::{self, unix_micros};
 use crate::ledger::checkpoint::SignedTree;
 use crate::receipt::{self, Signatures};
@@ -27,6 +28,8 @@ use tokio::task::JoinSet;
 
 /// Jobs in memory, at most; each holds its entry (up to 64 KiB, mostly below 1).
 const IN_MEMORY: usize = 512;
+/// Bytes of entries and openings that wait in memory for their first attempt; what comes then is left to the database.
+const BYTES_IN_MEMORY: usize = 4 << 20;
 /// Jobs read from the database at once.
 const READ: i64 = 256;
 /// How long a number that the database has may be on its way through memory.
@@ -72,7 +75,7 @@ enum Done {
     /// An outcome was written; with `all`, so was each that was written with it. If not, somebody's lane was lost or stopped.
     Written { number: i64, all: bool },
     /// Jobs were read.
-    Read { retries: bool, jobs: Result<Vec<Job>, queue::Error> },
+    Read { retries: bool, jobs: Result<queue::Read, queue::Error> },
     /// The settings were read, asked for at that moment.
     Configured { settings: Result<Option<Arc<Settings>>, queue::Error>, asked: Instant },
 }
@@ -95,6 +98,8 @@ pub struct LaneTask {
     next: i64,
     /// First attempts in memory, in order; the first is `next` unless there is a gap to read.
     first: VecDeque<Job>,
+    /// Their bytes.
+    first_bytes: usize,
     /// Whether the database may hold first attempts that are not in memory.
     behind: bool,
     /// A number that the database has and memory has not, and when that is no longer taken for a handover that is
@@ -142,6 +147,7 @@ impl LaneTask {
             refreshing: false,
             next: held.sent_through + 1,
             first: VecDeque::new(),
+            first_bytes: 0,
             behind: held.behind,
             gap: None,
             retries: VecDeque::new(),
@@ -203,13 +209,15 @@ impl LaneTask {
                     if job.facts.number < expected {
                         continue;
                     }
-                    if self.behind || job.facts.number != expected || self.first.len() >= IN_MEMORY {
+                    let full = self.first.len() >= IN_MEMORY || self.first_bytes >= BYTES_IN_MEMORY;
+                    if self.behind || job.facts.number != expected || full {
                         self.behind = true;
                         if let Some(missed) = &mut self.reading {
                             missed.0 = true;
                         }
                     } else {
                         self.busy.insert(job.facts.number);
+                        self.first_bytes += job.weight();
                         self.first.push_back(job);
                     }
                 }
@@ -270,6 +278,7 @@ impl LaneTask {
             }
             let Some(settings) = self.settings().await? else {
                 self.first.clear();
+                self.first_bytes = 0;
                 self.retries.clear();
                 return Ok(());
             };
@@ -287,6 +296,7 @@ impl LaneTask {
             let job = if take_retry { self.retries.pop_front() } else { self.first.pop_front() };
             let Some(job) = job else { return Ok(()) };
             if !take_retry {
+                self.first_bytes -= job.weight();
                 self.next = job.facts.number + 1;
                 self.unsettled.insert(job.facts.number);
             }
@@ -299,7 +309,8 @@ impl LaneTask {
 
     /// Has what memory lacks read from the database, while what it has is being sent.
     fn read_ahead(&mut self) {
-        if self.behind && self.reading.is_none() && self.first.len() < READ as usize {
+        let room = self.first.len() < READ as usize && self.first_bytes < BYTES_IN_MEMORY;
+        if self.behind && self.reading.is_none() && room {
             self.reading = Some(Missed::default());
             self.read(Wanted::First { from: self.newest() + 1 });
         }
@@ -314,21 +325,22 @@ impl LaneTask {
     fn read(&mut self, wanted: Wanted) {
         let (shared, key) = (Arc::clone(&self.shared), self.key);
         self.running.spawn(async move {
-            let jobs = queue::read_jobs(&shared.database, &shared.data_keys, key, wanted, READ).await;
+            let reading = queue::read_jobs(&shared.database, &shared.data_keys, key, wanted, READ);
+            let jobs = in_time(reading).await.unwrap_or_else(|e| Err(e.into()));
             Done::Read { retries: matches!(wanted, Wanted::Retries), jobs }
         });
     }
 
     /// Takes what was read.
-    fn has_read(&mut self, retries: bool, jobs: Result<Vec<Job>, queue::Error>) {
+    fn has_read(&mut self, retries: bool, jobs: Result<queue::Read, queue::Error>) {
         let missed = if retries {
             self.reading_retries = false;
             false
         } else {
             self.reading.take().is_some_and(|missed| missed.0)
         };
-        let jobs = match jobs {
-            Ok(jobs) => jobs,
+        let queue::Read { jobs, more } = match jobs {
+            Ok(read) => read,
             Err(e) => {
                 tracing::warn!(destination = %self.key.destination, error = %e, "a lane waits");
                 let again = Instant::now() + Duration::from_millis(500);
@@ -339,15 +351,19 @@ impl LaneTask {
                 return;
             }
         };
-        let full = jobs.len() as i64 == READ;
         if !retries {
-            self.behind = full || missed;
-        } else if full {
+            self.behind = more || missed;
+        } else if more {
             self.retry_at = Some(Instant::now());
         }
         for job in jobs {
             if self.busy.insert(job.facts.number) {
-                if retries { self.retries.push_back(job) } else { self.first.push_back(job) }
+                if retries {
+                    self.retries.push_back(job);
+                } else {
+                    self.first_bytes += job.weight();
+                    self.first.push_back(job);
+                }
             }
         }
     }
@@ -428,9 +444,9 @@ impl LaneTask {
                 metrics::counter!("statusledger_receipts_reissued_total").increment(1);
                 let wanted = Wanted::One { number };
                 let shared = &self.shared;
-                if let Ok(mut jobs) =
+                if let Ok(mut read) =
                     queue::read_jobs(&shared.database, &shared.data_keys, key, wanted, 1).await
-                    && let Some(job) = jobs.pop()
+                    && let Some(job) = read.jobs.pop()
                 {
                     self.retries.push_front(job);
                     self.paused_until = None;
@@ -618,7 +634,7 @@ fn fraction() -> f64 {
 
 /// How a destination is set.
 async fn read_settings(shared: &Shared, key: LaneKey) -> Result<Option<Arc<Settings>>, queue::Error> {
-    let row = queue::configured(&shared.database, key).await?.filter(|row| !row.disabled);
+    let row = in_time(queue::configured(&shared.database, key)).await??.filter(|row| !row.disabled);
     let Some(row) = row else { return Ok(None) };
     let data_key = shared.data_keys.get(key.workspace).await?;
     let opened = open_settings(&row, &data_key, key).map_err(|e| {

@@ -23,6 +23,7 @@ pub mod routes;
 use crate::id::{DestinationId, WorkspaceId};
 use crate::keyring::Snapshot;
 use crate::ledger::batch::Batch;
+use crate::room::{self, Room, Taken};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
@@ -68,19 +69,33 @@ pub struct Handoff {
     pub ring: Arc<Snapshot>,
 }
 
+/// A handoff in memory, and the room that it takes.
+#[derive(Debug)]
+pub(crate) struct InHand {
+    pub(crate) handoff: Handoff,
+    pub(crate) room: Taken,
+}
+
+/// What the dispatcher reads.
+#[derive(Debug)]
+pub struct Handoffs(mpsc::Receiver<InHand>);
+
 /// Where appends put what is to be delivered.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    batches: mpsc::Sender<Handoff>,
+    batches: mpsc::Sender<InHand>,
     look: Arc<Notify>,
+    /// For what is in the queue: a batch can have 4 MiB.
+    room: Room,
 }
 
 impl Outbox {
     /// An outbox, and the end that the dispatcher reads.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Handoff>) {
+    pub fn new() -> (Self, Handoffs) {
         let (batches, receiver) = mpsc::channel(HANDOFFS);
-        (Self { batches, look: Arc::new(Notify::new()) }, receiver)
+        let room = Room::new(room::DELIVERIES);
+        (Self { batches, look: Arc::new(Notify::new()), room }, Handoffs(receiver))
     }
 
     /// Hands a committed batch over. Never waits: what does not fit is looked for in the database.
@@ -88,7 +103,12 @@ impl Outbox {
         if handoff.batch.deliveries.is_empty() {
             return;
         }
-        if handoff.lanes.is_empty() || self.batches.try_send(handoff).is_err() {
+        let batch = &handoff.batch;
+        let bytes = batch.entries.iter().map(|entry| entry.entry.len()).sum::<usize>()
+            + batch.openings.iter().flat_map(|of| of.iter()).map(|o| o.canonical.len()).sum::<usize>();
+        let room = if handoff.lanes.is_empty() { None } else { self.room.take(bytes) };
+        let handed = room.map(|room| self.batches.try_send(InHand { handoff, room }));
+        if !matches!(handed, Some(Ok(()))) {
             self.look();
         }
     }

@@ -22,6 +22,8 @@ use zeroize::Zeroizing;
 
 /// How long a lane is held without being renewed (`migrations/0001_spine.sql` gives it to an appender too).
 pub const LEASE: Duration = Duration::from_secs(30);
+/// Bytes of openings read at once for a lane, of which a payload can have 1 MiB.
+const AT_ONCE: i64 = 4 << 20;
 /// Lanes claimed at once.
 const CLAIM: i64 = 256;
 
@@ -42,7 +44,22 @@ pub struct Job {
     pub root: Hash,
 }
 
+/// Jobs that were read of a lane.
+#[derive(Debug)]
+pub struct Read {
+    /// In the order in which they are to start.
+    pub jobs: Vec<Job>,
+    /// Whether there may be more behind them.
+    pub more: bool,
+}
+
 impl Job {
+    /// Bytes that it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.entry.len() + self.openings.iter().map(|opening| opening.canonical.len()).sum::<usize>()
+    }
+
     /// The openings that go with it where its destination may see some: those of what came from outside. The ones of
     /// the workspace's own settings (another destination's address, say) go nowhere.
     #[must_use]
@@ -263,7 +280,8 @@ pub enum Error {
     Damaged(i64, &'static str),
 }
 
-/// Reads at most `limit` jobs of a lane, in the order in which they are to start.
+/// Reads at most `limit` jobs of a lane, in the order in which they are to start: the first `limit`, or as many of the
+/// first as have 4 MiB.
 ///
 /// # Errors
 /// If the database does not answer, or what a job needs is missing.
@@ -273,7 +291,7 @@ pub async fn read_jobs(
     key: LaneKey,
     wanted: Wanted,
     limit: i64,
-) -> Result<Vec<Job>, Error> {
+) -> Result<Read, Error> {
     let mut tx = database.workspace(key.workspace).await?;
     let rows = match wanted {
         Wanted::First { from } => {
@@ -324,7 +342,37 @@ pub async fn read_jobs(
             .await?
         }
     };
-    jobs(&mut tx, data_keys, key, rows).await
+    let found = rows.len();
+    let rows = at_once(&mut tx, key, rows).await?;
+    let more = found as i64 == limit || rows.len() < found;
+    Ok(Read { jobs: jobs(&mut tx, data_keys, key, rows).await?, more })
+}
+
+/// The first of the rows whose openings have no more than [`AT_ONCE`] bytes together, and at least one.
+async fn at_once(tx: &mut WorkspaceTx, key: LaneKey, rows: Vec<Row>) -> Result<Vec<Row>, sqlx::Error> {
+    let (ledgers, seqs): (Vec<uuid::Uuid>, Vec<i64>) =
+        rows.iter().map(|r| (r.ledger_id.uuid(), r.seq)).unzip();
+    // The length of a value stands before it: nothing of it is read.
+    let lengths = sqlx::query_scalar!(
+        r#"SELECT COALESCE(o.bytes, 0) AS "bytes!"
+             FROM unnest($2::uuid[], $3::bigint[]) WITH ORDINALITY AS w (ledger_id, seq, n), LATERAL (
+                   SELECT sum(octet_length(sealed)) AS bytes FROM openings
+                    WHERE workspace_id = $1 AND ledger_id = w.ledger_id AND seq = w.seq) AS o ORDER BY w.n"#,
+        key.workspace.uuid(),
+        &ledgers,
+        &seqs
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut bytes = 0;
+    let fit = lengths
+        .iter()
+        .take_while(|length| {
+            bytes += **length;
+            bytes <= AT_ONCE
+        })
+        .count();
+    Ok(rows.into_iter().take(fit.max(1)).collect())
 }
 
 /// Reads what belongs to the rows: entries, openings, and the nodes of their proofs; four statements for all.
@@ -498,7 +546,7 @@ pub async fn sign_unsigned(
     let done = (waiting.len() as i64) < UNSIGNED;
     for row in waiting {
         let key = LaneKey { workspace: row.workspace, destination: row.destination };
-        for job in read_jobs(database, data_keys, key, Wanted::One { number: row.number }, 1).await? {
+        for job in read_jobs(database, data_keys, key, Wanted::One { number: row.number }, 1).await?.jobs {
             let facts = &job.facts;
             let note = ring
                 .sign_checkpoint(&facts.checkpoint_key, facts.ledger, facts.tree_size, job.root)

@@ -4,7 +4,7 @@
 //! `webhook-id`, which is what "at least once" means.
 
 use super::{LaneKey, queue};
-use crate::database::Database;
+use crate::database::{Database, in_time};
 use crate::id::NodeId;
 use crate::receipt::Signatures;
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
         }
         if !outcomes.is_empty() {
             let all = loop {
-                match write_outcomes(&database, node, &outcomes).await {
+                match in_time(write_outcomes(&database, node, &outcomes)).await.and_then(|written| written) {
                     Ok(written) => break written == outcomes.len() as u64,
                     Err(e) => {
                         tracing::warn!(error = %e, outcomes = outcomes.len(), "outcomes of attempts wait for the database");
@@ -119,7 +119,7 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if (due || !flush.is_empty()) && !progress.is_empty() {
-            match write_progress(&database, node, progress.values()).await {
+            match in_time(write_progress(&database, node, progress.values())).await.and_then(|r| r) {
                 Ok(written) => progress.retain(|key, _| !written.contains(key)),
                 Err(e) => tracing::warn!(error = %e, "the lanes' progress waits for the database"),
             }

@@ -6,11 +6,15 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// How long a body may take to arrive: a sender that drips holds a connection and memory.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a body that nobody will look at is read.
+const DISCARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reads a body in time.
 ///
@@ -32,6 +36,23 @@ pub async fn whole(parts: Parts, body: axum::body::Body) -> Result<Bytes, Proble
         }
         Err(e) => Err(Problem::bad_request(e.body_text())),
     }
+}
+
+/// Reads a body away that nobody will look at, for a moment and not to any length: whoever is still sending it would find
+/// the connection reset instead of the answer.
+pub async fn discard(body: axum::body::Body) {
+    let mut left = super::MAX_BODY;
+    let mut chunks = body.into_data_stream();
+    let reading = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whoever is slower than that hears nothing.
+    let _ = tokio::time::timeout(DISCARD_WITHIN, reading).await;
 }
 
 /// A JSON body.

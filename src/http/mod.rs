@@ -24,6 +24,7 @@ use crate::ledger::Writer;
 use crate::ledger::checkpoint::SeenHeads;
 use crate::ledger::waiting::Waiting;
 use crate::node::Readiness;
+use crate::room::Room;
 use crate::sealing::DataKeys;
 use crate::source::inbound::SourceTokens;
 use crate::source::webhook::WebhookSecrets;
@@ -39,6 +40,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use once::Keeper;
 use problem::Problem;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -46,6 +48,10 @@ use utoipa_axum::routes;
 
 /// The largest body of a request to the API (inbound events have their own limit).
 const MAX_BODY: usize = 1 << 20;
+
+/// How long a request may take until its answer begins: the longest that one waits for by itself (a body and entries, 30 s
+/// each; an append, 25 s), and more. Beyond that somebody does not answer who should, and what waits costs memory.
+const ANSWER_WITHIN: Duration = Duration::from_secs(100);
 
 /// What handlers may ask for. Each takes the parts it needs, never the whole.
 #[derive(Clone, FromRef)]
@@ -80,6 +86,8 @@ pub struct App {
     pub webhook_secrets: WebhookSecrets,
     /// Who waits for entries.
     pub waiting: Waiting,
+    /// Room for the bodies of requests.
+    pub room: Room,
     /// Whether this node may serve.
     pub readiness: Readiness,
     /// The metrics.
@@ -157,7 +165,7 @@ pub fn router(app: App) -> Router {
         .route("/problems/{kind}", get(pages::problem))
         .fallback(|| async { Problem::not_found("No route has this path; see /openapi.json.") })
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn(arriving::hold))
+        .layer(from_fn_with_state(app.room.clone(), arriving::hold))
         .layer(from_fn(etag::tag))
         .layer(from_fn_with_state(app.gate.clone(), beyond::note))
         .layer(from_fn_with_state(conditions, etag::if_match))
@@ -187,7 +195,11 @@ async fn guard(
         ["/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/statusledger-keys.json", "/docs"];
     let own = always.contains(&path) || path.starts_with("/docs/") || path.starts_with(problem::PATH);
     let response = if own || readiness.is_ready() {
-        next.run(request).await
+        let late =
+            |_| Problem::unavailable("The answer takes too long; whether anything was done is not known.");
+        tokio::time::timeout(ANSWER_WITHIN, next.run(request))
+            .await
+            .unwrap_or_else(|e| late(e).into_response())
     } else {
         Problem::unavailable(readiness.words()).into_response()
     };

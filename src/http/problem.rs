@@ -1,6 +1,7 @@
 //! Errors over HTTP: problem details (RFC 9457), one place for all.
 
 pub use super::kind::Kind;
+use crate::database::is_passing;
 use crate::id::RequestId;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -189,6 +190,14 @@ impl Problem {
         Self { retry_after: Some(1), ..Self::new(Kind::Unavailable, "The service cannot answer now", detail) }
     }
 
+    /// There is more to do than there is room for; nothing was done of this.
+    pub fn overloaded() -> Self {
+        metrics::counter!("statusledger_requests_shed_total").increment(1);
+        Self::unavailable(
+            "The node has as many requests in hand as it has room for. Nothing was done; try again.",
+        )
+    }
+
     /// A fault of ours. The cause is logged, not told.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(error = %error, "a request failed");
@@ -217,15 +226,9 @@ impl IntoResponse for Problem {
 impl From<sqlx::Error> for Problem {
     fn from(e: sqlx::Error) -> Self {
         match e {
-            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed => {
-                tracing::warn!(error = %e, "the database does not answer");
-                Self::unavailable("The database does not answer.")
-            }
-            sqlx::Error::Database(ref d)
-                if d.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("53")) =>
-            {
-                tracing::warn!(error = %e, "the database is not ready");
-                Self::unavailable("The database is not ready.")
+            e if is_passing(&e) => {
+                tracing::warn!(error = %e, "the database does not answer, or not now");
+                Self::unavailable("The database does not answer, or does not take this now.")
             }
             // Text that the database cannot hold: NUL, which neither its text nor its JSON takes.
             sqlx::Error::Database(ref d) if matches!(d.code().as_deref(), Some("22021" | "22P05")) => {

@@ -22,7 +22,7 @@ use super::terms::{Claim, Condition, Terms, Version};
 use crate::access::door::standing::{Admitted, Lapse, Standing};
 use crate::audit::display;
 use crate::database::server::Server;
-use crate::database::{Database, WorkspaceTx};
+use crate::database::{Database, WorkspaceTx, in_time, is_passing};
 use crate::delivery::routes::Routes;
 use crate::delivery::{Handoff, Lane, Outbox};
 use crate::id::{DestinationId, LedgerId, NodeId, WorkspaceId};
@@ -454,7 +454,9 @@ async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Reque
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(5);
     while !requests.is_empty() {
-        let outcome = attempt(writer, workspace, &requests, &mut sent).await;
+        // Cut off anywhere, it leaves `sent` as it has to be: what may have been written is still there.
+        let outcome = in_time(attempt(writer, workspace, &requests, &mut sent)).await;
+        let outcome = outcome.unwrap_or_else(|e| Err(Trouble::Lost(e)));
         match outcome {
             Ok(Written { batch, lanes, ring }) => {
                 for (request, recorded) in requests.drain(..).zip(&batch.entries) {
@@ -497,6 +499,9 @@ async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Reque
                 writer.forget(workspace);
                 if is_uncompared(&e) {
                     writer.0.database.compared.doubt();
+                }
+                if !matches!(e, sqlx::Error::Database(_)) {
+                    writer.0.connections.drop_free();
                 }
                 if Instant::now() + pause > deadline {
                     refuse(requests, &Error::Unavailable(Arc::new(e)));
@@ -555,30 +560,13 @@ enum Trouble {
 
 impl From<sqlx::Error> for Trouble {
     fn from(e: sqlx::Error) -> Self {
-        match &e {
-            sqlx::Error::Database(d) => match d.code().as_deref() {
-                Some("SL001") => Self::Moved,
-                Some("SL003") => Self::RingMoved,
-                Some("SL006") => Self::Closed,
-                // Until the node has looked at that server.
-                Some(UNCOMPARED) => Self::Lost(e),
-                // Shutdown and crash of the server, too many connections, serialization, read-only standby: passing.
-                Some(code)
-                    if code.starts_with("57P")
-                        || code.starts_with("08")
-                        || code.starts_with("40")
-                        || code.starts_with("53")
-                        || code == "25006" =>
-                {
-                    Self::Lost(e)
-                }
-                _ => Self::Refused(e.into()),
-            },
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed => Self::Lost(e),
+        match e.as_database_error().and_then(|d| d.code()).as_deref() {
+            Some("SL001") => Self::Moved,
+            Some("SL003") => Self::RingMoved,
+            Some("SL006") => Self::Closed,
+            // Until the node has looked at that server.
+            Some(UNCOMPARED) => Self::Lost(e),
+            _ if is_passing(&e) => Self::Lost(e),
             _ => Self::Refused(e.into()),
         }
     }

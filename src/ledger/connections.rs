@@ -45,6 +45,11 @@ impl Connections {
         }
     }
 
+    /// Drops those that are free: where one was lost, the others mostly are too, and each would take its time to say so.
+    pub(super) fn drop_free(&self) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A connection, once one is free.
     ///
     /// # Errors

@@ -178,6 +178,46 @@ pub async fn compare(database: &Database, seen: &HashMap<LedgerId, SignedTree>) 
     Ok(compared)
 }
 
+/// Compares one ledger as [`compare`] compares all.
+///
+/// # Errors
+/// [`Error::Disagrees`], if its history is shorter than, or other than, one that was signed; or the database does not
+/// answer.
+pub async fn check_ledger(
+    database: &Database,
+    seen: &SeenHeads,
+    workspace: WorkspaceId,
+    ledger: LedgerId,
+) -> Result<(), Error> {
+    // What was signed is read before what there is, as there.
+    let handed_out = seen.newest(ledger);
+    let accepted = sqlx::query_scalar!(
+        "SELECT 1 AS x FROM losses WHERE workspace_id = $1 AND ledger_id = $2 AND accepted_at IS NOT NULL",
+        workspace.uuid(),
+        ledger.uuid()
+    )
+    .fetch_optional(&database.worker)
+    .await?;
+    let row = sqlx::query!(
+        "SELECT size, root FROM checkpoints WHERE workspace_id = $1 AND ledger_id = $2",
+        workspace.uuid(),
+        ledger.uuid()
+    )
+    .fetch_optional(&database.worker)
+    .await?;
+    let mut signed = Vec::new();
+    if accepted.is_none() {
+        signed.extend(handed_out.map(|tree| ("the newest checkpoint that this node handed out", tree)));
+        let kept =
+            row.and_then(|row| Some(SignedTree { size: row.size as u64, root: row.root.try_into().ok()? }));
+        signed.extend(kept.map(|tree| ("the newest checkpoint in the database", tree)));
+    }
+    match check_head(database, workspace, ledger, &signed).await? {
+        None => Ok(()),
+        Some(found) => Err(Error::Disagrees { ledger, what: found.what }),
+    }
+}
+
 /// Whether more was handed out of a ledger than was accepted as lost.
 fn beyond(
     workspace: Option<WorkspaceId>,
@@ -215,9 +255,9 @@ async fn check_head(
         workspace.uuid(),
         ledger.uuid()
     )
-    .fetch_one(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
-    let size = row.size as u64;
+    let size = row.as_ref().map_or(0, |row| row.size as u64);
     let of = |kind, signed, what| Disagreement {
         workspace: Some(workspace),
         ledger,
@@ -227,6 +267,7 @@ async fn check_head(
         what,
     };
     let damaged = |what: String| Ok(Some(of(Kind::Damaged, None, what)));
+    let Some(row) = row else { return damaged("it has no head".into()) };
     let last = row.last.map_or(0, |seq| seq as u64 + 1);
     if last != size {
         return damaged(format!("its head says {size} entries, but {last} is one past the last"));

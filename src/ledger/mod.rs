@@ -9,10 +9,11 @@
 //! durable and remembers on this node what was signed, [`history`] compares that with what there is, [`continued`] goes
 //! on after a loss that was accepted, [`read`] and [`pages`] show it, [`openings`] what was sealed,
 //! [`waiting`] tells who waits that there is more, [`export`] streams the file that proves itself. [`terms`] are what a
-//! request asks of the transaction that carries it out.
+//! request asks of the transaction that carries it out. [`check`] says what a stored row has to be.
 
 pub mod append;
 pub mod batch;
+pub mod check;
 pub mod checkpoint;
 mod connections;
 pub mod continued;

@@ -75,6 +75,26 @@ pub fn inclusion(index: u64, size: u64) -> Result<Vec<Range>, Error> {
     Ok(path)
 }
 
+/// The subtrees beside the way from the leaves `start <= i < end` up to the root of the tree of `size` leaves, from the
+/// leaves up. The leaves are a full tile, or all that the tree has behind its last full one.
+///
+/// # Errors
+/// If they do not lie in the tree.
+pub fn beside(start: u64, end: u64, size: u64) -> Result<Vec<Range>, Error> {
+    let mut path = inclusion(start, size)?;
+    path.retain(|range| range.end <= start || range.start >= end);
+    Ok(path)
+}
+
+/// The root of the tree in which `subtree` stands at leaf `start`, `beside` being what stands beside the way up and
+/// `hashes` its roots.
+#[must_use]
+pub fn root_over(subtree: Hash, start: u64, beside: &[Range], hashes: &[Hash]) -> Hash {
+    beside.iter().zip(hashes).fold(subtree, |below, (range, hash)| {
+        if range.start > start { node_hash(&below, hash) } else { node_hash(hash, &below) }
+    })
+}
+
 /// The consistency proof between the trees of `from` and `to` leaves (RFC 6962, section 2.1.2). Empty where they
 /// are equal or the older is empty.
 ///
@@ -386,6 +406,13 @@ mod tests {
             let older = Range::prefix(from).root(|n| stored.find(n)).unwrap();
             let hashes = stored.hashes(&consistency(from, at).unwrap()).unwrap();
             verify_consistency(from, at, &older, &root, &hashes).unwrap();
+            // A tile, or what is behind the last one, and what stands beside it make the root.
+            let start = index / TILE * TILE;
+            let end = (start + TILE).min(at);
+            let beside = beside(start, end, at).unwrap();
+            let hashes = stored.hashes(&beside).unwrap();
+            let own = whole(&leaves[start as usize..end as usize]).root();
+            prop_assert_eq!(root_over(own, start, &beside, &hashes), root);
         }
 
         #[test]

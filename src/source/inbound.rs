@@ -8,15 +8,16 @@ use super::Error;
 use crate::access::context::RequestContext;
 use crate::access::denial::{Denial, Reason};
 use crate::access::{Gate, bearer, hash_token};
-use crate::database::Database;
-use crate::http::extract::{InPath, within};
+use crate::database::{Database, in_time};
+use crate::http::extract::{InPath, discard, within};
 use crate::http::problem::Problem;
 use crate::id::{SourceId, WorkspaceId};
 use crate::ledger::append::{self, Prior};
 use crate::ledger::draft::IdempotencyKey;
 use crate::ledger::{Draft, Writer, base64};
+use crate::room::{Room, Taken};
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRef, FromRequest, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -122,7 +123,8 @@ where
         // that one which is not even meant for this source costs no statement.
         let found = match named {
             Some(named) if meant_for(token) == Some(named) => {
-                SourceTokens::from_ref(state).find(&Database::from_ref(state), token).await?
+                let database = Database::from_ref(state);
+                in_time(SourceTokens::from_ref(state).find(&database, token)).await??
             }
             _ => None,
         };
@@ -166,27 +168,36 @@ impl Door {
     }
 }
 
-/// A payload, read within a bounded time.
+/// A payload, read within a bounded time, and the room that it and what is made of it take until the answer.
 #[derive(Debug)]
-pub struct Payload(Bytes);
+pub struct Payload(Bytes, Taken);
 
-impl<S: Send + Sync> FromRequest<S> for Payload {
+impl<S> FromRequest<S> for Payload
+where
+    S: Send + Sync,
+    Room: FromRef<S>,
+{
     type Rejection = Problem;
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = request.body().size_hint().upper().unwrap_or(u64::MAX).min(MAX_PAYLOAD as u64);
+        let Some(room) = Room::from_ref(state).take(bytes as usize) else {
+            discard(request.into_body()).await;
+            return Err(Problem::overloaded());
+        };
         let body = within(Bytes::from_request(request, state)).await?;
         let body = body.map_err(|e| match e.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(TOO_LARGE),
             _ => Problem::bad_request(e.body_text()),
         })?;
-        if body.len() > MAX_PAYLOAD { Err(Problem::too_large(TOO_LARGE)) } else { Ok(Self(body)) }
+        if body.len() > MAX_PAYLOAD { Err(Problem::too_large(TOO_LARGE)) } else { Ok(Self(body, room)) }
     }
 }
 
 impl Payload {
     /// The bytes, as they came.
     #[must_use]
-    pub fn into_bytes(self) -> Bytes {
-        self.0
+    pub const fn bytes(&self) -> &Bytes {
+        &self.0
     }
 }
 
@@ -210,7 +221,7 @@ pub async fn receive(
     headers: HeaderMap,
     body: Payload,
 ) -> Result<Response, Problem> {
-    let Payload(body) = body;
+    let Payload(body, _room) = body;
     let content_type = match headers.get(header::CONTENT_TYPE) {
         None => None,
         Some(value) => Some(value.to_str().ok().filter(|v| v.len() <= 255).ok_or_else(|| {
@@ -235,8 +246,8 @@ pub async fn receive(
         }
     };
     if let Some(key) = &idempotency {
-        let mut tx = database.workspace(workspace).await?;
-        if let Some(prior) = append::read_prior(&mut tx, key).await? {
+        let prior = async { append::read_prior(&mut database.workspace(workspace).await?, key).await };
+        if let Some(prior) = in_time(prior).await?? {
             return again(prior, key);
         }
     }

@@ -246,13 +246,18 @@ async fn answered(
     body: Result<Payload, Problem>,
 ) -> Result<Json<Taken>, Refusal> {
     // What was too long, too slow or broken has no signature that could be right.
-    let body = body.map_err(|_| Refusal::unsigned())?.into_bytes();
-    let outcome = match taken(writer, claim, &body).await {
+    let body = body.map_err(|problem| match problem.retry_after {
+        // Nobody has looked at it.
+        Some(_) => Refusal(problem),
+        None => Refusal::unsigned(),
+    })?;
+    let body = body.bytes();
+    let outcome = match taken(writer, claim, body).await {
         Err(Failure::Gone) => {
             // The secret was changed since it was read, here or on another node: what is kept now decides.
             secrets.forget(claim.source);
             claim.shared = secrets.find(database, writer, claim.source).await?;
-            taken(writer, claim, &body).await
+            taken(writer, claim, body).await
         }
         outcome => outcome,
     };

@@ -31,6 +31,7 @@ for file in "$root"/processes/*; do
     pid=${file##*/}
     if [ -e "$file" ] && kill -0 "$pid" 2>/dev/null && ours "$pid"; then kill -KILL "$pid"; fi
 done
+for disk in "$root"/*/disk; do if [ -d "$disk" ]; then umount -l "$disk" 2>/dev/null; fi; done
 find "$root" -name postmaster.pid 2>/dev/null | while read -r file; do
     pid=$(head -n 1 "$file")
     if kill -0 "$pid" 2>/dev/null && ours "$pid"; then
@@ -71,7 +72,7 @@ fn start() -> Server {
         options.settings.push(("max_connections".into(), "400".into()));
         match runtime.block_on(Cluster::start(options)) {
             Ok(cluster) => {
-                runtime.block_on(prepare(&cluster));
+                runtime.block_on(prepare(&cluster, TEMPLATE));
                 let handle = runtime.handle().clone();
                 let (copying, _runtime, _watchdog) = (Mutex::new(()), runtime, watchdog);
                 return Server { cluster, root, runtime: handle, copying, _runtime, _watchdog };
@@ -98,16 +99,15 @@ fn watch(root: &Path) -> Child {
         .unwrap()
 }
 
-async fn prepare(cluster: &Cluster) {
+/// Makes the roles and a migrated database of that name in a cluster.
+pub async fn prepare(cluster: &Cluster, name: &str) {
     let mut superuser = cluster.connect_options(cluster.superuser(), "postgres").connect().await.unwrap();
     roles::ensure(&mut superuser).await.unwrap();
     let owner = roles::OWNER;
-    for statement in
-        [format!("CREATE ROLE {owner} LOGIN"), format!("CREATE DATABASE {TEMPLATE} OWNER {owner}")]
-    {
+    for statement in [format!("CREATE ROLE {owner} LOGIN"), format!("CREATE DATABASE {name} OWNER {owner}")] {
         sqlx::query(AssertSqlSafe(statement)).execute(&mut superuser).await.unwrap();
     }
-    database::migrate(cluster.connect_options(owner, TEMPLATE)).await.unwrap();
+    database::migrate(cluster.connect_options(owner, name)).await.unwrap();
     superuser.close().await.unwrap();
 }
 

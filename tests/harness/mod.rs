@@ -3,6 +3,7 @@
 //! Everything waits for what it expects, with a deadline; nothing sleeps to let time pass.
 
 mod api;
+mod between;
 mod cluster;
 mod export;
 mod liar;
@@ -14,7 +15,8 @@ mod replica;
 mod world;
 
 pub use api::{Answer, Api, Destination, Inbound, Workspace, send, try_send};
-pub use cluster::{TestDatabase, noted, temporary};
+pub use between::{Between, Moment};
+pub use cluster::{CONNECTIONS, TestDatabase, noted, prepare, temporary};
 pub use export::{verify_export, verify_export_with_python};
 pub use liar::{Liar, Lie, Said};
 pub use moto::Moto;

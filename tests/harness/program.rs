@@ -80,6 +80,11 @@ impl Program {
         Self { child, note, address, pin: pin.unwrap() }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Ends it as a power cut would, and waits until it is gone.
     pub async fn kill(mut self) {
         self.child.start_kill().unwrap();
