@@ -107,8 +107,8 @@ impl Outbox {
         let bytes = batch.entries.iter().map(|entry| entry.entry.len()).sum::<usize>()
             + batch.openings.iter().flat_map(|of| of.iter()).map(|o| o.canonical.len()).sum::<usize>();
         let room = if handoff.lanes.is_empty() { None } else { self.room.take(bytes) };
-        let handed = room.map(|room| self.batches.try_send(InHand { handoff, room }));
-        if !matches!(handed, Some(Ok(()))) {
+        let handed = room.is_some_and(|room| self.batches.try_send(InHand { handoff, room }).is_ok());
+        if !handed {
             self.look();
         }
     }
