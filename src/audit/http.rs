@@ -297,7 +297,7 @@ async fn take_away(
     let data_key = if openings { Some(writer.data_keys().get(workspace).await?) } else { None };
     let (format_name, said) = (Some(format.name()), search.said());
     let of =
-        export::Of { from: 0, to: size, types: None, openings, format: format_name, search: said.as_ref() };
+        export::Of { openings, format: format_name, search: said.as_ref(), ..export::Of::all(0, size) };
     export::record(&writer, &access.act(), workspace, of).await?;
     let instance = keyring.current().ring().instance().to_string();
     let (lines, mut taken) = mpsc::channel::<Result<String, std::io::Error>>(4);
