@@ -506,7 +506,8 @@ impl Gate {
         if row.stale {
             self.denials.seen(shown.id);
         }
-        if asked.permission == Permission::OneSelf {
+        // What one does to oneself in a workspace, leaving it, an owner or administrator does as one.
+        if asked.permission == Permission::OneSelf && (workspace.is_none() || role.is_none()) {
             return Ok(caller);
         }
         if role.is_none() && workspace.is_some() {

@@ -169,6 +169,9 @@ async fn a_workspace_that_asks_for_passkeys_takes_its_owner_with_one() {
         let taken = with_it.json(method, &address, &body).await;
         assert!((200..=201).contains(&taken.status), "{method} {address}: {}", taken.text());
     }
+    // Nor does a session without one end their part in it, and what they have there.
+    let leave = by_link.json("DELETE", &format!("{path}/membership"), &json!({})).await;
+    assert_eq!(leave.problem(403), "passkey-required");
     // Who is neither owner nor administrator is not asked for one; an administrator is.
     let workspace = made["id"].as_str().unwrap().parse().unwrap();
     for (role, allowed) in [(Role::Member, true), (Role::Auditor, true), (Role::Admin, false)] {
@@ -177,6 +180,9 @@ async fn a_workspace_that_asks_for_passkeys_takes_its_owner_with_one() {
         browser.set_cookie("sl_session", person.cookie.split_once('=').unwrap().1);
         let answer = browser.get(&path).await;
         assert_eq!(answer.status, if allowed { 200 } else { 403 }, "{role:?}");
+        browser.session().await;
+        let leave = browser.json("DELETE", &format!("{path}/membership"), &json!({})).await;
+        assert_eq!(leave.status, if allowed { 200 } else { 403 }, "{role:?}");
     }
     // A link is no passkey, though it may change passkeys.
     let user = by_link.user().await.parse().unwrap();
@@ -188,7 +194,7 @@ async fn a_workspace_that_asks_for_passkeys_takes_its_owner_with_one() {
         let entries = entries.json()["items"].as_array().unwrap().clone();
         let of_them = entries.iter().filter(|e| e["data"]["reason"] == "passkey_required");
         let count: u64 = of_them.map(|e| e["data"]["details"]["count"].as_u64().unwrap()).sum();
-        (count == 6).then_some(())
+        (count == 8).then_some(())
     })
     .await;
 }
