@@ -367,3 +367,77 @@ async fn names_can_be_seen_and_are_read_as_they_stand() {
     let shown = members.json()["items"][0]["name"].as_str().unwrap().to_owned();
     assert!(shown.starts_with("[31mAnaaa") && shown.len() == 100, "{shown}");
 }
+
+#[tokio::test]
+async fn a_key_does_no_more_than_the_present_role_of_whoever_made_it() {
+    let world = World::new().await;
+    let workspace = world.workspace("demoted").await;
+    let person = world.person_of("demoted", workspace.id, Role::Owner).await;
+    world.person_of("another", workspace.id, Role::Owner).await;
+    let made = |scope: &str| {
+        let body = json!({ "name": scope, "scopes": [scope] });
+        send(by(&workspace, &person, "POST", "/keys").json(&body))
+    };
+    let token = |made: &Value| made["token"].as_str().unwrap().to_owned();
+    let admin = made("admin").await.expect(201).json();
+    let (reads, admin_id) = (token(&made("read").await.expect(201).json()), admin["id"].clone());
+    let admin = token(&admin);
+    let member = format!("/members/{}", person.id);
+    let back = |role: &str| with(&workspace, &admin, "PATCH", &member).json(&json!({ "role": role }));
+    let status = async |token: &str, rest: &str| send(with(&workspace, token, "GET", rest)).await.status;
+    send(back("owner")).await.expect(204);
+
+    for (role, sees_keys) in [("admin", 200), ("auditor", 200), ("member", 403), ("viewer", 403)] {
+        world.api.patch(&workspace.at(&member), json!({ "role": role })).await.expect(204);
+        let kind = send(back("owner")).await.problem(403);
+        assert!(["role", "scope"].contains(&kind.as_str()), "{kind}");
+        assert_eq!(status(&admin, "/keys").await, sees_keys, "{role}");
+        assert_eq!((status(&admin, "/sources").await, status(&reads, "/sources").await), (200, 200), "{role}");
+        // Nor do others make more of it.
+        let rotate = format!("/keys/{}/rotate", admin_id.as_str().unwrap());
+        send(with(&workspace, &admin, "POST", &rotate).json(&json!({}))).await.problem(403);
+    }
+    // Removed, and back with less.
+    world.api.delete(&workspace.at(&member)).await.expect(200);
+    assert_eq!(send(back("owner")).await.problem(401), "unauthorized");
+    world.join(workspace.id, person.id, Role::Viewer).await;
+    assert_eq!(send(back("owner")).await.problem(403), "role");
+    assert_eq!((status(&admin, "/sources").await, status(&admin, "/members").await), (200, 403));
+    crate::harness::eventually("the refusal in the workspace's ledger", || async {
+        let denied = workspace.entries_of("audit.access.denied").await;
+        let mut data = denied.iter().map(|entry| &entry["data"]);
+        data.any(|data| data["reason"] == "role" && data["actor"]["id"] == admin_id).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_of_the_instances_workspace_that_is_not_the_instances_makes_nobody_its_administrator() {
+    let world = World::new().await;
+    let own = world.node().gate.instance;
+    let workspace = Workspace { id: own, path: format!("/v1/workspaces/{own}"), ..world.workspace("other").await };
+    let narrow = key(&workspace, &["admin"]).await;
+    let viewer = world.person_of("viewer", own, Role::Viewer).await;
+    let owner = world.person_of("owner", own, Role::Owner).await;
+    for role in ["owner", "admin", "auditor"] {
+        let invite = json!({ "email": "new@example.com", "role": role });
+        let invite = send(with(&workspace, &narrow, "POST", "/invitations").json(&invite)).await;
+        assert_eq!(invite.problem(403), "role", "{role}");
+        let give = with(&workspace, &narrow, "PATCH", &format!("/members/{}", viewer.id));
+        assert_eq!(send(give.json(&json!({ "role": role }))).await.problem(403), "role", "{role}");
+    }
+    let remove = send(with(&workspace, &narrow, "DELETE", &format!("/members/{}", owner.id))).await;
+    assert_eq!(remove.problem(403), "role");
+    // What it has it gives: keys like itself, roles that do not reach the instance.
+    let like_itself = json!({ "name": "like itself", "scopes": ["admin"] });
+    let made = send(with(&workspace, &narrow, "POST", "/keys").json(&like_itself)).await.expect(201).json();
+    let rotate = format!("/keys/{}/rotate", made["id"].as_str().unwrap());
+    send(with(&workspace, &narrow, "POST", &rotate).json(&json!({}))).await.expect(201);
+    let member = json!({ "email": "new@example.com", "role": "member" });
+    send(with(&workspace, &narrow, "POST", "/invitations").json(&member)).await.expect(201);
+    // Elsewhere an administrator's key invites administrators as before.
+    let elsewhere = world.workspace("elsewhere").await;
+    let admin = key(&elsewhere, &["admin"]).await;
+    let owner = json!({ "email": "new@example.com", "role": "owner" });
+    send(with(&elsewhere, &admin, "POST", "/invitations").json(&owner)).await.expect(201);
+}

@@ -77,7 +77,7 @@ pub enum Caller {
         instance: bool,
         /// Who made it, or made the key that made it; none where the operator did.
         person: Option<UserId>,
-        /// What its scopes grant.
+        /// What its scopes grant, as far as the role of that person reaches by now.
         grants: Permissions,
         /// When it ends by itself.
         ends: Option<OffsetDateTime>,
@@ -402,17 +402,16 @@ impl Gate {
         workspace: Option<WorkspaceId>,
         reads: bool,
     ) -> Result<Caller, Refused> {
-        let grants = shown.scopes.grants();
         let row = sqlx::query!(
             r#"SELECT k.workspace_id AS "workspace: WorkspaceId", k.hash, k.instance, k.expires_at, k.revoked_at,
-                      k.person AS "person: UserId",
+                      k.person AS "person: UserId", m.role AS "role?",
                       (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute') AS "stale!",
                       (COALESCE(u.disabled_at IS NOT NULL, false)
-                       OR k.person IS NOT NULL AND NOT EXISTS (SELECT FROM members m
-                            WHERE m.workspace_id = k.workspace_id AND m.user_id = k.person)) AS "rests!",
+                       OR k.person IS NOT NULL AND m.user_id IS NULL) AS "rests!",
                       ($2::uuid IS NULL OR EXISTS (SELECT FROM workspaces w WHERE w.workspace_id = $2
                                                       AND (w.deleted_at IS NULL OR $3))) AS "there!"
                  FROM api_keys k LEFT JOIN users u ON u.user_id = k.person
+                 LEFT JOIN members m ON m.workspace_id = k.workspace_id AND m.user_id = k.person
                 WHERE k.key_id = $1"#,
             shown.id.uuid(),
             workspace.map(WorkspaceId::uuid),
@@ -427,6 +426,16 @@ impl Gate {
         else {
             return Err((None, Reason::UnknownKey, Problem::unauthorized()));
         };
+        let mut grants = shown.scopes.grants();
+        // Whoever made it gives no more by it than they have now, whatever they had then.
+        let role = row.role.as_deref().and_then(Role::from_name);
+        if row.person.is_some() {
+            grants = grants.and(role.map(Role::grants).unwrap_or_default());
+        }
+        // Elsewhere roles have no part in the instance either, and are compared with what a key has as they are.
+        if !row.instance && row.workspace == self.instance {
+            grants = grants.of_one_workspace();
+        }
         let caller = Caller::Key {
             id: shown.id,
             workspace: row.workspace,
@@ -455,6 +464,11 @@ impl Gate {
         }
         if let (true, Some(asked)) = (!row.there, workspace) {
             return Err((Some(caller), Reason::Nothing, no_workspace(asked)));
+        }
+        if !grants.has(permission) {
+            let held = role.map_or("none", Role::name);
+            let words = format!("The role of whoever made the key ({held}) does not grant this any more.");
+            return Err((Some(caller), Reason::Role, Problem::forbidden(Kind::Role, words)));
         }
         if row.stale {
             self.denials.used(shown.id);
