@@ -300,8 +300,14 @@ async fn who_has_no_passkey_changes_their_ways_in_only_soon_after_a_sign_in() {
     age(&world, 21).await;
     assert_eq!(ana.json("POST", "/v1/passkeys", &new).await.problem(403), "sign-in-again");
     age(&world, 5).await;
-    let new = begun_passkey(&mut ana, &mut authenticator).await;
+    let mut new = begun_passkey(&mut ana, &mut authenticator).await;
     age(&world, 18).await;
+    // Called as nothing else here can be called either.
+    for hidden in ["a\u{202e}b", "\u{200b}", "a\nb"] {
+        let name = std::mem::replace(&mut new["name"], hidden.into());
+        assert_eq!(ana.json("POST", "/v1/passkeys", &new).await.problem(422), "invalid", "{hidden:?}");
+        new["name"] = name;
+    }
     ana.json("POST", "/v1/passkeys", &new).await.expect(201);
     // Signed in with it, it may have been long ago.
     let mut browser = Browser::of(&world);
