@@ -22,7 +22,7 @@ use crate::id::{KeyId, SessionId, UserId, WorkspaceId};
 use crate::ledger::terms::{self, Condition, Terms, Version};
 use axum::extract::{FromRef, FromRequestParts, MatchedPath, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
@@ -229,6 +229,19 @@ where
                 let words = "This is for people who are signed in, not for keys.";
                 Err(Problem::forbidden(Kind::Session, words).into_response())
             }
+        }
+    }
+}
+
+impl<P> Access<P> {
+    /// Has the door look again, for whoever has waited since it let them in.
+    ///
+    /// # Errors
+    /// What they are told, where it would not any more.
+    pub async fn again(&self) -> Result<(), Problem> {
+        match &self.terms.standing {
+            Standing::Admitted(admitted) => admitted.again().await.map_err(|lapse| *lapse.0),
+            Standing::Own | Standing::Unsaid | Standing::Proven => Ok(()),
         }
     }
 }
@@ -572,6 +585,10 @@ where
     // A problem, or what was answered to the same request before.
     type Rejection = Response;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        // What a GET shows is on the record before it leaves; of HEAD nothing would leave.
+        if P::ACTS && parts.method == Method::HEAD {
+            return Err(Problem::method_not_allowed().into_response());
+        }
         let gate = Gate::from_ref(state);
         let context =
             RequestContext::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;

@@ -15,6 +15,7 @@
 
 use super::extract;
 use super::problem::{self, Kind, Problem};
+use crate::access::caller::{self, OnlyTheDoor};
 use crate::access::context::RequestContext;
 use crate::access::scope::Permissions;
 use crate::access::{Caller, Gate};
@@ -93,6 +94,13 @@ pub async fn once(State(keeper): State<Keeper>, request: Request, next: Next) ->
         Err(problem) => return problem.into_response(),
     };
     let (parts, body) = request.into_parts();
+    // Nor of whoever the door would refuse.
+    let mut door = Request::from_parts(parts.clone(), Body::empty());
+    door.extensions_mut().insert(OnlyTheDoor);
+    let door = next.clone().run(door).await;
+    if !caller::opens(&door) {
+        return door;
+    }
     let again = parts.clone();
     let body = match extract::whole(parts, body).await {
         Ok(body) => body,
