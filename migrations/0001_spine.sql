@@ -77,7 +77,7 @@ CREATE TABLE heads (
 COMMENT ON COLUMN heads.leaf IS 'Leaf hash of the last entry; 32 zero bytes while there is none.';
 COMMENT ON COLUMN heads.frontier IS 'Roots of the perfect subtrees that cover the ledger, largest first.';
 COMMENT ON COLUMN heads.recorded_at IS 'Timestamp of the last entry, in microseconds since 1970.';
-COMMENT ON COLUMN heads.routes IS 'Counts the changes of the destinations: who appends must know them all.';
+COMMENT ON COLUMN heads.routes IS 'Counts the changes of the destinations, and the sources removed: who appends must know them all.';
 COMMENT ON COLUMN heads.closed IS 'Nothing is appended any more: entries that were signed are missing (losses says which).';
 
 CREATE TABLE entries (

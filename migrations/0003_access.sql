@@ -138,8 +138,10 @@ CREATE TABLE invitations (
     accepted_at   timestamptz,
     revoked_at    timestamptz,
     invited_by    uuid,
+    invited_key   uuid,
     PRIMARY KEY (workspace_id, invitation_id)
 );
+COMMENT ON COLUMN invitations.invited_key IS 'The API key that made it, where one did: it holds no longer than that.';
 COMMENT ON COLUMN invitations.invited_by IS 'The person behind it, where there is one: while they are disabled it is not accepted.';
 COMMENT ON COLUMN invitations.claimed_by IS 'The person who was made for it: nobody else can accept it any more.';
 COMMENT ON COLUMN invitations.profile IS 'Sealed: {"email"}, for whoever looks at the list.';
@@ -278,7 +280,8 @@ GRANT SELECT ON identities, members TO statusledger_worker;
 GRANT SELECT (passkey_id, credential_index, user_id, provider_since) ON passkeys TO statusledger_worker;
 GRANT SELECT (session_id, user_id, hash, method, created_at, last_seen_at, expires_at, ended_at, passkey_id),
       UPDATE (last_seen_at) ON sessions TO statusledger_worker;
-GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, claimed_by, accepted_at, revoked_at, invited_by)
+GRANT SELECT (workspace_id, invitation_id, role, hash, expires_at, claimed_by, accepted_at, revoked_at, invited_by,
+              invited_key)
       ON invitations TO statusledger_worker;
 GRANT SELECT (workspace_id, key_id, scopes, hash, instance, expires_at, revoked_at, last_used_at, person),
       UPDATE (last_used_at) ON api_keys TO statusledger_worker;

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One sentence on standard error.
+/// One sentence on standard error, with nothing in it that a terminal obeys.
 fn fail(e: &anyhow::Error) -> ExitCode {
     let mut sentence = String::new();
     for cause in e.chain().map(ToString::to_string) {
@@ -34,6 +34,8 @@ fn fail(e: &anyhow::Error) -> ExitCode {
             sentence = format!("{sentence}{colon}{cause}");
         }
     }
-    let _ = writeln!(std::io::stderr().lock(), "statusledger: {sentence}");
+    // What files, servers and stores say can be part of it.
+    let lines: Vec<_> = sentence.lines().map(cli::clean).collect();
+    let _ = writeln!(std::io::stderr().lock(), "statusledger: {}", lines.join("\n"));
     ExitCode::FAILURE
 }

@@ -51,10 +51,20 @@ async fn audit_entries_are_found_by_actor_action_target_outcome_and_time() {
         query = format!("limit=2&before={next}");
     }
     assert_eq!(paged, whole);
-    for wrong in ["action=Key", "outcome=maybe", "since=yesterday", "limit=0", "actor=", "who=me"] {
+    for wrong in ["action=Key", "outcome=maybe", "since=yesterday", "limit=0", "actor=", "who=me"]
+        .into_iter()
+        .chain(["actor=ana@example.com", "target=ana@example.com", "actor=key_1", "actor=Operator"])
+    {
         let answer = world.api.get(&workspace.at(&format!("/audit?{wrong}"))).await;
         assert_eq!(answer.problem(400), "bad-request", "{wrong}");
     }
+    for known in ["actor=operator", "actor=system", "target=7"] {
+        found(known).await;
+    }
+    // What is no id is not asked for by an export either, whose entry would say it for good.
+    let path = workspace.at("/audit/export?format=csv&actor=ana@example.com");
+    assert_eq!(world.api.get(&path).await.problem(400), "bad-request");
+    assert!(workspace.entries_of("audit.ledger.exported").await.is_empty());
     world.assert_whole(&[&workspace]).await;
 }
 

@@ -137,6 +137,81 @@ async fn of_whom_is_refused_without_the_database_no_body_is_asked_for() {
         let answer = wire.hear("\r\n").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
+    // Nor of whoever would repeat it; one that holds no more among them.
+    let (id, revoked) = key(&workspace, &["admin"]).await;
+    world.api.delete(&workspace.at(&format!("/keys/{id}"))).await.expect(204);
+    for (token, status) in [(&read, 403), (&revoked, 401)] {
+        let credentials = format!("Authorization: Bearer {token}\r\nIdempotency-Key: once");
+        let mut wire = Wire::open(world.node().address).await;
+        wire.say(&head(&workspace.at("/keys"), &credentials, 1000)).await;
+        let answer = wire.hear("\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_entries_hears_nothing_that_came_after_they_were_sent_away() {
+    let world = World::new().await;
+    let workspace = world.workspace("waiting").await;
+    let (id, token) = key(&workspace, &["ledger:read"]).await;
+    let person = world.person_of("reader", workspace.id, Role::Viewer).await;
+    let size = workspace.entries().await.len();
+    let wait = || world.api.bare("GET", &workspace.at(&format!("/entries?from={size}&wait=30")));
+    let by_key = tokio::spawn(send(wait().bearer_auth(token)));
+    let in_session = tokio::spawn(send(wait().header("cookie", &person.cookie)));
+    // The door has let them in: it says so of the key, and saw the session.
+    eventually("both are let in", || async {
+        let key = world.api.get(&workspace.at(&format!("/keys/{id}"))).await.expect(200).json();
+        (key["last_used_at"].is_string()).then_some(())
+    })
+    .await;
+    world.api.delete(&workspace.at(&format!("/members/{}", person.id))).await.expect(200);
+    assert_eq!(in_session.await.unwrap().problem(404), "not-found");
+    world.api.delete(&workspace.at(&format!("/keys/{id}"))).await.expect(204);
+    let answer = by_key.await.unwrap();
+    // The first of the two entries may have found it still let in.
+    if answer.status == 200 {
+        let entries = answer.json()["items"].as_array().unwrap().clone();
+        assert!(entries.iter().all(|entry| entry["type"] != "audit.key.revoked"), "{entries:?}");
+    } else {
+        assert_eq!(answer.problem(401), "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn a_head_leaves_no_entry_of_what_it_does_not_show() {
+    let world = World::new().await;
+    let workspace = world.workspace("head").await;
+    let seq = workspace.inbound("events").await.event("sealed").await;
+    let before = workspace.entries().await.len();
+    let routes = [format!("/entries/{seq}/openings"), "/export".into(), "/audit/export?format=csv".into()];
+    for rest in routes {
+        assert_eq!(send(world.api.request("HEAD", &workspace.at(&rest))).await.status, 405, "{rest}");
+    }
+    assert_eq!(send(world.api.request("HEAD", &workspace.at("/entries"))).await.status, 200);
+    assert_eq!(workspace.entries().await.len(), before);
+}
+
+#[tokio::test]
+async fn without_an_address_of_its_own_an_instance_takes_changes_from_pages_of_the_host_that_was_asked() {
+    let world = World::new().await;
+    let workspace = world.workspace("no address").await;
+    let person = world.person_of("owner", workspace.id, Role::Owner).await;
+    let host = world.api.base.trim_start_matches("http://").to_owned();
+    let make = async |origin: Option<&str>| {
+        let mut request = world.api.bare("POST", &workspace.at("/keys")).header("cookie", &person.cookie);
+        request = request.header("x-csrf-token", &person.csrf);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        send(request.json(&json!({ "name": "k", "scopes": ["read"] }))).await
+    };
+    for origin in ["http://evil.example", "null", "", &format!("http://{host}.evil.example"), &host] {
+        assert_eq!(make(Some(origin)).await.problem(403), "csrf", "{origin}");
+    }
+    for origin in [None, Some(format!("http://{host}")), Some(format!("https://{host}"))] {
+        make(origin.as_deref()).await.expect(201);
+    }
 }
 
 #[tokio::test]

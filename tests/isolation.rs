@@ -404,7 +404,7 @@ const READ_ACROSS: [(&str, &str); 18] = [
     ("identities", "*"),
     (
         "invitations",
-        "accepted_at claimed_by expires_at hash invitation_id invited_by revoked_at role workspace_id",
+        "accepted_at claimed_by expires_at hash invitation_id invited_by invited_key revoked_at role workspace_id",
     ),
     ("lanes", "*"),
     ("losses", "*"),

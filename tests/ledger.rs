@@ -397,7 +397,9 @@ async fn checkpoints_of_a_ledger_that_grows_never_seem_to_be_of_another() {
             (node.database.clone(), node.keyring.clone(), node.seen_heads.clone());
         tokio::spawn(async move {
             for _ in 0..200 {
-                statusledger::ledger::read::checkpoint(&database, &keyring, &seen, id, None, None).await.unwrap();
+                statusledger::ledger::read::checkpoint(&database, &keyring, &seen, id, None, None)
+                    .await
+                    .unwrap();
             }
         })
     });

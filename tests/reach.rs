@@ -250,7 +250,12 @@ async fn a_destination_hears_no_more_than_whoever_makes_or_changes_it_may_read()
         assert_eq!(change(&write, body.clone()).await.status, 200, "{body}");
     }
     assert_eq!(change(&write, json!({ "openings": true })).await.problem(403), "scope");
-    change(&write, json!({ "url": elsewhere, "filter": { "types": ["store.*"] } })).await.expect(200);
+    // Once nothing is on its way that it may not read.
+    crate::harness::eventually("what it may not read is settled", || async {
+        let body = json!({ "url": elsewhere, "filter": { "types": ["store.*"] } });
+        (change(&write, body).await.status == 200).then_some(())
+    })
+    .await;
     change(&key(&workspace, &["admin"]).await, json!({ "openings": true })).await.expect(200);
 }
 
@@ -369,4 +374,223 @@ async fn names_can_be_seen_and_are_read_as_they_stand() {
     assert!(members.body.len() < 1000);
     let shown = members.json()["items"][0]["name"].as_str().unwrap().to_owned();
     assert!(shown.starts_with("[31mAnaaa") && shown.len() == 100, "{shown}");
+}
+
+#[tokio::test]
+async fn a_key_does_no_more_than_the_present_role_of_whoever_made_it() {
+    let world = World::new().await;
+    let workspace = world.workspace("demoted").await;
+    let person = world.person_of("demoted", workspace.id, Role::Owner).await;
+    world.person_of("another", workspace.id, Role::Owner).await;
+    let made = |scope: &str| {
+        let body = json!({ "name": scope, "scopes": [scope] });
+        send(by(&workspace, &person, "POST", "/keys").json(&body))
+    };
+    let token = |made: &Value| made["token"].as_str().unwrap().to_owned();
+    let admin = made("admin").await.expect(201).json();
+    let (reads, admin_id) = (token(&made("read").await.expect(201).json()), admin["id"].clone());
+    let admin = token(&admin);
+    let member = format!("/members/{}", person.id);
+    let back = |role: &str| with(&workspace, &admin, "PATCH", &member).json(&json!({ "role": role }));
+    let status = async |token: &str, rest: &str| send(with(&workspace, token, "GET", rest)).await.status;
+    send(back("owner")).await.expect(204);
+
+    for (role, sees_keys) in [("admin", 200), ("auditor", 200), ("member", 403), ("viewer", 403)] {
+        world.api.patch(&workspace.at(&member), json!({ "role": role })).await.expect(204);
+        let kind = send(back("owner")).await.problem(403);
+        assert!(["role", "scope"].contains(&kind.as_str()), "{kind}");
+        assert_eq!(status(&admin, "/keys").await, sees_keys, "{role}");
+        assert_eq!(
+            (status(&admin, "/sources").await, status(&reads, "/sources").await),
+            (200, 200),
+            "{role}"
+        );
+        // Nor do others make more of it.
+        let rotate = format!("/keys/{}/rotate", admin_id.as_str().unwrap());
+        send(with(&workspace, &admin, "POST", &rotate).json(&json!({}))).await.problem(403);
+    }
+    // Removed, and back with less.
+    world.api.delete(&workspace.at(&member)).await.expect(200);
+    assert_eq!(send(back("owner")).await.problem(401), "unauthorized");
+    world.join(workspace.id, person.id, Role::Viewer).await;
+    assert_eq!(send(back("owner")).await.problem(403), "role");
+    assert_eq!((status(&admin, "/sources").await, status(&admin, "/members").await), (200, 403));
+    crate::harness::eventually("the refusal in the workspace's ledger", || async {
+        let denied = workspace.entries_of("audit.access.denied").await;
+        let mut data = denied.iter().map(|entry| &entry["data"]);
+        data.any(|data| data["reason"] == "role" && data["actor"]["id"] == admin_id).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_of_the_instances_workspace_that_is_not_the_instances_makes_nobody_its_administrator() {
+    let world = World::new().await;
+    let own = world.node().gate.instance;
+    let workspace =
+        Workspace { id: own, path: format!("/v1/workspaces/{own}"), ..world.workspace("other").await };
+    let narrow = key(&workspace, &["admin"]).await;
+    let viewer = world.person_of("viewer", own, Role::Viewer).await;
+    let owner = world.person_of("owner", own, Role::Owner).await;
+    for role in ["owner", "admin", "auditor"] {
+        let invite = json!({ "email": "new@example.com", "role": role });
+        let invite = send(with(&workspace, &narrow, "POST", "/invitations").json(&invite)).await;
+        assert_eq!(invite.problem(403), "role", "{role}");
+        let give = with(&workspace, &narrow, "PATCH", &format!("/members/{}", viewer.id));
+        assert_eq!(send(give.json(&json!({ "role": role }))).await.problem(403), "role", "{role}");
+    }
+    let remove = send(with(&workspace, &narrow, "DELETE", &format!("/members/{}", owner.id))).await;
+    assert_eq!(remove.problem(403), "role");
+    // What it has it gives: keys like itself, roles that do not reach the instance.
+    let like_itself = json!({ "name": "like itself", "scopes": ["admin"] });
+    let made = send(with(&workspace, &narrow, "POST", "/keys").json(&like_itself)).await.expect(201).json();
+    let rotate = format!("/keys/{}/rotate", made["id"].as_str().unwrap());
+    send(with(&workspace, &narrow, "POST", &rotate).json(&json!({}))).await.expect(201);
+    let member = json!({ "email": "new@example.com", "role": "member" });
+    send(with(&workspace, &narrow, "POST", "/invitations").json(&member)).await.expect(201);
+    // Elsewhere an administrator's key invites administrators as before.
+    let elsewhere = world.workspace("elsewhere").await;
+    let admin = key(&elsewhere, &["admin"]).await;
+    let owner = json!({ "email": "new@example.com", "role": "owner" });
+    send(with(&elsewhere, &admin, "POST", "/invitations").json(&owner)).await.expect(201);
+}
+
+/// Accepts an invitation in a session.
+async fn accept(workspace: &Workspace, person: &Person, token: &Value) -> crate::harness::Answer {
+    let request = workspace.api.bare("POST", "/v1/invitations/accept").header("cookie", &person.cookie);
+    send(request.header("x-csrf-token", &person.csrf).json(&json!({ "token": token }))).await
+}
+
+#[tokio::test]
+async fn an_invitation_lasts_no_longer_than_the_key_that_made_it() {
+    let world = World::new().await;
+    let workspace = world.workspace("invited").await;
+    let guest = world.person("guest@example.com", &[]).await;
+    let end = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap() + Duration::hours(1);
+    let admin = async |workspace: &Workspace, more: Value| -> (String, String) {
+        let mut body = json!({ "name": "inviting", "scopes": ["admin"] });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let made = workspace.api.post(&workspace.at("/keys"), body).await.expect(201).json();
+        (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
+    };
+    let invite = async |token: &str| -> Value {
+        let body = json!({ "email": "guest@example.com", "role": "viewer" });
+        send(with(&workspace, token, "POST", "/invitations").json(&body)).await.expect(201).json()
+    };
+    // With a key that ends.
+    let ending = admin(&workspace, json!({ "expires_at": end.format(&Rfc3339).unwrap() })).await;
+    assert_eq!(time_of(&invite(&ending.1).await["expires_at"]), end);
+    // Of a key that is revoked they are withdrawn, and of no other.
+    let (revoked, kept) = (admin(&workspace, json!({})).await, admin(&workspace, json!({})).await);
+    let open = [invite(&revoked.1).await, invite(&revoked.1).await, invite(&kept.1).await];
+    assert!(time_of(&open[0]["expires_at"]) > end);
+    world.api.delete(&workspace.at(&format!("/keys/{}", revoked.0))).await.expect(204);
+    for invitation in &open[..2] {
+        assert_eq!(accept(&workspace, &guest, &invitation["token"]).await.problem(404), "not-found");
+    }
+    let withdrawn = workspace.entries_of("audit.invitation.revoked").await;
+    let ids = |invitations: &[&Value]| {
+        let mut ids: Vec<String> = invitations.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    let targets: Vec<&Value> = withdrawn.iter().map(|entry| &entry["data"]["targets"][0]["id"]).collect();
+    assert_eq!(ids(&targets), ids(&[&open[0]["id"], &open[1]["id"]]));
+    // Of one that was replaced, with it.
+    let replaced = admin(&workspace, json!({})).await;
+    let open_of_replaced = invite(&replaced.1).await;
+    let rotate = workspace.at(&format!("/keys/{}/rotate", replaced.0));
+    world.api.post(&rotate, json!({ "overlap_s": 0 })).await.expect(201);
+    let answer = accept(&workspace, &guest, &open_of_replaced["token"]).await;
+    assert_eq!(answer.problem(404), "not-found");
+    // And of one of the instance's, which ends in another ledger.
+    let own = world.node().gate.instance;
+    let own = Workspace { id: own, path: format!("/v1/workspaces/{own}"), ..workspace.clone() };
+    let everywhere = admin(&own, json!({ "instance": true })).await;
+    let by_everywhere = invite(&everywhere.1).await;
+    world.api.delete(&own.at(&format!("/keys/{}", everywhere.0))).await.expect(204);
+    assert_eq!(accept(&workspace, &guest, &by_everywhere["token"]).await.problem(404), "not-found");
+    accept(&workspace, &guest, &open[2]["token"]).await.expect(200);
+}
+
+#[tokio::test]
+async fn where_passkeys_are_required_no_key_of_the_workspace_makes_owners_or_administrators() {
+    let world = World::new().await;
+    let workspace = world.workspace("guarded").await;
+    let admin = key(&workspace, &["admin"]).await;
+    let viewer = world.person_of("viewer", workspace.id, Role::Viewer).await;
+    let guest = world.person("guest@example.com", &[]).await;
+    let invite = async |token: &str, role: &str| {
+        let body = json!({ "email": "guest@example.com", "role": role });
+        send(with(&workspace, token, "POST", "/invitations").json(&body)).await
+    };
+    let give = async |token: &str, role: &str| {
+        let member = with(&workspace, token, "PATCH", &format!("/members/{}", viewer.id));
+        send(member.json(&json!({ "role": role }))).await
+    };
+    let before = invite(&admin, "owner").await.expect(201).json();
+    let required = async |yes: bool| {
+        world.api.patch(&workspace.path, json!({ "passkey_required": yes })).await.expect(200);
+    };
+    required(true).await;
+    for role in ["owner", "admin"] {
+        assert_eq!(invite(&admin, role).await.problem(403), "passkey-required", "{role}");
+        assert_eq!(give(&admin, role).await.problem(403), "passkey-required", "{role}");
+    }
+    assert_eq!(accept(&workspace, &guest, &before["token"]).await.problem(404), "not-found");
+    // Other roles are a key's to give, and all of them the instance's.
+    invite(&admin, "member").await.expect(201);
+    give(&admin, "member").await.expect(204);
+    invite(&world.api.token, "owner").await.expect(201);
+    give(&world.api.token, "admin").await.expect(204);
+    required(false).await;
+    accept(&workspace, &guest, &before["token"]).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_a_destination_heard_before_goes_to_no_new_address_of_somebody_who_may_not_read_it() {
+    let world = World::new().await;
+    let workspace = world.workspace("redirected").await;
+    let receiver = Receiver::of(&world).await;
+    let body = json!({ "filter": { "types": ["audit.key.*"] } });
+    let destination = workspace.destination(&receiver, "hook", body).await;
+    let narrow = key(&workspace, &["destinations:write", "ledger:read"]).await;
+    let wide = key(&workspace, &["audit:read", "destinations:write", "ledger:read"]).await;
+    destination.settled(2, "delivered").await;
+    let rest = format!("/destinations/{}", destination.id);
+    let change =
+        async |token: &str, change: Value| send(with(&workspace, token, "PATCH", &rest).json(&change)).await;
+    let elsewhere =
+        json!({ "filter": { "types": ["event.*"] }, "openings": false, "url": receiver.url("mine") });
+    // With something on its way that it may not read, nobody leads it elsewhere.
+    destination.change(json!({ "enabled": false })).await;
+    let range = json!({ "from": 1, "to": 1 });
+    world.api.post(&workspace.at(&format!("{rest}/redeliver")), range).await.expect(202);
+    assert_eq!(change(&narrow, elsewhere.clone()).await.problem(403), "scope");
+    change(&narrow, json!({ "name": "renamed" })).await.expect(200);
+    destination.change(json!({ "enabled": true })).await;
+    destination.settled(2, "delivered").await;
+    // What is settled is made again by whoever may read it, and nobody else.
+    change(&narrow, elsewhere).await.expect(200);
+    let again = async |token: &str| {
+        let range = json!({ "from": 1, "to": 2 });
+        send(with(&workspace, token, "POST", &format!("{rest}/redeliver")).json(&range)).await
+    };
+    assert_eq!(again(&narrow).await.problem(403), "scope");
+    again(&wide).await.expect(202);
+}
+
+#[tokio::test]
+async fn an_address_is_kept_as_it_is_asked_with_nothing_in_it_that_is_not_seen() {
+    let world = World::new().await;
+    let workspace = world.workspace("addresses").await;
+    let url = "http://127.0.0.1:9/a\r\nX: y\u{0}\u{202e}";
+    let asked = "http://127.0.0.1:9/aX:%20y%00%E2%80%AE";
+    let body = json!({ "name": "hook", "url": url });
+    let made = world.api.post(&workspace.at("/destinations"), body).await.expect(201).json();
+    assert_eq!(made["url"], asked);
+    let path = workspace.at(&format!("/destinations/{}", made["id"].as_str().unwrap()));
+    let changed = world.api.patch(&path, json!({ "url": "HTTP://127.0.0.1:9/\tb" })).await.expect(200);
+    assert_eq!(changed.json()["url"], "http://127.0.0.1:9/b");
+    assert_eq!(world.api.get(&path).await.expect(200).json()["url"], "http://127.0.0.1:9/b");
 }

@@ -197,3 +197,56 @@ async fn an_aggregate_says_from_how_many_addresses_it_came_and_none_of_them_in_c
     assert!(entries.len() <= 2 && most == 30, "{entries:?}");
     assert!(entries.iter().all(|entry| !entry.to_string().contains("203.0.113.")), "{entries:?}");
 }
+
+#[tokio::test]
+async fn what_a_session_is_refused_in_one_workspace_is_told_there_whatever_else_it_asked_for() {
+    let world = World::new().await;
+    let (one, other) = (world.workspace("one").await, world.workspace("other").await);
+    let person = world.person("v@example.com", &[(one.id, Role::Admin), (other.id, Role::Admin)]).await;
+    let forged = |workspace: &str| {
+        send(
+            world.api.bare("PATCH", workspace).header("cookie", &person.cookie).json(&json!({ "name": "x" })),
+        )
+    };
+    // Nobody's first, so that what follows would be counted with it.
+    let nobodys = format!("/v1/workspaces/{}", WorkspaceId::new());
+    for (workspace, times) in [(&nobodys, 1), (&other.path, 2), (&one.path, 10)] {
+        for _ in 0..times {
+            assert_eq!(forged(workspace).await.problem(403), "csrf");
+        }
+    }
+    for (workspace, times) in [(&one, 10), (&other, 2)] {
+        for entry in told(workspace, "csrf", times).await {
+            let target = json!([{ "type": "workspace", "id": workspace.id.to_string() }]);
+            assert_eq!(entry["data"]["targets"], target);
+            assert_eq!(entry["data"]["details"]["workspaces"], 1);
+        }
+    }
+    told(&instance(&world), "csrf", 1).await;
+}
+
+#[tokio::test]
+async fn sources_that_somebody_makes_up_take_no_place_of_one_that_there_is() {
+    let mut world = World::new().await;
+    let workspace = world.workspace("guessed").await;
+    let source = workspace.inbound("events").await;
+    // A node that has not met it yet.
+    world.stop().await;
+    world.start().await.unwrap();
+    let knock = |source: SourceId| {
+        send(
+            world
+                .api
+                .bare("POST", &format!("/in/{source}"))
+                .bearer_auth(format!("sl_in_{}_x", source.uuid())),
+        )
+    };
+    let flood = futures_util::future::join_all((0..600).map(|_| knock(SourceId::new()))).await;
+    assert!(flood.iter().all(|answer| answer.status == 401));
+    for _ in 0..5 {
+        knock(source.id).await.problem(401);
+    }
+    for entry in told(&workspace, "unknown_token", 5).await {
+        assert_eq!(entry["data"]["targets"], json!([{ "type": "source", "id": source.id.to_string() }]));
+    }
+}

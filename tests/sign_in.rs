@@ -794,3 +794,42 @@ async fn an_answer_to_a_passkeys_challenge_is_held_against_the_session_that_aske
     assert_eq!(Browser::of(&world).json("POST", "/v1/passkeys/challenge", &json!({})).await.status, 401);
     assert_eq!(world.api.post("/v1/passkeys/challenge", json!({})).await.problem(403), "session");
 }
+
+/// What is logged in this thread, in which a test's node runs.
+#[derive(Clone, Default)]
+struct Logged(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_says_breaks_no_line_of_the_log_and_commands_no_terminal() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (world, issuer) = with_issuer().await;
+    let said = |mark: &str| format!("x\n2026-11-22T00:00:00Z  INFO {mark}\u{1b}[2J\u{202e}");
+    let start = "/sign-in/with/issuer";
+    for member in ["aud", "iss"] {
+        let claim = |c: &mut Value| c[member] = said(member).into();
+        let answer = by_issuer(&mut Browser::of(&world), &issuer, start, claim, Signed::Rightly).await;
+        assert_eq!(answer.status, 403, "{member}");
+    }
+    issuer.refuse(&said("refused"));
+    by_issuer(&mut Browser::of(&world), &issuer, start, |_| (), Signed::Rightly).await;
+    let log = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    for mark in ["INFO aud", "INFO iss", "INFO refused"] {
+        let line = log.lines().find(|line| line.contains(mark)).unwrap_or_else(|| panic!("{mark}: {log}"));
+        assert!(line.contains("statusledger::access") && !line.starts_with("2026-11-22T00:00:00Z"), "{line}");
+    }
+    assert!(!log.contains(['\u{1b}', '\u{202e}']), "{log}");
+}

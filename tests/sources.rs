@@ -14,6 +14,7 @@ use statusledger::source::store::Store;
 use statusledger_simulator::{Fault, FaultKind, Options, Scenario, Service, Simulator, Step};
 use statusledger_verify::json::Object;
 use std::collections::BTreeSet;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SCENARIO: &str = r#"
 [[app_store]]
@@ -608,4 +609,54 @@ async fn a_look_at_very_many_subjects_is_recorded_in_time_that_grows_with_their_
     .await
     .unwrap();
     assert_eq!((seen, missing), (SUBJECTS as i64 - 1, 1));
+}
+
+#[tokio::test]
+async fn no_event_is_recorded_after_its_source_was_removed_whenever_and_wherever_it_was_sent() {
+    let world = World::new().await;
+    let (second, elsewhere) = world.another().await;
+    let workspace = world.workspace("removed").await;
+    let (slow, source) = (workspace.inbound("slow").await, workspace.inbound("events").await);
+    let repeated = source.post_once("once", "what was sent").await.expect(202).json();
+
+    // Half a body, and the rest of it after the removal.
+    let host = world.api.base.trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let (id, token) = (slow.id, &slow.token);
+    let head = format!(
+        "POST /in/{id} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nExpect: 100-continue\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1024];
+    let read = stream.read(&mut answer).await.unwrap();
+    // It was let in: its body is asked for.
+    assert!(answer[..read].starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&answer[..read]));
+    stream.write_all(b"ha").await.unwrap();
+    elsewhere.delete(&workspace.at(&format!("/sources/{id}"))).await.expect(204);
+    stream.write_all(b"lf").await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.starts_with("HTTP/1.1 401"), "{rest}");
+
+    // What else is changed here, on whichever node, refuses nobody else.
+    source.event("after the removal of another").await;
+    let receiver = Receiver::of(&world).await;
+    workspace.destination(&receiver, "hook", json!({})).await;
+    source.event("after a destination was made").await;
+
+    // Known here, and removed there: refused at once, a repetition too.
+    elsewhere.delete(&workspace.at(&format!("/sources/{}", source.id))).await.expect(204);
+    assert_eq!(source.post_once("once", "what was sent").await.problem(401), "unauthorized");
+    assert_eq!(source.post("too late").await.problem(401), "unauthorized");
+    let entries = workspace.entries().await;
+    let removed = |entry: &&Value| entry["type"] == "source.deleted";
+    let end = entries.iter().rfind(removed).unwrap()["seq"].as_u64().unwrap();
+    let events: Vec<u64> = entries
+        .iter()
+        .filter(|entry| entry["type"] == "event.received")
+        .map(|entry| entry["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!((events.len(), events[0]), (3, repeated["seq"].as_u64().unwrap()));
+    assert!(events.iter().all(|seq| *seq < end), "{events:?} {end}");
+    second.stop().await;
 }

@@ -465,5 +465,21 @@ async fn a_secret_that_another_node_has_changed_counts_at_once() {
     let body = an_event("e2");
     let of_old = signature(SECRET, body.as_bytes());
     assert_eq!(scene.knock(body.as_bytes(), &[&of_old]).await.problem(401), "unauthorized");
+    // Nor is what leaves no entry taken under the one before.
+    let ping = json!({ "data": { "type": "webhookPingCreated", "id": "p" } }).to_string();
+    let pinged =
+        async |secret: &str| scene.knock(ping.as_bytes(), &[&signature(secret, ping.as_bytes())]).await;
+    pinged("quite another secret").await.expect(200);
+    put("the third").await.expect(204);
+    assert_eq!(pinged("quite another secret").await.problem(401), "unauthorized");
+    // And what is signed with a new one is not turned away for as long as the old one was known.
+    pinged("the third").await.expect(200);
+    let begun = std::time::Instant::now();
+    put("the fourth").await.expect(204);
+    eventually("the new secret counts here", || async {
+        (pinged("the fourth").await.status == 200).then_some(())
+    })
+    .await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
     second.stop().await;
 }

@@ -448,6 +448,50 @@ async fn a_node_refuses_a_history_that_was_set_back() {
 }
 
 #[tokio::test]
+async fn an_export_of_a_history_that_was_not_signed_opens_nothing_and_is_on_the_record_of_the_instance() {
+    let world = World::new().await;
+    let workspace = world.workspace("under attack").await;
+    workspace.inbound("events").await.event("what was sealed").await;
+    let own = world.node().gate.instance;
+    let own = Workspace { id: own, path: format!("/v1/workspaces/{own}"), ..workspace.clone() };
+    let mut superuser = world.database.superuser().await;
+    sqlx::query("SET session_replication_role = replica").execute(&mut superuser).await.unwrap();
+    let members = |body: &[u8]| {
+        let zip = zip::ZipArchive::new(std::io::Cursor::new(body.to_vec())).unwrap();
+        zip.file_names().any(|name| name.unwrap() == "openings.jsonl")
+    };
+    let export = async |of: &Workspace, query: &str| world.api.get(&of.at(&format!("/export{query}"))).await;
+    assert!(members(&export(&workspace, "?openings=true").await.expect(200).body));
+    let before = workspace.entries().await.len();
+    // A checkpoint of each has left.
+    for of in [&workspace, &own] {
+        world.api.get(&of.at("/checkpoint")).await.expect(200);
+    }
+    let edit = "UPDATE entries SET leaf = sha256(leaf) WHERE workspace_id = $1 AND seq = 1";
+    sqlx::query(edit).bind(workspace.id.uuid()).execute(&mut superuser).await.unwrap();
+    for query in ["?openings=true", ""] {
+        let file = export(&workspace, query).await.expect(200).body;
+        assert!(!members(&file), "{query}: sealed values left");
+    }
+    assert_eq!(workspace.entries().await.len(), before, "nothing is added to what was not signed");
+    let told = own.entries_of("audit.ledger.exported").await;
+    let target = json!([{ "type": "workspace", "id": workspace.id.to_string() }]);
+    assert_eq!(told.len(), 2);
+    for entry in &told {
+        assert_eq!(entry["data"]["targets"], target);
+        let details = &entry["data"]["details"];
+        assert_eq!((&details["as_signed"], &details["openings"]), (&json!(false), &json!(false)));
+    }
+    // Of the instance's own there is no ledger to tell it.
+    sqlx::query(edit).bind(own.id.uuid()).execute(&mut superuser).await.unwrap();
+    let entries = own.entries().await.len();
+    for query in ["?openings=true", ""] {
+        assert_eq!(export(&own, query).await.problem(500), "internal");
+    }
+    assert_eq!(own.entries().await.len(), entries);
+}
+
+#[tokio::test]
 async fn a_node_refuses_another_database_than_its_own() {
     let mut scene = scene().await;
     scene.world.stop().await;

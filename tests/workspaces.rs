@@ -342,6 +342,9 @@ async fn the_doors_that_somebody_left_open_close_when_they_leave() {
 
     // With less of a role they hand out less.
     let member = workspace.at(&format!("/members/{}", admin.id));
+    world.api.patch(&member, json!({ "role": "admin" })).await.expect(204);
+    let changed = workspace.entries_of("audit.member.role_changed").await;
+    assert!(changed.is_empty(), "the role that they have: {changed:?}");
     let accept = |person: &Person, token: &Value| {
         send(by(person, "POST", "/v1/invitations/accept").json(&json!({ "token": token })))
     };

@@ -201,6 +201,16 @@ pub async fn rotate(
     )
     .execute(&mut **locked)
     .await?;
+    // What it has made ends with it.
+    sqlx::query!(
+        "UPDATE invitations SET expires_at = LEAST(expires_at, $3)
+          WHERE workspace_id = $1 AND invited_key = $2 AND accepted_at IS NULL AND revoked_at IS NULL",
+        workspace.uuid(),
+        id.uuid(),
+        ends
+    )
+    .execute(&mut **locked)
+    .await?;
     let before = json!({ "expires_at": row.expires_at.and_then(|at| at.format(&Rfc3339).ok()) });
     let after = json!({ "expires_at": ends.format(&Rfc3339).ok() });
     let record = act.of(Action::KeyRotated).target("api_key", id).target("api_key", new_id).changed(
@@ -213,7 +223,8 @@ pub async fn rotate(
     Ok((new_id, text))
 }
 
-/// Ends a key at once.
+/// Ends a key at once. Open invitations into its workspace that it has made are withdrawn; those into others, of a key of the
+/// instance's, are not accepted any more.
 ///
 /// # Errors
 /// If there is no such key, or it was ended before.
@@ -233,6 +244,7 @@ pub async fn revoke(writer: &Writer, act: &Act, workspace: WorkspaceId, id: KeyI
     }
     let record = act.of(Action::KeyRevoked).target("api_key", id);
     locked.append(&[record.draft()?]).await?;
+    super::members::withdraw_of_key(&mut locked, act, id).await?;
     locked.commit().await?;
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Members and invitations of a workspace. Nobody gives more than they have, and a workspace keeps an owner.
 
+use super::door::Caller;
 use super::people::{self, Profile};
 use super::scope::{Permission, Permissions, Role};
 use super::{hash_token, secret_text};
 use crate::audit::{Act, Action};
-use crate::database::WorkspaceTx;
+use crate::database::{Database, WorkspaceTx};
 use crate::id::{InvitationId, KeyId, UserId, WorkspaceId};
 use crate::ledger::append::{self, Locked};
 use crate::ledger::{Writer, draft};
@@ -32,6 +33,12 @@ pub enum Error {
     /// More than the caller has.
     #[error("a role of more than your own cannot be given, changed or taken away by you")]
     TooMuch,
+    /// By a key, in a workspace that asks its owners and administrators for passkeys.
+    #[error(
+        "while a workspace asks its owners and administrators for a passkey, people make more of them, or a key that \
+         reaches the whole instance"
+    )]
+    Passkey,
     /// The last owner.
     #[error("a workspace keeps at least one owner")]
     LastOwner,
@@ -63,6 +70,23 @@ async fn role_of(tx: &mut WorkspaceTx, user: UserId) -> Result<Role, Error> {
     .await?
     .and_then(|role| Role::from_name(&role))
     .ok_or(Error::Missing(user))
+}
+
+/// Checks that whoever asks may give `role` as far as passkeys go: whom a key makes an owner, that one takes back what a
+/// key may not.
+async fn check_passkeys(tx: &mut WorkspaceTx, caller: &Caller, role: Role) -> Result<(), Error> {
+    let by_a_key = matches!(caller, Caller::Key { instance: false, .. });
+    if !by_a_key || !matches!(role, Role::Owner | Role::Admin) {
+        return Ok(());
+    }
+    let workspace = tx.workspace;
+    let asked = sqlx::query_scalar!(
+        "SELECT passkey_required FROM workspaces WHERE workspace_id = $1",
+        workspace.uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    if asked { Err(Error::Passkey) } else { Ok(()) }
 }
 
 /// Checks that an owner is left who can sign in when `user` is one no more. The head's lock makes it so until the commit.
@@ -112,31 +136,66 @@ async fn withdraw_beyond(
     )
     .fetch_all(&mut ***locked)
     .await?;
-    let mut drafts = Vec::with_capacity(withdrawn.len());
-    for id in &withdrawn {
-        drafts.push(act.of(Action::InvitationRevoked).target("invitation", id).draft()?);
-    }
-    locked.append(&drafts).await?;
+    tell_withdrawn(locked, act, &withdrawn).await?;
     Ok(withdrawn)
 }
 
-/// Gives a member another role. Their open invitations to roles of more than that are withdrawn.
+/// Withdraws the open invitations that a key of the workspace has made, each with its entry.
 ///
 /// # Errors
-/// If they are none, the role (old or new) is more than `grants`, or nobody would own the workspace.
+/// If the database does not confirm.
+pub async fn withdraw_of_key(locked: &mut Locked, act: &Act, key: KeyId) -> Result<(), append::Error> {
+    let workspace = locked.workspace();
+    let withdrawn = sqlx::query_scalar!(
+        r#"UPDATE invitations SET revoked_at = now()
+            WHERE workspace_id = $1 AND invited_key = $2 AND accepted_at IS NULL AND revoked_at IS NULL
+              AND expires_at > now() RETURNING invitation_id AS "id: InvitationId""#,
+        workspace.uuid(),
+        key.uuid()
+    )
+    .fetch_all(&mut ***locked)
+    .await?;
+    tell_withdrawn(locked, act, &withdrawn).await
+}
+
+async fn tell_withdrawn(
+    locked: &mut Locked,
+    act: &Act,
+    withdrawn: &[InvitationId],
+) -> Result<(), append::Error> {
+    let mut drafts = Vec::with_capacity(withdrawn.len());
+    for id in withdrawn {
+        drafts.push(act.of(Action::InvitationRevoked).target("invitation", id).draft()?);
+    }
+    locked.append(&drafts).await?;
+    Ok(())
+}
+
+/// Gives a member another role. Their open invitations to roles of more than that are withdrawn. The role that they have
+/// leaves no entry.
+///
+/// # Errors
+/// If they are none, the role (old or new) is more than `caller` has, or not a key's to give, or nobody would own the
+/// workspace.
 pub async fn set_role(
     writer: &Writer,
     act: &Act,
-    grants: Permissions,
+    caller: &Caller,
     workspace: WorkspaceId,
     user: UserId,
     role: Role,
 ) -> Result<(), Error> {
     let mut locked = writer.lock(workspace).await?;
     let before = role_of(&mut locked, user).await?;
+    let grants = caller.grants();
     if !grants.covers(before.grants()) || !grants.covers(role.grants()) {
         return Err(Error::TooMuch);
     }
+    if role == before {
+        locked.check(act.terms()).await?;
+        return Ok(());
+    }
+    check_passkeys(&mut locked, caller, role).await?;
     if before == Role::Owner && role != Role::Owner {
         keep_an_owner(&mut locked, user).await?;
     }
@@ -231,43 +290,49 @@ async fn take_out(mut locked: Locked, act: &Act, user: UserId, before: Role) -> 
     Ok(Left { invitations, keys })
 }
 
-/// Invites somebody. Whoever shows the returned text while signed in becomes a member; it is shown this once. While
-/// `person`, who is behind it, is disabled, nobody does.
+/// Invites somebody. Whoever shows the returned text while signed in becomes a member; it is shown this once. While the
+/// person behind it is disabled, nobody does; where a key made it, it ends with that key at the latest.
 ///
 /// # Errors
-/// If it is no address, or the role is more than `grants`.
+/// If it is no address, or the role is more than `caller` has, or not a key's to give.
 pub async fn invite(
     writer: &Writer,
     act: &Act,
-    grants: Permissions,
+    caller: &Caller,
     workspace: WorkspaceId,
     email: &str,
     role: Role,
-    person: Option<UserId>,
 ) -> Result<(InvitationId, Zeroizing<String>, OffsetDateTime), Error> {
     if !people::is_email(email.trim()) {
         return Err(Error::Email);
     }
-    if !grants.covers(role.grants()) {
+    if !caller.grants().covers(role.grants()) {
         return Err(Error::TooMuch);
     }
+    let key = match caller {
+        Caller::Key { id, .. } => Some(*id),
+        Caller::Session { .. } => None,
+    };
     let id = InvitationId::new();
     let token = Zeroizing::new(format!("sl_invite_{}_{}", id.uuid().simple(), secret_text().as_str()));
-    let expires_at = OffsetDateTime::now_utc() + INVITATION_LASTS;
+    let lasts = OffsetDateTime::now_utc() + INVITATION_LASTS;
+    let expires_at = caller.ends().map_or(lasts, |end| end.min(lasts));
     let data_key = writer.data_keys().get(workspace).await?;
     let profile = Profile { email: Some(email.trim().to_owned()), name: None };
     let sealed = people::seal_profile(&data_key, "invitations", id.uuid(), &profile)?;
     let mut locked = writer.lock(workspace).await?;
+    check_passkeys(&mut locked, caller, role).await?;
     sqlx::query!(
-        "INSERT INTO invitations (workspace_id, invitation_id, role, profile, hash, expires_at, invited_by)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO invitations (workspace_id, invitation_id, role, profile, hash, expires_at, invited_by, invited_key)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         workspace.uuid(),
         id.uuid(),
         role.name(),
         sealed,
         &hash_token(&token)[..],
         expires_at,
-        person.map(UserId::uuid)
+        caller.person().map(UserId::uuid),
+        key.map(KeyId::uuid)
     )
     .execute(&mut **locked)
     .await?;
@@ -311,6 +376,48 @@ pub async fn withdraw(
     Ok(())
 }
 
+/// An invitation that can be accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenInvitation {
+    /// Into which workspace.
+    pub workspace: WorkspaceId,
+    /// Which.
+    pub id: InvitationId,
+    /// As what.
+    pub role: Role,
+    /// The person who was made for it, if one was.
+    pub claimed_by: Option<UserId>,
+}
+
+/// The invitation of that text, where it can still be accepted: it is open, and what it was made with holds.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn open_invitation(
+    database: &Database,
+    token: &str,
+) -> Result<Option<OpenInvitation>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT i.workspace_id AS "workspace: WorkspaceId", i.invitation_id AS "id: InvitationId", i.role,
+                  i.claimed_by AS "claimed_by: UserId"
+             FROM invitations i JOIN workspaces w USING (workspace_id)
+             LEFT JOIN users u ON u.user_id = i.invited_by
+             LEFT JOIN api_keys k ON k.key_id = i.invited_key
+            WHERE i.hash = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now()
+              AND u.disabled_at IS NULL
+              AND (i.invited_key IS NULL
+                   OR k.key_id IS NOT NULL AND k.revoked_at IS NULL AND COALESCE(k.expires_at > now(), true)
+                      AND (k.instance OR NOT w.passkey_required OR i.role NOT IN ('owner', 'admin')))"#,
+        &hash_token(token)[..]
+    )
+    .fetch_optional(&database.worker)
+    .await?;
+    Ok(row.and_then(|row| {
+        let role = Role::from_name(&row.role)?;
+        Some(OpenInvitation { workspace: row.workspace, id: row.id, role, claimed_by: row.claimed_by })
+    }))
+}
+
 /// Makes `user` a member by an invitation's text.
 ///
 /// # Errors
@@ -321,16 +428,11 @@ pub async fn accept(
     user: UserId,
     token: &str,
 ) -> Result<(WorkspaceId, Role), Error> {
-    let hash = hash_token(token);
-    let row = sqlx::query!(
-        r#"SELECT workspace_id AS "workspace: WorkspaceId", invitation_id AS "id: InvitationId"
-             FROM invitations LEFT JOIN users ON user_id = invited_by WHERE hash = $1 AND disabled_at IS NULL"#,
-        &hash[..]
-    )
-    .fetch_optional(&writer.database().worker)
-    .await?
-    .ok_or(Error::NoInvitation)?;
+    let database = writer.database();
+    let row = open_invitation(database, token).await?.ok_or(Error::NoInvitation)?;
     let mut locked = writer.lock(row.workspace).await?;
+    // Under the lock that the end of a key and a workspace's rules take.
+    open_invitation(database, token).await?.ok_or(Error::NoInvitation)?;
     let role = sqlx::query_scalar!(
         "UPDATE invitations SET accepted_at = now()
           WHERE workspace_id = $1 AND invitation_id = $2 AND accepted_at IS NULL AND revoked_at IS NULL

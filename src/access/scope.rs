@@ -87,6 +87,18 @@ impl Permissions {
         Self(self.0 | other.0)
     }
 
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those that are not about the instance: what a key has that does not reach the whole of it.
+    #[must_use]
+    pub const fn of_one_workspace(self) -> Self {
+        Self(self.0 & !Self::of(&[P::Instance, P::PeopleRead]).0)
+    }
+
     /// As a number, to be kept in a row.
     #[must_use]
     pub const fn bits(self) -> i64 {

@@ -12,7 +12,7 @@ use crate::key_encryption::KeyEncryption;
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
 use crate::ledger::checkpoint::SeenHeads;
-use crate::ledger::export::{self, Exporter, Request};
+use crate::ledger::export::{Exporter, Request};
 use crate::sealing::DataKeys;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -175,28 +175,13 @@ async fn export(settings: &Settings, database: &Database, args: ExportArgs) -> R
 /// # Errors
 /// If the file exists or cannot be written, or the range lies outside the ledger.
 pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<u8> {
-    let (from, workspace, openings) = (request.from, request.workspace, request.openings);
-    let types = request.types.clone();
+    let (from, openings) = (request.from, request.openings);
     let prepared = exporter.prepare(request).await?.ok_or_else(|| anyhow!("there is no such workspace"))?;
     let aside = Aside::begin(out, false)?;
-    // A history that is not the one that was signed is shown, and nothing is added to it.
-    if prepared.disagreement().is_none() {
-        let (outbox, _) = Outbox::new();
-        let (database, keyring) = (exporter.database.clone(), exporter.keyring.clone());
-        let writer = Writer::new(database, keyring, exporter.data_keys.clone(), None, outbox);
-        let of = export::Of {
-            ledger: prepared.ledger(),
-            from,
-            to: prepared.to(),
-            types: types.as_deref(),
-            openings,
-            format: None,
-            search: None,
-        };
-        export::record(&writer, &Act::operator(), workspace, of)
-            .await
-            .context("the export cannot be put on the record")?;
-    }
+    let (outbox, _) = Outbox::new();
+    let (database, keyring) = (exporter.database.clone(), exporter.keyring.clone());
+    let writer = Writer::new(database, keyring, exporter.data_keys.clone(), None, outbox);
+    prepared.record(&writer, &Act::operator()).await.context("the export cannot be put on the record")?;
     let file = aside.handle()?;
     let bar = ProgressBar::new(prepared.to() - from);
     bar.set_style(ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} entries {eta}")?);
@@ -207,8 +192,9 @@ pub async fn write(exporter: &Exporter, request: Request, out: &Path) -> Result<
     written?.into_inner().map_err(|e| anyhow!("{}", e.error()))?;
     aside.finish()?;
     if let Some(why) = prepared.disagreement() {
+        let sealed = if openings { "; sealed values were not opened" } else { "" };
         show::note(format!(
-            "the history in the database is not the one that was signed, and was not signed anew: {why}"
+            "the history in the database is not the one that was signed, and was not signed anew{sealed}: {why}"
         ));
         return Ok(1);
     }

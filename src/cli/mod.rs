@@ -19,6 +19,8 @@ mod tail;
 mod terminal;
 mod words;
 
+pub use terminal::clean;
+
 use crate::config::Settings;
 use crate::id::LedgerId;
 use anyhow::Result;

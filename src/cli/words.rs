@@ -1,6 +1,6 @@
 //! What a subject, and what happened to it, is called in a column.
 
-use super::terminal::Colour;
+use super::terminal::{Colour, clean};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -192,14 +192,14 @@ pub fn when(text: &str) -> Result<OffsetDateTime, String> {
         .ok_or_else(|| "a day (2026-11-22), a time (RFC 3339) or an age (90m, 24h, 7d)".into())
 }
 
-/// A time as entries have it, to the second: `2026-11-22 03:52:43`. What is no time is left as it is.
+/// A time as entries have it, to the second: `2026-11-22 03:52:43`. What is no time is left as it is, fit for a terminal.
 #[must_use]
 pub fn second(time: &str) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
     OffsetDateTime::parse(time, &Rfc3339)
         .ok()
         .and_then(|at| at.to_offset(time::UtcOffset::UTC).format(&format).ok())
-        .unwrap_or_else(|| time.to_owned())
+        .unwrap_or_else(|| clean(time).into_owned())
 }
 
 /// An entry, as far as it can be put in columns.
@@ -336,6 +336,12 @@ mod tests {
         versions.sort_by(|a, b| compare_versions(a, b));
         assert_eq!(versions, ["nightly", "1.9", "1.9.0.1", "1.10", "1.10.1", "2.0-beta", "2.0", "10.0"]);
         assert_eq!(compare_versions("2", "2.0.0"), Ordering::Equal);
+    }
+
+    #[test]
+    fn what_is_no_time_is_fit_for_a_terminal() {
+        assert_eq!(second("2026-11-22T03:52:43.123Z"), "2026-11-22 03:52:43");
+        assert_eq!(second("soon \u{1b}]0;P\u{7}\u{202e}"), "soon \u{fffd}]0;P\u{fffd}\u{fffd}");
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub enum Error {
     Draft(#[from] draft::Error),
 }
 
+/// Deliveries of audit entries, where whoever asks may not read those.
+const AUDIT: Error = Error::Beyond("deliveries of audit entries need audit:read");
+
 /// What a destination is made of.
 #[derive(Clone)]
 pub struct NewDestination {
@@ -156,7 +159,8 @@ fn check_reach(grants: Permissions, filter: &Filter, openings: bool) -> Result<(
 /// If it is no URL, or refused.
 pub async fn check_url(url: &str, policy: &guard::Policy) -> Result<url::Url, Error> {
     let parsed = url::Url::parse(url).map_err(|e| Error::Url(e.to_string()))?;
-    if url.len() > 2048 {
+    // It is kept as it was read: what is asked is what is shown, without what nobody sees.
+    if url.len().max(parsed.as_str().len()) > 2048 {
         return Err(Error::Url("it is longer than 2048 bytes".into()));
     }
     let resolver = guard::Guarded::system(policy.clone());
@@ -228,13 +232,13 @@ pub async fn create(
     grants: Permissions,
     policy: &guard::Policy,
     workspace: WorkspaceId,
-    new: NewDestination,
+    mut new: NewDestination,
 ) -> Result<(DestinationId, WebhookSecret), Error> {
     check_name(&new.name)?;
     check_max_in_flight(new.max_in_flight)?;
     new.filter.check()?;
     check_reach(grants, &new.filter, new.openings)?;
-    check_url(&new.url, policy).await?;
+    new.url = check_url(&new.url, policy).await?.into();
     let (id, secret) = (DestinationId::new(), WebhookSecret::generate().map_err(|_| Error::Random)?);
     let mut locked = writer.lock(workspace).await?;
     let data_key = writer.data_keys().get(workspace).await?;
@@ -302,7 +306,7 @@ pub async fn update(
     policy: &guard::Policy,
     workspace: WorkspaceId,
     id: DestinationId,
-    change: Change,
+    mut change: Change,
 ) -> Result<(), Error> {
     if let Some(name) = &change.name {
         check_name(name)?;
@@ -313,8 +317,8 @@ pub async fn update(
     if let Some(filter) = &change.filter {
         filter.check()?;
     }
-    if let Some(url) = &change.url {
-        check_url(url, policy).await?;
+    if let Some(url) = &mut change.url {
+        *url = check_url(url, policy).await?.into();
     }
     let mut locked = writer.lock(workspace).await?;
     let data_key = writer.data_keys().get(workspace).await?;
@@ -346,6 +350,10 @@ pub async fn update(
         let filter = serde_json::from_value(after["filter"].clone());
         let filter: Filter = filter.map_err(|e| sqlx::Error::Decode(e.into()))?;
         check_reach(grants, &filter, after["openings"] == true)?;
+    }
+    if differs("url") && !grants.has(Permission::AuditRead) {
+        // What the destination heard before, and has not got yet, goes to the new address.
+        check_open(&mut locked, id).await?;
     }
     if let Some(enabled) = change.enabled {
         set_stopped(&mut locked, id, !enabled).await?;
@@ -381,6 +389,44 @@ pub async fn update(
     locked.append(&[updated, record.draft()?.about(id)]).await?;
     locked.commit().await?;
     Ok(())
+}
+
+/// Checks that no delivery on its way is of an audit entry, which whoever asks may not read. First attempts that have not
+/// begun are beyond the lane's `sent_through`, the others among the retries: settled deliveries are not looked at.
+async fn check_open(locked: &mut Locked, id: DestinationId) -> Result<(), Error> {
+    let some = sqlx::query_scalar!(
+        r#"SELECT (EXISTS (SELECT FROM deliveries d JOIN entries e USING (workspace_id, ledger_id, seq)
+                           WHERE d.workspace_id = $1 AND d.destination_id = $2 AND d.next_attempt_at IS NOT NULL
+                             AND e.type ^@ 'audit.')
+                   OR EXISTS (SELECT FROM lanes l
+                                JOIN deliveries d ON d.workspace_id = l.workspace_id
+                                 AND d.destination_id = l.destination_id AND d.number > l.sent_through
+                                JOIN entries e ON e.workspace_id = d.workspace_id AND e.ledger_id = d.ledger_id
+                                 AND e.seq = d.seq
+                               WHERE l.workspace_id = $1 AND l.destination_id = $2 AND d.state = 'pending'
+                                 AND e.type ^@ 'audit.')) AS "some!""#,
+        locked.workspace().uuid(),
+        id.uuid()
+    )
+    .fetch_one(&mut ***locked)
+    .await?;
+    if some { Err(AUDIT) } else { Ok(()) }
+}
+
+/// Checks that none of the deliveries `from..=to` is of an audit entry.
+async fn check_range(locked: &mut Locked, id: DestinationId, from: i64, to: i64) -> Result<(), Error> {
+    let some = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM deliveries d JOIN entries e USING (workspace_id, ledger_id, seq)
+                   WHERE d.workspace_id = $1 AND d.destination_id = $2 AND d.number BETWEEN $3 AND $4
+                     AND e.type ^@ 'audit.') AS "some!""#,
+        locked.workspace().uuid(),
+        id.uuid(),
+        from,
+        to
+    )
+    .fetch_one(&mut ***locked)
+    .await?;
+    if some { Err(AUDIT) } else { Ok(()) }
 }
 
 /// A destination as audit entries show it.
@@ -541,10 +587,12 @@ pub async fn test(
 /// Puts deliveries `from..=to` back into the queue, settled or not. Returns how many.
 ///
 /// # Errors
-/// If there is no such destination.
+/// If there is no such destination, or one of them is of an entry that `grants` do not let whoever asks read: the address
+/// may be theirs by now.
 pub async fn redeliver(
     writer: &Writer,
     act: &Act,
+    grants: Permissions,
     workspace: WorkspaceId,
     id: DestinationId,
     from: i64,
@@ -562,6 +610,9 @@ pub async fn redeliver(
     .ok_or(Error::Missing(id))?;
     if from < 1 || from > to || from > known {
         return Err(Error::NoDelivery(id, from));
+    }
+    if !grants.has(Permission::AuditRead) {
+        check_range(&mut locked, id, from, to).await?;
     }
     let count = sqlx::query!(
         "UPDATE deliveries SET state = 'retry', next_attempt_at = now(), settled_at = NULL

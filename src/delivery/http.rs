@@ -610,11 +610,13 @@ async fn delivery_receipt(
     Ok(([(header::CONTENT_TYPE, "application/json")], made.body).into_response())
 }
 
-/// Makes deliveries again, settled or not, under the same numbers and ids.
+/// Makes deliveries again, settled or not, under the same numbers and ids; those of audit entries for whoever may read these
+/// (`audit:read`).
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/destinations/{destination}/redeliver", tag = "deliveries", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
     request_body = Redelivery,
     responses((status = 202, body = Redelivered),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 async fn redeliver(
@@ -630,7 +632,16 @@ async fn redeliver(
             range.to, range.from
         )));
     }
-    let count = destination::redeliver(&writer, &access.act(), workspace, id, range.from, range.to).await?;
+    let count = destination::redeliver(
+        &writer,
+        &access.act(),
+        access.caller.grants(),
+        workspace,
+        id,
+        range.from,
+        range.to,
+    )
+    .await?;
     shared.look();
     Ok((StatusCode::ACCEPTED, Json(Redelivered { count })))
 }

@@ -16,6 +16,7 @@
 use super::extract;
 use super::problem::{self, Kind, Problem};
 use crate::access::context::RequestContext;
+use crate::access::door::around::{OnlyTheDoor, opens};
 use crate::access::scope::Permissions;
 use crate::access::{Caller, Gate};
 use crate::database::Database;
@@ -93,6 +94,13 @@ pub async fn once(State(keeper): State<Keeper>, request: Request, next: Next) ->
         Err(problem) => return problem.into_response(),
     };
     let (parts, body) = request.into_parts();
+    // Nor of whoever the door would refuse.
+    let mut door = Request::from_parts(parts.clone(), Body::empty());
+    door.extensions_mut().insert(OnlyTheDoor);
+    let door = next.clone().run(door).await;
+    if !opens(&door) {
+        return door;
+    }
     let again = parts.clone();
     let body = match extract::whole(parts, body).await {
         Ok(body) => body,

@@ -259,6 +259,9 @@ impl From<crate::ledger::append::Error> for Problem {
             },
             Error::Draft(e) => e.into(),
             Error::Moved => Self::precondition_failed("Something was changed meanwhile: read it again."),
+            Error::Outdated => {
+                Self::unavailable("Too much is being changed here, and nothing was recorded. Try again.")
+            }
             Error::ClaimLost => {
                 Self::unavailable("It took too long to begin, and nothing was changed. Try again.")
             }

@@ -89,6 +89,10 @@ pub enum Error {
     /// The ledger lacks entries that were signed; nothing is recorded.
     #[error("the ledger of workspace {0} lacks entries that were signed: nothing is added to it")]
     Lost(WorkspaceId),
+    /// What allows the entry was looked up before the workspace's routes were changed: it is to be looked up again. Nothing
+    /// is recorded.
+    #[error("what allows the entry has to be looked up again")]
+    Outdated,
     /// The idempotency key that the request claimed is another's by now; nothing is recorded.
     #[error("the idempotency key is no longer this request's")]
     ClaimLost,
@@ -404,6 +408,10 @@ impl Ready {
         data_key: &DataKey,
         ring: Arc<Snapshot>,
     ) -> Result<Self, Vec<Request>> {
+        // Whether the head is the older one of the two, or what was looked up, is found on the longer way.
+        if requests.iter().any(|r| r.draft.allowed_at.is_some_and(|at| at != head.routes.version)) {
+            return Err(requests);
+        }
         let drafts: Vec<&Draft> = requests.iter().map(|r| &r.draft).collect();
         match batch::build(head, &drafts, data_key, unix_micros()) {
             Ok(batch) => {
@@ -483,6 +491,12 @@ async fn commit(writer: &Writer, workspace: WorkspaceId, mut requests: Vec<Reque
                     tokio::time::sleep(pause).await;
                 }
             }
+            Err(Trouble::Outdated(now)) => {
+                let (old, left) =
+                    requests.into_iter().partition(|r| r.draft.allowed_at.is_some_and(|at| at != now));
+                refuse(old, &Error::Outdated);
+                requests = left;
+            }
             Err(Trouble::KeysTaken(taken)) => {
                 sent = None;
                 writer.forget(workspace);
@@ -550,6 +564,8 @@ enum Trouble {
     RingMoved,
     /// The ledger lacks what was signed.
     Closed,
+    /// What allows some of it was looked up at another count of the routes than this one.
+    Outdated(i64),
     /// Some idempotency keys were used before.
     KeysTaken(HashMap<String, Prior>),
     /// The connection was lost or could not be had.
@@ -597,7 +613,17 @@ async fn attempt(
             return Ok(Written { batch, lanes: HashMap::new(), ring });
         }
     } else {
+        let remembered = writer.remembered(workspace).is_some();
         let head = writer.head(workspace).await.map_err(fault)?;
+        let now = head.routes.version;
+        let looked_up_at = || requests.iter().filter_map(|r| r.draft.allowed_at);
+        if remembered && looked_up_at().any(|at| at > now) {
+            // The head is older than what others have committed.
+            return Err(Trouble::Moved);
+        }
+        if looked_up_at().any(|at| at != now) {
+            return Err(Trouble::Outdated(now));
+        }
         let key = match writer.0.data_keys.get(workspace).await {
             Ok(key) => key,
             Err(sealing::Error::Sql(e)) => return Err(e.into()),

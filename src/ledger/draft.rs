@@ -89,6 +89,8 @@ pub struct Draft {
     pub audit: Option<Found>,
     /// What the request that it comes of asks of the transaction.
     pub terms: Terms,
+    /// The count of the ledger's routes at which what allows it was looked up (`heads.routes`): recorded at no later one.
+    pub allowed_at: Option<i64>,
     /// An audit entry's: the person who did it. What they are called is sealed with it when it is appended.
     pub person: Option<UserId>,
 }
@@ -143,6 +145,7 @@ impl Draft {
             idempotency: None,
             audit: None,
             terms: Terms::default(),
+            allowed_at: None,
             person: None,
         })
     }

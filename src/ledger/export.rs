@@ -3,7 +3,8 @@
 //! It writes what stands in the database, page by page, in constant memory, and repairs nothing: a row that somebody
 //! edited, added or took away is in the file as it is, and the verifier says so. What it will not do is sign anew
 //! what this node knows to be another history than it handed out: then the newest checkpoint that was signed before
-//! goes with the file, and the entries fail against it.
+//! goes with the file, and the entries fail against it. Sealed values are not opened then, and that the file was taken is
+//! in the instance's ledger: to the history itself nothing is added.
 
 use super::checkpoint::{SeenHeads, SignedTree};
 use super::draft::is_type;
@@ -86,10 +87,38 @@ impl Prepared {
         self.to
     }
 
-    /// Why the history in the database is not the one that was signed, if so.
+    /// Why the history in the database is not the one that was signed, if so. Then openings do not go with it.
     #[must_use]
     pub fn disagreement(&self) -> Option<&str> {
         self.disagreement.as_deref()
+    }
+
+    /// Whether openings of sealed values go with it.
+    #[must_use]
+    pub const fn openings(&self) -> bool {
+        self.request.openings
+    }
+
+    /// Records that it is taken away, before its first byte leaves: in its own ledger; where the history there is not the
+    /// one that was signed, in the instance's.
+    ///
+    /// # Errors
+    /// If the database does not confirm, or the history in question is the instance's own: then nothing may leave.
+    pub async fn record(&self, writer: &super::Writer, act: &crate::audit::Act) -> Result<(), read::Error> {
+        let Request { workspace, from, ref types, openings, .. } = self.request;
+        let mut of = Of { types: types.as_deref(), openings, ..Of::all(self.ledger, from, self.to) };
+        let Some(why) = self.disagreement() else {
+            return Ok(record(writer, act, workspace, of).await?);
+        };
+        tracing::error!(%workspace, why, "a history that was not signed is exported");
+        let instance = crate::instance::Instance::read(writer.database()).await?;
+        match instance {
+            Some(instance) if instance.workspace != workspace => {
+                of.as_signed = false;
+                Ok(record_in(writer, act, instance.workspace, workspace, of).await?)
+            }
+            _ => Err(read::Error::Unrecorded(why.to_owned())),
+        }
     }
 }
 
@@ -98,7 +127,7 @@ impl Exporter {
     ///
     /// # Errors
     /// If the range lies outside the ledger, or nothing can be signed.
-    pub async fn prepare(&self, request: Request) -> Result<Option<Prepared>, read::Error> {
+    pub async fn prepare(&self, mut request: Request) -> Result<Option<Prepared>, read::Error> {
         if let Some(wrong) = request.types.iter().flatten().find(|kind| !is_type(kind)) {
             return Err(read::Error::Type(wrong.chars().take(80).collect()));
         }
@@ -139,6 +168,7 @@ impl Exporter {
             }
             Err(e) => return Err(e),
         };
+        request.openings &= disagreement.is_none();
         let before = Range::prefix(request.from);
         let stored = Stored::read(&mut tx, request.workspace, ledger, [before]).await?;
         let left =
@@ -385,6 +415,16 @@ pub struct Of<'a> {
     pub format: Option<&'static str>,
     /// What was searched for, where only that was taken.
     pub search: Option<&'a Value>,
+    /// Whether the history is the one that was signed, as far as is known.
+    pub as_signed: bool,
+}
+
+impl Of<'_> {
+    /// All of a ledger's entries from `from` to before `to`, sealed values closed.
+    #[must_use]
+    pub const fn all(ledger: LedgerId, from: u64, to: u64) -> Self {
+        Self { ledger, from, to, types: None, openings: false, format: None, search: None, as_signed: true }
+    }
 }
 
 /// Records that entries were taken away, before the first byte leaves: in their own ledger, or, where its workspace has
@@ -395,6 +435,23 @@ pub struct Of<'a> {
 pub async fn record(
     writer: &super::Writer,
     act: &crate::audit::Act,
+    workspace: WorkspaceId,
+    of: Of<'_>,
+) -> Result<(), super::append::Error> {
+    match record_in(writer, act, workspace, workspace, of).await {
+        Err(super::append::Error::NoWorkspace(_)) => {
+            let instance = crate::instance::Instance::read(writer.database()).await?;
+            record_in(writer, act, instance.map_or(workspace, |i| i.workspace), workspace, of).await
+        }
+        recorded => recorded,
+    }
+}
+
+/// Records in the ledger of `into` that entries of `workspace` were taken away.
+async fn record_in(
+    writer: &super::Writer,
+    act: &crate::audit::Act,
+    into: WorkspaceId,
     workspace: WorkspaceId,
     of: Of<'_>,
 ) -> Result<(), super::append::Error> {
@@ -414,15 +471,11 @@ pub async fn record(
     if let Some(search) = of.search {
         record = record.detail("search", search.clone());
     }
+    if !of.as_signed {
+        record = record.detail("as_signed", Value::Bool(false));
+    }
     let draft = record.draft()?;
-    let locked = match writer.lock(workspace).await {
-        Err(super::append::Error::NoWorkspace(_)) => {
-            let instance = crate::instance::Instance::read(writer.database()).await?;
-            writer.lock(instance.map_or(workspace, |i| i.workspace)).await
-        }
-        locked => locked,
-    };
-    let mut locked = locked?;
+    let mut locked = writer.lock(into).await?;
     locked.append(&[draft]).await?;
     locked.commit().await
 }

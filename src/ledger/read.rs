@@ -38,6 +38,12 @@ pub enum Error {
     /// This node cannot keep its record.
     #[error("this node cannot remember what it hands out: {0}")]
     Remember(std::io::Error),
+    /// An export of a history that was not signed, of which no ledger can tell.
+    #[error("the history is not the one that was signed, and no ledger is left to tell of an export: {0}")]
+    Unrecorded(String),
+    /// The entry that tells of an export.
+    #[error(transparent)]
+    Append(#[from] super::append::Error),
     /// Not a type.
     #[error("\"{0}\" is not an entry's type (lower-case words joined by dots)")]
     Type(String),
@@ -63,6 +69,7 @@ impl From<Error> for Problem {
     fn from(e: Error) -> Self {
         match e {
             Error::Sql(e) | Error::Tree(tree::Error::Sql(e)) => e.into(),
+            Error::Append(e) => e.into(),
             Error::Tree(tree::Error::OutOfRange(what)) => Self::invalid(what),
             e @ (Error::Size { .. } | Error::Backwards { .. } | Error::Type(_)) => {
                 Self::invalid(e.to_string())
@@ -419,7 +426,8 @@ async fn read_checkpoint(
     Ok(note)
 }
 
-/// The ledger as one file that proves itself (formats.md, "Export"), streamed.
+/// The ledger as one file that proves itself (formats.md, "Export"), streamed. Where its history is not the one that was
+/// signed, the file shows that, no sealed value is opened, and the entry of the export is in the instance's ledger.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/export", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ExportQuery),
     responses((status = 200, body = Vec<u8>, content_type = "application/zip"),
@@ -444,31 +452,12 @@ async fn read_export(
     };
     let (database, data_keys) = (writer.database().clone(), writer.data_keys().clone());
     let exporter = export::Exporter { database, keyring, data_keys, seen };
-    let (from, openings) = (request.from, request.openings);
-    let types = request.types.clone();
     let prepared = exporter.prepare(request).await?.ok_or_else(|| no_ledger(workspace, query.ledger))?;
-    if openings {
+    if prepared.openings() {
         // Of a workspace that has ended there are none, and no file is begun that could not be finished.
         writer.data_keys().get(workspace).await?;
     }
-    // To a history that is not the one that was signed nothing is added.
-    match prepared.disagreement() {
-        None => {
-            let of = export::Of {
-                ledger: prepared.ledger(),
-                from,
-                to: prepared.to(),
-                types: types.as_deref(),
-                openings,
-                format: None,
-                search: None,
-            };
-            export::record(&writer, &access.act(), workspace, of).await?;
-        }
-        Some(why) => {
-            tracing::error!(%workspace, why, "an export of a history that was not signed is not recorded")
-        }
-    }
+    prepared.record(&writer, &access.act()).await?;
     let name = format!("attachment; filename=\"ledger-{}.zip\"", prepared.ledger());
     let stream = exporter.stream(prepared);
     Ok((

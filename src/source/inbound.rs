@@ -3,6 +3,11 @@
 //! The payload is committed as a sealed member of an `event.received` entry before the sender hears 202, and goes out
 //! like a transition. It is never parsed: it travels as text (base64 where it is not UTF-8), so nothing in it is
 //! rounded or reordered.
+//!
+//! Whose a token is is remembered, with the count of the workspace's routes at which it was looked up (`heads.routes`). The
+//! removal of a source moves that count, and an event is appended at the count of its token's look-up or not at all: so
+//! none is recorded after the entry that says that its source was removed, however long its body was on its way, and
+//! whichever node took it.
 
 use super::Error;
 use crate::access::context::RequestContext;
@@ -33,57 +38,71 @@ use uuid::Uuid;
 
 /// The largest payload.
 pub const MAX_PAYLOAD: usize = 1 << 20;
-/// How long a source's token is taken for known without asking again: a deleted source may be heard that long.
+/// How long a source's token is taken for known without asking again. What was changed meanwhile is found at the append.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// How a source's token begins.
 const PREFIX: &str = "sl_in_";
 /// Tokens remembered at most.
 const KNOWN: usize = 10_000;
+/// How often a token is looked up for one event whose workspace goes on changing.
+const LOOK_UPS: usize = 8;
 
-/// Where a token leads, and when that was looked up.
-type Known = HashMap<[u8; 32], (WorkspaceId, SourceId, Instant)>;
+/// Where a token leads.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    workspace: WorkspaceId,
+    source: SourceId,
+    /// The count of the workspace's routes at which that was so.
+    at: i64,
+}
+
+/// Where tokens lead, and when that was looked up.
+type Known = HashMap<[u8; 32], (Owner, Instant)>;
 
 /// Which token is whose, as far as was asked lately. Locked for look-ups only.
 #[derive(Clone, Debug, Default)]
 pub struct SourceTokens(Arc<Mutex<Known>>);
 
 impl SourceTokens {
-    async fn find(
-        &self,
-        database: &Database,
-        token: &str,
-    ) -> Result<Option<(WorkspaceId, SourceId)>, sqlx::Error> {
-        let hash = hash_token(token);
+    async fn find(&self, database: &Database, hash: &[u8; 32]) -> Result<Option<Owner>, sqlx::Error> {
         {
             let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((workspace, source, at)) = known.get(&hash)
-                && at.elapsed() < KNOWN_FOR
+            if let Some((owner, looked_up)) = known.get(hash)
+                && looked_up.elapsed() < KNOWN_FOR
             {
-                return Ok(Some((*workspace, *source)));
+                return Ok(Some(*owner));
             }
         }
-        let row = sqlx::query!(
-            r#"SELECT workspace_id AS "workspace: WorkspaceId", source_id AS "source: SourceId"
-                 FROM sources WHERE token_hash = $1 AND deleted_at IS NULL"#,
+        self.look_up(database, hash).await
+    }
+
+    /// Asks the database, whatever is remembered.
+    async fn look_up(&self, database: &Database, hash: &[u8; 32]) -> Result<Option<Owner>, sqlx::Error> {
+        let owner = sqlx::query_as!(
+            Owner,
+            r#"SELECT s.workspace_id AS "workspace: WorkspaceId", s.source_id AS "source: SourceId", h.routes AS at
+                 FROM sources s JOIN workspaces w USING (workspace_id) JOIN heads h USING (workspace_id, ledger_id)
+                WHERE s.token_hash = $1 AND s.deleted_at IS NULL"#,
             &hash[..]
         )
         .fetch_optional(&database.worker)
         .await?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(row) = row else {
-            known.remove(&hash);
-            return Ok(None);
-        };
-        if known.len() >= KNOWN {
-            known.clear();
+        match owner {
+            Some(owner) => {
+                if known.len() >= KNOWN {
+                    known.clear();
+                }
+                known.insert(*hash, (owner, Instant::now()));
+            }
+            None => drop(known.remove(hash)),
         }
-        known.insert(hash, (row.workspace, row.source, Instant::now()));
-        Ok(Some((row.workspace, row.source)))
+        Ok(owner)
     }
 
     /// Forgets a source's token at once on this node.
     pub fn forget(&self, source: SourceId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (_, s, _)| *s != source);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (owner, _)| owner.source != source);
     }
 }
 
@@ -96,11 +115,35 @@ pub struct Accepted {
     pub timestamp: String,
 }
 
-/// Who sends: the source whose token it is. It is known before a byte of the body is read.
-#[derive(Clone, Copy, Debug)]
+/// Who sends: the source whose token it is. It is known before a byte of the body is read, and holds where the event is
+/// appended.
 pub struct Sender {
-    workspace: WorkspaceId,
-    source: SourceId,
+    owner: Owner,
+    token: [u8; 32],
+    /// Where it is noted that nobody is let in.
+    door: Door,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    /// Looks the token up again.
+    async fn again(&mut self, database: &Database, tokens: &SourceTokens) -> Result<(), Problem> {
+        match tokens.look_up(database, &self.token).await? {
+            Some(owner) if owner.source == self.owner.source => {
+                self.owner = owner;
+                Ok(())
+            }
+            _ => {
+                self.door.refused(Some(self.owner.source), Reason::UnknownToken);
+                Err(Problem::unauthorized())
+            }
+        }
+    }
 }
 
 impl<S> FromRequestParts<S> for Sender
@@ -121,15 +164,16 @@ where
         };
         // A token opens its own source only; which others exist is nobody else's business. A token says whose it is, so
         // that one which is not even meant for this source costs no statement.
+        let hash = hash_token(token);
         let found = match named {
             Some(named) if meant_for(token) == Some(named) => {
                 let database = Database::from_ref(state);
-                in_time(SourceTokens::from_ref(state).find(&database, token)).await??
+                in_time(SourceTokens::from_ref(state).find(&database, &hash)).await??
             }
             _ => None,
         };
         match found {
-            Some((workspace, source)) if Some(source) == named => Ok(Self { workspace, source }),
+            Some(owner) if Some(owner.source) == named => Ok(Self { owner, token: hash, door }),
             _ => {
                 door.refused(named, Reason::UnknownToken);
                 Err(Problem::unauthorized())
@@ -217,11 +261,13 @@ const TOO_LARGE: &str = "A payload has at most 1 MiB (1,048,576 bytes).";
 pub async fn receive(
     State(database): State<Database>,
     State(writer): State<Writer>,
-    Sender { workspace, source: owner }: Sender,
+    State(tokens): State<SourceTokens>,
+    mut sender: Sender,
     headers: HeaderMap,
     body: Payload,
 ) -> Result<Response, Problem> {
     let Payload(body, _room) = body;
+    let Owner { workspace, source: owner, .. } = sender.owner;
     let content_type = match headers.get(header::CONTENT_TYPE) {
         None => None,
         Some(value) => Some(value.to_str().ok().filter(|v| v.len() <= 255).ok_or_else(|| {
@@ -248,21 +294,33 @@ pub async fn receive(
     if let Some(key) = &idempotency {
         let prior = async { append::read_prior(&mut database.workspace(workspace).await?, key).await };
         if let Some(prior) = in_time(prior).await?? {
+            // Nothing is appended, so nothing else would tell that the source was removed.
+            sender.again(&database, &tokens).await?;
             return again(prior, key);
         }
     }
-    let mut draft = draft(owner, &body, content_type)?;
-    draft.idempotency.clone_from(&idempotency);
-    match writer.append(workspace, draft).await {
-        Ok(recorded) => {
-            metrics::counter!("statusledger_events_received_total").increment(1);
-            Ok(accepted(recorded.seq, recorded.timestamp.to_string()))
+    let mut look_ups = 1;
+    loop {
+        let mut draft = draft(owner, &body, content_type)?;
+        draft.idempotency.clone_from(&idempotency);
+        draft.allowed_at = Some(sender.owner.at);
+        match writer.append(workspace, draft).await {
+            Ok(recorded) => {
+                metrics::counter!("statusledger_events_received_total").increment(1);
+                return Ok(accepted(recorded.seq, recorded.timestamp.to_string()));
+            }
+            Err(append::Error::Outdated) if look_ups < LOOK_UPS => {
+                look_ups += 1;
+                sender.again(&database, &tokens).await?;
+            }
+            Err(append::Error::KeyTaken(prior)) => {
+                return match &idempotency {
+                    Some(key) => again(prior, key),
+                    None => Err(append::Error::KeyTaken(prior).into()),
+                };
+            }
+            Err(e) => return Err(e.into()),
         }
-        Err(append::Error::KeyTaken(prior)) => match &idempotency {
-            Some(key) => again(prior, key),
-            None => Err(append::Error::KeyTaken(prior).into()),
-        },
-        Err(e) => Err(e.into()),
     }
 }
 

@@ -302,6 +302,8 @@ pub async fn delete(writer: &Writer, act: &Act, workspace: WorkspaceId, id: Sour
     if found == 0 {
         return Err(Error::Missing(id));
     }
+    // No node takes an event after this whose sender it knew before.
+    locked.routes_changed().await?;
     let mut data = Object::default();
     data.insert("source".into(), Value::String(id.to_string()));
     let record = act.of(Action::SourceDeleted).target("source", id);

@@ -36,6 +36,9 @@ use zeroize::Zeroizing;
 
 /// How long a secret is taken for known without asking again, and a source without one for being without.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// How old what is known may be where it would refuse: a new secret counts on every node about at once, and whoever signs
+/// nonsense costs a look-up in that time.
+const REFUSES_FOR: Duration = Duration::from_secs(1);
 /// Sources remembered at most.
 const KNOWN: usize = 10_000;
 
@@ -64,13 +67,22 @@ impl std::fmt::Debug for WebhookSecrets {
 }
 
 impl WebhookSecrets {
-    async fn find(&self, database: &Database, writer: &Writer, source: SourceId) -> Result<Secret, Problem> {
+    /// The secret of a source, known for no longer than `within`.
+    async fn find(
+        &self,
+        database: &Database,
+        writer: &Writer,
+        source: SourceId,
+        within: Duration,
+    ) -> Result<Secret, Problem> {
         {
-            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((secret, at)) = known.get(&source)
-                && at.elapsed() < KNOWN_FOR
-            {
-                return Ok(secret.clone());
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((secret, at)) = known.get_mut(&source) {
+                if at.elapsed() < within {
+                    return Ok(secret.clone());
+                }
+                // Whoever comes meanwhile does not look too.
+                *at = Instant::now();
             }
         }
         let workspace = sqlx::query_scalar!(
@@ -168,7 +180,7 @@ where
             return Err(Refusal::unsigned());
         };
         let (database, writer) = (Database::from_ref(state), Writer::from_ref(state));
-        let shared = WebhookSecrets::from_ref(state).find(&database, &writer, source).await?;
+        let shared = WebhookSecrets::from_ref(state).find(&database, &writer, source, KNOWN_FOR).await?;
         Ok(Self { source, shared, signature, door })
     }
 }
@@ -252,15 +264,18 @@ async fn answered(
         None => Refusal::unsigned(),
     })?;
     let body = body.bytes();
-    let outcome = match taken(writer, claim, body).await {
-        Err(Failure::Gone) => {
-            // The secret was changed since it was read, here or on another node: what is kept now decides.
-            secrets.forget(claim.source);
-            claim.shared = secrets.find(database, writer, claim.source).await?;
-            taken(writer, claim, body).await
-        }
-        outcome => outcome,
+    // What is kept now decides where what is known may have been changed, here or on another node: where the append finds
+    // that it was, where it would refuse, and where nothing is appended that could find it.
+    let mut outcome = taken(writer, claim, body).await;
+    let within = match &outcome {
+        Err(Failure::Gone) | Ok(None) => Some(Duration::ZERO),
+        Err(Failure::Unsigned) => Some(REFUSES_FOR),
+        Ok(Some(_)) | Err(Failure::Other(_)) => None,
     };
+    if let Some(within) = within {
+        claim.shared = secrets.find(database, writer, claim.source, within).await?;
+        outcome = taken(writer, claim, body).await;
+    }
     let taken = match outcome.map_err(Refusal::from)? {
         None => Taken { outcome: "ping", seq: None },
         Some(Outcome::Repeated) => Taken { outcome: "known", seq: None },

@@ -221,6 +221,10 @@ async fn what_is_wrong_is_said_with_its_place_before_anything_is_changed() {
         ("filter = { typs = [\"x\"] }\n", "4:12: unknown field `typs`"),
         ("filter = { types = [\"Store\"] }\n", "2:8: filter.types[0]"),
         ("filter = { sources = [\"nobody\"] }\n", "2:8: filter.sources: there is no source \"nobody\""),
+        (
+            "filter = { sources = [\"\\u001b[2J\"] }\n",
+            "2:8: filter.sources: there is no source \"\u{fffd}[2J\"",
+        ),
         ("url_file = \"x\"\n", "2:8: a destination has one of"),
         ("secret_file = \"there\"\n", "2:8: there exists already"),
         ("secret_file = \"nowhere/x\"\n", "2:8: cannot write nowhere/x"),
@@ -231,6 +235,8 @@ async fn what_is_wrong_is_said_with_its_place_before_anything_is_changed() {
         ),
         ("[[destination]]\nname = \"other\"\nurl = \"ftp://127.0.0.1\"\n", "5:8: the address is not one"),
         ("[[source]]\nkind = \"play\"\nname = \"x\"\n", "5:8: unknown variant `play`"),
+        ("\"x\\u001b]0;P\\u0007\" = 1\n", "4:1: unknown field `x\u{fffd}]0;P\u{fffd}`"),
+        ("[[source]]\nkind = \"in\\u001b[2J\"\nname = \"x\"\n", "5:8: unknown variant `in\u{fffd}[2J`"),
         ("[[source]]\nkind = \"inbound\"\nname = \"x\"\n", "6:8: a source of this kind needs token_file"),
         (
             "[[source]]\nkind = \"inbound\"\nname = \"x\"\nkey_id = \"x\"\n",

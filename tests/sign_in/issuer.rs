@@ -42,6 +42,8 @@ struct Parts {
     keys_asked: usize,
     /// What the token endpoint answers with.
     token: String,
+    /// Its refusal, where it refuses.
+    refusal: Option<String>,
     /// What it was asked with.
     asked: Vec<HashMap<String, String>>,
 }
@@ -79,6 +81,7 @@ impl Issuer {
             kid: "k".into(),
             keys_asked: 0,
             token: String::new(),
+            refusal: None,
             asked: Vec::new(),
         }));
         let keys = Arc::clone(&parts);
@@ -114,7 +117,12 @@ impl Issuer {
                 post(move |Form(asked): Form<HashMap<String, String>>| async move {
                     let mut parts = tokens.lock().unwrap();
                     parts.asked.push(asked);
-                    Json(json!({ "access_token": "a", "token_type": "Bearer", "id_token": parts.token }))
+                    if let Some(error) = &parts.refusal {
+                        return (StatusCode::BAD_REQUEST, Json(json!({ "error": error })));
+                    }
+                    let token =
+                        json!({ "access_token": "a", "token_type": "Bearer", "id_token": parts.token });
+                    (StatusCode::OK, Json(token))
                 }),
             );
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -156,6 +164,11 @@ impl Issuer {
             Signed::ByThePublicKey => by(parts.key.verifying_key().as_bytes()),
         };
         parts.token = format!("{text}.{signature}");
+    }
+
+    /// Has the token endpoint refuse with that error.
+    pub fn refuse(&self, error: &str) {
+        self.parts.lock().unwrap().refusal = Some(error.to_owned());
     }
 
     /// Changes its key to another one under this id.

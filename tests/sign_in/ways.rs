@@ -169,6 +169,9 @@ async fn a_workspace_that_asks_for_passkeys_takes_its_owner_with_one() {
         let taken = with_it.json(method, &address, &body).await;
         assert!((200..=201).contains(&taken.status), "{method} {address}: {}", taken.text());
     }
+    // Nor does a session without one end their part in it, and what they have there.
+    let leave = by_link.json("DELETE", &format!("{path}/membership"), &json!({})).await;
+    assert_eq!(leave.problem(403), "passkey-required");
     // Who is neither owner nor administrator is not asked for one; an administrator is.
     let workspace = made["id"].as_str().unwrap().parse().unwrap();
     for (role, allowed) in [(Role::Member, true), (Role::Auditor, true), (Role::Admin, false)] {
@@ -177,6 +180,9 @@ async fn a_workspace_that_asks_for_passkeys_takes_its_owner_with_one() {
         browser.set_cookie("sl_session", person.cookie.split_once('=').unwrap().1);
         let answer = browser.get(&path).await;
         assert_eq!(answer.status, if allowed { 200 } else { 403 }, "{role:?}");
+        browser.session().await;
+        let leave = browser.json("DELETE", &format!("{path}/membership"), &json!({})).await;
+        assert_eq!(leave.status, if allowed { 200 } else { 403 }, "{role:?}");
     }
     // A link is no passkey, though it may change passkeys.
     let user = by_link.user().await.parse().unwrap();
@@ -188,7 +194,7 @@ async fn a_workspace_that_asks_for_passkeys_takes_its_owner_with_one() {
         let entries = entries.json()["items"].as_array().unwrap().clone();
         let of_them = entries.iter().filter(|e| e["data"]["reason"] == "passkey_required");
         let count: u64 = of_them.map(|e| e["data"]["details"]["count"].as_u64().unwrap()).sum();
-        (count == 6).then_some(())
+        (count == 8).then_some(())
     })
     .await;
 }
@@ -294,8 +300,14 @@ async fn who_has_no_passkey_changes_their_ways_in_only_soon_after_a_sign_in() {
     age(&world, 21).await;
     assert_eq!(ana.json("POST", "/v1/passkeys", &new).await.problem(403), "sign-in-again");
     age(&world, 5).await;
-    let new = begun_passkey(&mut ana, &mut authenticator).await;
+    let mut new = begun_passkey(&mut ana, &mut authenticator).await;
     age(&world, 18).await;
+    // Called as nothing else here can be called either.
+    for hidden in ["a\u{202e}b", "\u{200b}", "a\nb"] {
+        let name = std::mem::replace(&mut new["name"], hidden.into());
+        assert_eq!(ana.json("POST", "/v1/passkeys", &new).await.problem(422), "invalid", "{hidden:?}");
+        new["name"] = name;
+    }
     ana.json("POST", "/v1/passkeys", &new).await.expect(201);
     // Signed in with it, it may have been long ago.
     let mut browser = Browser::of(&world);

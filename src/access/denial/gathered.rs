@@ -24,8 +24,8 @@ const UNKNOWN_SOURCES: usize = 256;
 const ASKED: usize = 1000;
 /// Different addresses that are told apart in one aggregate: as many, or more, are this many.
 pub(super) const ADDRESSES: usize = 100;
-/// Keys and sources whose workspaces are remembered.
-const REMEMBERED: usize = 10_000;
+/// Keys and sources whose workspaces are remembered; of sources half as many are known before anybody knocks.
+pub(super) const REMEMBERED: usize = 10_000;
 /// Keys and sessions in use that wait to be marked so.
 const IN_USE: usize = 65_536;
 
@@ -42,8 +42,9 @@ pub(super) enum Party {
     Nobody,
 }
 
-/// What is one entry: the same asked by the same, refused for the same. Where nobody is known the routes are one.
-pub(super) type Kind = (Option<Actor>, Option<SourceId>, Reason, Option<String>);
+/// What is one entry: the same asked by the same, refused for the same. Where nobody is known the routes are one. Whose a
+/// session is is looked up when it is written, and so is in whose ledger: what it asked of one workspace is not another's.
+pub(super) type Kind = (Option<Actor>, Option<SourceId>, Reason, Option<String>, Option<WorkspaceId>);
 
 /// Likewise of sign-ins: one way of signing in, one reason. A flood is one entry a second, whoever sends it.
 type FailedKind = (&'static str, Option<String>, &'static str);
@@ -171,6 +172,8 @@ pub(super) struct Gathered {
     /// Over all shares.
     kinds: usize,
     unknown_sources: usize,
+    /// Whether some of them found no room: one that was made since the others became known can be among them.
+    pub(super) unknown_left_out: bool,
     pub(super) failed: HashMap<FailedKind, Counted<FailedSignIn>>,
     pub(super) keys: HashSet<KeyId>,
     pub(super) sessions: HashSet<SessionId>,
@@ -198,6 +201,11 @@ impl Known {
         Self::insert(&mut self.keys, key, workspace);
     }
 
+    /// That these are all the sources there are, or the newest of them.
+    pub(super) fn all_sources(&mut self, sources: HashMap<SourceId, WorkspaceId>) {
+        self.sources = sources;
+    }
+
     /// That a source is.
     pub(super) fn source(&mut self, source: SourceId, workspace: WorkspaceId) {
         Self::insert(&mut self.sources, source, workspace);
@@ -207,7 +215,8 @@ impl Known {
 /// What kind a refusal is of, as it is counted.
 pub(super) fn kind(denial: &Denial) -> Kind {
     let route = denial.actor.map(|_| denial.route.clone());
-    (denial.actor, denial.source, denial.reason, route)
+    let asked = denial.asked.filter(|_| matches!(denial.actor, Some(Actor::Session(_))));
+    (denial.actor, denial.source, denial.reason, route, asked)
 }
 
 impl Gathered {
@@ -231,6 +240,7 @@ impl Gathered {
         let mut party = self.party(&denial);
         if matches!(party, Party::Source(_)) && !self.shares.contains_key(&party) {
             if self.unknown_sources >= UNKNOWN_SOURCES {
+                self.unknown_left_out = true;
                 denial.source = None;
                 party = Party::Nobody;
             } else {

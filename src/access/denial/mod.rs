@@ -39,7 +39,7 @@ pub enum Reason {
     Revoked,
     /// A key whose scopes do not grant the route.
     Scope,
-    /// A member whose role does not grant the route.
+    /// A member whose role does not grant the route, or a key whose maker's role does not any more.
     Role,
     /// Another's workspace.
     OtherWorkspace,

@@ -1,6 +1,6 @@
 //! Writing what was noted: whose it is is looked up, and each ledger gets its own.
 
-use super::gathered::{Counted, EACH, Gathered, Kind, Noted, Party, int, kind};
+use super::gathered::{Counted, EACH, Gathered, Kind, Noted, Party, REMEMBERED, int, kind};
 use super::{Denial, FailedSignIn};
 use crate::access::context::Surface;
 use crate::audit::{Act, Action, Actor, Outcome, Record};
@@ -60,6 +60,8 @@ pub async fn write_denials(
 ) {
     // What could not be written, by ledger, until it can be told there.
     let mut lost = HashMap::new();
+    // Before anybody knocks: whoever makes sources up takes no place of one that there is.
+    know_sources(writer.database(), &noted).await;
     loop {
         let mut last = noted.woken.recv().await.is_none();
         let until = tokio::time::Instant::now() + GATHER;
@@ -72,10 +74,33 @@ pub async fn write_denials(
             }
         }
         let gathered = noted.take();
+        if gathered.unknown_left_out {
+            know_sources(writer.database(), &noted).await;
+        }
         write(&writer, instance, gathered, &noted, &mut lost).await;
         if last {
             return;
         }
+    }
+}
+
+/// Remembers whose the sources are, the newest first.
+async fn know_sources(database: &Database, noted: &Noted) {
+    let known = sqlx::query!(
+        r#"SELECT source_id AS "source: SourceId", workspace_id AS "workspace: WorkspaceId" FROM sources
+            WHERE deleted_at IS NULL ORDER BY source_id DESC LIMIT $1"#,
+        // Room is left for those that are made from now on.
+        REMEMBERED as i64 / 2
+    )
+    .fetch_all(&database.worker)
+    .await;
+    match known {
+        Ok(rows) => {
+            noted.learn(|known| {
+                known.all_sources(rows.iter().map(|row| (row.source, row.workspace)).collect())
+            });
+        }
+        Err(e) => tracing::debug!(error = %e, "which sources there are is not known"),
     }
 }
 
@@ -116,8 +141,8 @@ async fn write(
             Err(Error::Append(AppendError::NoWorkspace(_))) => {
                 // One entry for each who asks and reason, as of strangers: nobody shall fill it.
                 own.dropped += before;
-                for ((actor, _, reason, _), counted) in batch.kinds {
-                    let kind = (actor, None, reason, None);
+                for ((actor, _, reason, ..), counted) in batch.kinds {
+                    let kind = (actor, None, reason, None, None);
                     own.ended.insert(kind.clone(), workspace);
                     own.add_as(kind, counted);
                 }

@@ -38,16 +38,16 @@ impl Gate {
         let workspace = asked.workspace;
         let row = sqlx::query!(
             r#"SELECT k.workspace_id AS "workspace: WorkspaceId", k.hash, k.instance, k.expires_at,
-                      k.person AS "person: UserId",
+                      k.person AS "person: UserId", m.role AS "role?",
                       COALESCE(k.revoked_at <= now(), false) AS "revoked!",
                       COALESCE(k.expires_at <= now(), false) AS "expired!",
                       (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute') AS "stale!",
                       (COALESCE(u.disabled_at IS NOT NULL, false)
-                       OR k.person IS NOT NULL AND NOT EXISTS (SELECT FROM members m
-                            WHERE m.workspace_id = k.workspace_id AND m.user_id = k.person)) AS "rests!",
+                       OR k.person IS NOT NULL AND m.user_id IS NULL) AS "rests!",
                       ($2::uuid IS NULL OR EXISTS (SELECT FROM workspaces w WHERE w.workspace_id = $2
                                                       AND (w.deleted_at IS NULL OR $3))) AS "there!"
                  FROM api_keys k LEFT JOIN users u ON u.user_id = k.person
+                 LEFT JOIN members m ON m.workspace_id = k.workspace_id AND m.user_id = k.person
                 WHERE k.key_id = $1"#,
             shown.id.uuid(),
             workspace.map(WorkspaceId::uuid),
@@ -62,12 +62,22 @@ impl Gate {
         else {
             return Err(Refused::stranger(Reason::UnknownKey, Problem::unauthorized()));
         };
+        let mut grants = shown.scopes.grants();
+        // Whoever made it gives no more by it than they have now, whatever they had then.
+        let role = row.role.as_deref().and_then(Role::from_name);
+        if row.person.is_some() {
+            grants = grants.and(role.map(Role::grants).unwrap_or_default());
+        }
+        // Elsewhere roles have no part in the instance either, and are compared with what a key has as they are.
+        if !row.instance && row.workspace == self.instance {
+            grants = grants.of_one_workspace();
+        }
         let caller = Caller::Key {
             id: shown.id,
             workspace: row.workspace,
             instance: row.instance,
             person: row.person,
-            grants: shown.scopes.grants(),
+            grants,
             ends: row.expires_at,
         };
         // On the record of its own workspace, whichever it asked for.
@@ -92,6 +102,11 @@ impl Gate {
         }
         if let (true, Some(gone)) = (!row.there, workspace) {
             return refuse(Reason::Nothing, no_workspace(gone));
+        }
+        if !grants.has(asked.permission) {
+            let held = role.map_or("none", Role::name);
+            let words = format!("The role of whoever made the key ({held}) does not grant this any more.");
+            return refuse(Reason::Role, Problem::forbidden(Kind::Role, words));
         }
         if row.stale {
             self.denials.used(shown.id);
@@ -139,7 +154,8 @@ impl Gate {
         if row.stale {
             self.denials.seen(shown.id);
         }
-        if asked.permission == Permission::OneSelf {
+        // What one does to oneself in a workspace, leaving it, an owner or administrator does as one.
+        if asked.permission == Permission::OneSelf && (workspace.is_none() || role.is_none()) {
             return Ok(caller);
         }
         if role.is_none() && workspace.is_some() {

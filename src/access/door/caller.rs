@@ -19,7 +19,7 @@ pub enum Caller {
         instance: bool,
         /// Who made it, or made the key that made it; none where the operator did.
         person: Option<UserId>,
-        /// What its scopes grant.
+        /// What its scopes grant, as far as the role of that person reaches by now.
         grants: Permissions,
         /// When it ends by itself.
         ends: Option<OffsetDateTime>,

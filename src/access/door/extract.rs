@@ -13,6 +13,7 @@ use crate::http::problem::Problem;
 use crate::id::{SessionId, UserId, WorkspaceId};
 use crate::ledger::terms::{Condition, Terms};
 use axum::extract::{FromRef, FromRequestParts, MatchedPath, RawPathParams};
+use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use std::marker::PhantomData;
@@ -48,6 +49,19 @@ impl Person {
     pub fn act(&self) -> Act {
         let Access { context, terms, .. } = &self.access;
         Act::new(Actor::User(self.user), Surface::Dashboard, context.clone()).on(terms.clone())
+    }
+}
+
+impl<P> Access<P> {
+    /// Has the door look again, for whoever has waited since it let them in.
+    ///
+    /// # Errors
+    /// What they are told, where it would not any more.
+    pub async fn again(&self) -> Result<(), Problem> {
+        match &self.terms.standing {
+            Standing::Admitted(admitted) => admitted.again().await.map_err(|lapse| *lapse.0),
+            Standing::Own | Standing::Unsaid | Standing::Proven => Ok(()),
+        }
     }
 }
 
@@ -100,6 +114,10 @@ where
     P: Needs,
     Gate: FromRef<S>,
 {
+    // What a GET shows is on the record before it leaves; of HEAD nothing would leave.
+    if P::ACTS && parts.method == Method::HEAD {
+        return Err(Problem::method_not_allowed().into_response());
+    }
     let gate = Gate::from_ref(state);
     let context =
         RequestContext::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;

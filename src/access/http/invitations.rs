@@ -148,7 +148,8 @@ async fn list_invitations(
     Ok(Json(Invitations { items, next }))
 }
 
-/// Invites somebody. The answer's `token` is shown this once: hand it to them.
+/// Invites somebody, for a week; by a key that ends sooner, until then. The answer's `token` is shown this once: hand it to
+/// them. Where the key that made it is revoked, the invitation is withdrawn.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/invitations", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = NewInvitation,
     responses((status = 201, body = CreatedInvitation),
@@ -161,10 +162,8 @@ async fn invite(
     InPath(workspace): InPath<WorkspaceId>,
     Body(new): Body<NewInvitation>,
 ) -> Result<(StatusCode, Json<CreatedInvitation>), Problem> {
-    let grants = access.caller.grants();
-    let (act, person) = (access.act(), access.caller.person());
     let (id, token, expires_at) =
-        members::invite(&writer, &act, grants, workspace, &new.email, new.role, person).await?;
+        members::invite(&writer, &access.act(), &access.caller, workspace, &new.email, new.role).await?;
     Ok((StatusCode::CREATED, Json(CreatedInvitation { id, token: token.as_str().to_owned(), expires_at })))
 }
 

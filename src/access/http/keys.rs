@@ -2,7 +2,7 @@
 
 use crate::access::door::{Access, Caller, Gate};
 use crate::access::keys::{self, NewKey};
-use crate::access::scope::{Scope, Scopes, needs};
+use crate::access::scope::{Permissions, Scope, Scopes, needs};
 use crate::database::Database;
 use crate::http::App;
 use crate::http::etag;
@@ -239,7 +239,7 @@ async fn create_key(
     Body(new): Body<NewApiKey>,
 ) -> Result<(StatusCode, Json<CreatedApiKey>), Problem> {
     let scopes = Scopes::new(new.scopes).map_err(|e| Problem::invalid(e.to_string()))?;
-    if !access.caller.grants().covers(scopes.grants()) {
+    if !access.caller.grants().covers(granted(&scopes, new.instance)) {
         return Err(Problem::forbidden(Kind::Scope, "A key cannot be given more than whoever makes it has."));
     }
     if new.instance {
@@ -259,6 +259,11 @@ async fn create_key(
     Ok((StatusCode::CREATED, Json(CreatedApiKey { key, token: token.as_str().to_owned() })))
 }
 
+/// What a key of these scopes grants at most.
+fn granted(scopes: &Scopes, instance: bool) -> Permissions {
+    if instance { scopes.grants() } else { scopes.grants().of_one_workspace() }
+}
+
 /// Checks that whoever changes a key has all that it grants.
 async fn check_reach(
     caller: &Caller,
@@ -268,7 +273,8 @@ async fn check_reach(
 ) -> Result<(), Problem> {
     let key = one_key(database, workspace, id).await?;
     let reaches = matches!(caller, Caller::Key { instance: true, .. });
-    let covered = key.scopes.join(".").parse::<Scopes>().is_ok_and(|s| caller.grants().covers(s.grants()));
+    let scopes = key.scopes.join(".").parse::<Scopes>();
+    let covered = scopes.is_ok_and(|scopes| caller.grants().covers(granted(&scopes, key.instance)));
     if covered && (reaches || !key.instance) {
         Ok(())
     } else {

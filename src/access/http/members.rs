@@ -80,6 +80,7 @@ impl From<members::Error> for Problem {
             Error::LastOwner | Error::Member => Self::conflict(e.to_string()),
             Error::Email => Self::invalid(e.to_string()),
             Error::TooMuch => Self::forbidden(Kind::Role, e.to_string()),
+            Error::Passkey => Self::forbidden(Kind::PasskeyRequired, e.to_string()),
             Error::Sql(e) => e.into(),
             Error::Sealing(e) => e.into(),
             Error::Append(e) => e.into(),
@@ -147,7 +148,7 @@ async fn change_member(
     InPath((workspace, user)): InPath<(WorkspaceId, UserId)>,
     Body(change): Body<RoleChange>,
 ) -> Result<StatusCode, Problem> {
-    members::set_role(&writer, &access.act(), access.caller.grants(), workspace, user, change.role).await?;
+    members::set_role(&writer, &access.act(), &access.caller, workspace, user, change.role).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

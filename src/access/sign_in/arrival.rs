@@ -10,12 +10,12 @@ use super::provider::Proven;
 use super::ways::Stage;
 use super::{Error, Refusal, SignIn, flow, link};
 use crate::access::context::{RequestContext, Surface};
+use crate::access::members::{self, OpenInvitation};
 use crate::access::people::{self, Profile};
 use crate::access::scope::Role;
 use crate::access::session::{self, Held, Method};
-use crate::access::{hash_token, members};
 use crate::audit::{Act, Action, Actor};
-use crate::id::{IdentityId, InvitationId, PasskeyId, SessionId, UserId, WorkspaceId};
+use crate::id::{IdentityId, PasskeyId, SessionId, UserId, WorkspaceId};
 use crate::ledger::append::Locked;
 use crate::ledger::terms::Terms;
 use crate::redacted::redacted;
@@ -54,37 +54,14 @@ impl Arrived {
     }
 }
 
-/// An invitation that can be accepted.
-#[derive(Debug)]
-pub struct OpenInvitation {
-    /// Into which workspace.
-    pub workspace: WorkspaceId,
-    /// Which.
-    pub id: InvitationId,
-    /// As what.
-    pub role: Role,
-    claimed_by: Option<UserId>,
-}
-
 impl SignIn {
     /// The invitation of that text, where it can still be accepted.
     ///
     /// # Errors
     /// If it cannot.
     pub async fn invitation(&self, token: &str) -> Result<OpenInvitation, Error> {
-        let row = sqlx::query!(
-            r#"SELECT workspace_id AS "workspace: WorkspaceId", invitation_id AS "id: InvitationId", role,
-                      claimed_by AS "claimed_by: UserId"
-                 FROM invitations LEFT JOIN users ON user_id = invited_by
-                WHERE hash = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()
-                  AND disabled_at IS NULL"#,
-            &hash_token(token)[..]
-        )
-        .fetch_optional(&self.gate.database.worker)
-        .await?
-        .ok_or(Refusal::Invitation)?;
-        let role = Role::from_name(&row.role).ok_or(Refusal::Invitation)?;
-        Ok(OpenInvitation { workspace: row.workspace, id: row.id, role, claimed_by: row.claimed_by })
+        let open = members::open_invitation(&self.gate.database, token).await?;
+        Ok(open.ok_or(Refusal::Invitation)?)
     }
 
     /// Signs in whoever a provider vouches for; somebody new only with an invitation, which is accepted either way.

@@ -159,7 +159,7 @@ impl Oidc {
     async fn discover(&self) -> Result<Arc<Metadata>, Error> {
         let asked = Metadata::discover_async(self.issuer.clone(), &self.client).await;
         let metadata = Arc::new(asked.map_err(|e| {
-            tracing::warn!(issuer = %self.issuer.as_str(), error = %e, "the discovery document cannot be had");
+            tracing::warn!(issuer = %self.issuer.as_str(), error = ?e.to_string(), "the discovery document cannot be had");
             Refusal::Unavailable
         })?);
         if self.issuer.url().scheme() == "https" {
@@ -238,12 +238,13 @@ impl Oidc {
             .await;
         let answer = asked.map_err(|e| match e {
             RequestTokenError::ServerResponse(said) => {
-                tracing::info!(issuer = %self.issuer.as_str(), error = %said.error(), "a code was not taken");
+                // Here and below escaped: what others say shall neither break a line of the log nor command a terminal.
+                tracing::info!(issuer = %self.issuer.as_str(), error = ?said.error().to_string(), "a code was not taken");
                 Refusal::Code
             }
             // What it answered may hold a token: not logged.
             e => {
-                tracing::warn!(issuer = %self.issuer.as_str(), error = %e, "the token endpoint does not answer");
+                tracing::warn!(issuer = %self.issuer.as_str(), error = ?e.to_string(), "the token endpoint does not answer");
                 Refusal::Unavailable
             }
         })?;
@@ -259,7 +260,7 @@ impl Oidc {
             verified => verified.cloned(),
         };
         let claims = claims.map_err(|e| {
-            tracing::warn!(issuer = %self.issuer.as_str(), error = %e, "an ID token does not hold");
+            tracing::warn!(issuer = %self.issuer.as_str(), error = ?e.to_string(), "an ID token does not hold");
             refusal(&e)
         })?;
         // For us alone, where it says for whom (OpenID Connect Core, section 3.1.3.7, step 5).
@@ -299,7 +300,7 @@ impl Oidc {
         let said: CoreUserInfoClaims = match request.request_async(&self.client).await {
             Ok(said) => said,
             Err(e) => {
-                tracing::warn!(issuer = %self.issuer.as_str(), error = %e, "the userinfo endpoint does not answer");
+                tracing::warn!(issuer = %self.issuer.as_str(), error = ?e.to_string(), "the userinfo endpoint does not answer");
                 return;
             }
         };

@@ -72,13 +72,14 @@ fn open(key: &DataKey, id: PasskeyId, sealed: &[u8]) -> Result<Sealed, Error> {
 /// What a passkey or a person is called.
 ///
 /// # Errors
-/// If it is nothing, too long, or holds control characters.
+/// If it is none ([`name::RULE`](crate::name::RULE)).
 pub fn name(text: &str) -> Result<String, Problem> {
     let text = text.trim();
-    if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
-        return Err(Problem::invalid("name has 1 to 100 characters"));
+    if crate::name::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::invalid(format!("name has {}", crate::name::RULE)))
     }
-    Ok(text.to_owned())
 }
 
 /// Asks for a credential that is found without a name, of whoever has shown that they are there.
@@ -176,7 +177,7 @@ impl SignIn {
             .webauthn()?
             .finish_discoverable_authentication_v2(answer, state, &sealed.passkey)
             .map_err(|e| {
-                tracing::warn!(passkey = %row.id, error = %e, "a passkey's answer does not hold");
+                tracing::warn!(passkey = %row.id, error = ?e.to_string(), "a passkey's answer does not hold");
                 Refusal::Passkey
             })?;
         if !verified.user_verified() {
@@ -398,6 +399,6 @@ async fn provider_since(locked: &mut Locked, held: &Held) -> Result<Option<Offse
 }
 
 fn not_registered(error: webauthn_rs::prelude::WebauthnError) -> Refusal {
-    tracing::warn!(error = %error, "a new passkey does not hold");
+    tracing::warn!(error = ?error.to_string(), "a new passkey does not hold");
     Refusal::Passkey
 }

@@ -141,7 +141,7 @@ pub enum ClientError {
 
 impl From<ClientError> for Error {
     fn from(e: ClientError) -> Self {
-        tracing::warn!(error = %e, "an identity provider was asked in vain");
+        tracing::warn!(error = ?e.to_string(), "an identity provider was asked in vain");
         Refusal::Unavailable.into()
     }
 }

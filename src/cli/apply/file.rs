@@ -7,6 +7,7 @@
 
 use super::raw::Raw;
 use crate::cli::manage::secret;
+use crate::cli::terminal::clean;
 use crate::delivery::routes::Filter;
 use crate::id::SourceId;
 use crate::name;
@@ -171,7 +172,8 @@ pub fn read(file: &Path) -> Result<Wanted> {
         .map_err(|e| anyhow!("cannot read {shown}: {}", crate::cli::remote::system(&e)))?;
     let raw: Raw = toml::from_str(&text).map_err(|e| {
         let (line, column) = place(&text, e.span().map_or(0, |span| span.start));
-        anyhow!("{shown}:{line}:{column}: {}", e.message().trim().replace('\n', "; "))
+        // It has words of the file in it, which somebody else may have written.
+        anyhow!("{shown}:{line}:{column}: {}", clean(&e.message().trim().replace('\n', "; ")))
     })?;
     let beside = file.parent().unwrap_or(Path::new("")).to_owned();
     let at = |name: &Spanned<String>| {

@@ -153,11 +153,11 @@ impl RawDestination {
             (None, Some(place)) => place.read_line("address")?.as_str().to_owned(),
             _ => bail!("a destination has one of url, url_file and url_env"),
         };
-        let fits =
-            url::Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        if !fits {
-            bail!("the address is not one like https://example.com/hook");
-        }
+        // As it is kept: what is the same address is no change.
+        let url = match url::Url::parse(&url) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => String::from(url),
+            _ => bail!("the address is not one like https://example.com/hook"),
+        };
         let max_in_flight = self.max_in_flight.unwrap_or(1);
         if !(1..=256).contains(&max_in_flight) {
             bail!("max_in_flight is 1 to 256");
