@@ -343,7 +343,7 @@ async fn read_checkpoint(
     Ok(note)
 }
 
-/// The ledger as one file that proves itself (formats.md, "Export"), streamed.
+/// The ledger as one file that proves itself (docs/receipt.md, "Export"), streamed.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/export", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ExportQuery),
     responses((status = 200, body = Vec<u8>, content_type = "application/zip"),
