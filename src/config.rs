@@ -404,7 +404,8 @@ impl Default for PollingSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or a variable that does not read as what it sets.
-    #[error("the settings cannot be read: {0}")]
+    // Figment names its profile before each key.
+    #[error("the settings cannot be read: {}", .0.to_string().replace("\"default.", "\""))]
     Unreadable(#[from] Box<figment::Error>),
     /// A value outside what it can mean.
     #[error("the setting {name} is wrong: {why}")]
@@ -458,13 +459,16 @@ impl Settings {
         if let Some(url) = &self.public_url {
             let origin = url::Url::parse(url).ok().map(|parsed| parsed.origin().ascii_serialization());
             if origin.as_deref() != Some(url.as_str()) || !url.starts_with("http") {
-                return invalid("public_url", "https:// and a host, without a path or a slash at the end");
+                return invalid(
+                    "public_url",
+                    "it has to be https:// and a host, without a path or a slash at the end",
+                );
             }
             // Cookies would go in clear, and without `Secure`.
             if !is_private(url) {
                 return invalid(
                     "public_url",
-                    "https://; http:// only for this machine (localhost, 127.0.0.1)",
+                    "it has to begin with https://; http:// does for this machine only (localhost, 127.0.0.1)",
                 );
             }
         }

@@ -1,7 +1,7 @@
 //! Identifiers: parsed once, typed from then on.
 //!
 //! Everything that has an id has a UUID; where a person meets one it carries a prefix that says what it names
-//! (`ws_…`, `src_…`, `ep_…`). Ledger ids have none: formats.md writes them bare.
+//! (`ws_…`, `src_…`, `ep_…`). Ledger ids have none: docs/receipt.md writes them bare.
 
 use std::fmt;
 use std::str::FromStr;

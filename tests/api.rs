@@ -293,6 +293,21 @@ async fn the_program_explains_its_api_and_its_problems_to_people() {
     }
     assert_eq!(docs.text().matches("href=\"").count(), docs.text().matches("href=\"/").count());
     send(world.api.bare("GET", "/docs/style.css")).await.expect(200);
+    // Whoever opens the address finds where everything is.
+    let root = send(world.api.bare("GET", "/")).await.expect(200);
+    assert!(header(&root, "content-type").starts_with("text/html"));
+    for link in
+        ["/docs", "/openapi.json", "/.well-known/statusledger-keys.json", "/sign-in", "/account", "/readyz"]
+    {
+        assert!(root.text().contains(&format!("href=\"{link}\"")), "{link}");
+    }
+    // The files that it names are there.
+    let named = document.to_string();
+    for file in named.split("docs/").skip(1).filter_map(|rest| Some(rest.split_once(".md")?.0)) {
+        let path = format!("{}/docs/{file}.md", env!("CARGO_MANIFEST_DIR"));
+        assert!(std::path::Path::new(&path).exists(), "{path}");
+    }
+    assert!(named.contains("docs/receipt.md") && !named.contains("formats.md"));
     // Where a problem's type leads there is a page.
     let refused = send(world.api.bare("GET", "/v1/workspaces")).await;
     refused.problem(401);

@@ -1,7 +1,11 @@
 //! docs/security.md can be looked up: every file and every test that it names is there, its links lead somewhere, and
-//! its tables say the same of each control.
+//! its tables say the same of each control. docs/access.md says of every scope what it opens.
 
-use std::collections::BTreeMap;
+use clap::CommandFactory;
+use statusledger::access::scope::{Permission, Scope};
+use statusledger::cli::Cli;
+use statusledger::http::needs::NEEDS;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const PAGE: &str = include_str!("../docs/security.md");
@@ -172,4 +176,86 @@ fn what_is_not_there_is_found() {
     );
     assert_eq!(dead("receipt.md#key-manifest"), None);
     assert_eq!(rows("\n## A\n| # | b |\n|--:|---|\n| 1 | x | y |\n# B\n| 2 | z |\n", "## A")[&1], "x | y |");
+}
+
+const ACCESS: &str = include_str!("../docs/access.md");
+/// Where the commands begin that ask an instance; the others work on its database, or make one.
+const ASKING: [&str; 13] = [
+    "api-keys",
+    "apply",
+    "audit",
+    "destinations",
+    "export",
+    "history",
+    "members",
+    "openings",
+    "people",
+    "sources",
+    "status",
+    "tail",
+    "workspaces",
+];
+
+/// The rows of the table of docs/access.md that begins with this head: each cell's spans.
+fn table(head: &str) -> Vec<Vec<Vec<&'static str>>> {
+    let (_, rest) = ACCESS.split_once(head).unwrap_or_else(|| panic!("no table {head}"));
+    let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(spans).collect()).collect()
+}
+
+#[test]
+fn the_access_page_says_what_every_scope_opens() {
+    let short = |route: &str| route.replace("/v1/workspaces/{workspace}", "…");
+    let opens = |of: Option<Scope>| -> BTreeSet<String> {
+        let fits = |permission: &Permission| {
+            let scopes = permission.scopes();
+            of.map_or(scopes.is_empty(), |scope| scopes.contains(&scope))
+        };
+        NEEDS.iter().filter(|(_, permission)| fits(permission)).map(|(route, _)| short(route)).collect()
+    };
+    let rows = table("| scope | routes");
+    let mut listed = BTreeSet::new();
+    let mut commands: Vec<&str> = Vec::new();
+    for row in &rows {
+        let scope = row[0].first().map(|name| name.parse::<Scope>().unwrap());
+        let routes: BTreeSet<String> = row[1].iter().map(|route| (*route).to_owned()).collect();
+        assert_eq!(routes, opens(scope), "{:?}", row[0]);
+        listed.extend(routes);
+        commands.extend(&row[2]);
+    }
+    assert_eq!(listed, NEEDS.iter().map(|(route, _)| short(route)).collect());
+    let granting = |(scope, _): (Scope, &'static str)| (!opens(Some(scope)).is_empty()).then(|| scope.name());
+    let narrow: Vec<&str> = Scope::all().filter_map(granting).collect();
+    assert_eq!(rows.iter().filter_map(|row| row[0].first().copied()).collect::<Vec<_>>(), narrow);
+    // Each command stands there: where the scope is that it asks for.
+    let parser = Cli::command();
+    let mut known = BTreeSet::new();
+    for command in parser.get_subcommands().filter(|command| ASKING.contains(&command.get_name())) {
+        let name = command.get_name();
+        let below: Vec<&str> = command.get_subcommands().map(|c| c.get_name()).collect();
+        known.extend(below.iter().filter(|below| **below != "help").map(|below| format!("{name} {below}")));
+        if below.is_empty() {
+            known.insert(name.to_owned());
+        }
+    }
+    assert_eq!(commands.iter().map(|c| (*c).to_owned()).collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn the_access_page_says_which_scope_contains_which() {
+    let seen = "workspace:read".parse::<Scope>().unwrap().grants();
+    let mut expected = BTreeMap::new();
+    for (scope, _) in Scope::all() {
+        let within = |other: &Scope| {
+            *other != scope && scope.grants().covers(other.grants()) && !seen.covers(other.grants())
+        };
+        let others: Vec<&str> =
+            Scope::all().map(|(other, _)| other).filter(within).map(Scope::name).collect();
+        if !others.is_empty() {
+            expected.insert(scope.name(), others);
+        }
+    }
+    let rows = table("| scope | contains");
+    let said: BTreeMap<&str, Vec<&str>> = rows.iter().map(|row| (row[0][0], row[1].clone())).collect();
+    assert_eq!(said, expected);
 }

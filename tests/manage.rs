@@ -383,7 +383,8 @@ async fn workspaces_and_api_keys_are_made_used_and_ended() {
     assert!(with_key(&["sources", "list"], "key").await.status.success());
     let more = with_key(&["api-keys", "create", "--name", "x", "--scope", "read"], "key").await;
     assert_eq!(more.status.code(), Some(1));
-    assert!(text(&more.stderr).contains("403"), "{}", text(&more.stderr));
+    let words = "403: This needs keys:write; the key has ledger:read, sources:read";
+    assert!(text(&more.stderr).contains(words), "{}", text(&more.stderr));
 
     let new = desk.said(&[&["api-keys", "rotate", "CI", "--overlap", "1h"][..], &acme].concat()).await;
     assert_ne!(new.line(), key.line());
@@ -419,8 +420,11 @@ async fn members_are_invited_and_given_roles() {
     assert!(!invited.err.contains(invited.line()), "{}", invited.err);
     let list = desk.said(&["members", "list"]).await.out;
     assert!(list.contains("ana@example.com") && list.contains("invited, until "), "{list}");
-    // Ana accepts, by what was printed.
+    // Ana opens what was printed.
     let node = desk.world.node();
+    let (base, token) = invited.line().split_once("/invite/").unwrap();
+    assert_eq!(base, node.base.as_str().trim_end_matches('/'));
+    send(desk.world.api.bare("GET", &format!("/invite/{token}"))).await.expect(200);
     let ana = UserId::new();
     let mut superuser = desk.world.database.superuser().await;
     let profile = people::Profile { email: Some("ana@example.com".into()), name: Some("Ana".into()) };
@@ -428,7 +432,7 @@ async fn members_are_invited_and_given_roles() {
     people::insert(&mut superuser, &node.gate.secret, data_keys, node.gate.instance, ana, &profile)
         .await
         .unwrap();
-    members::accept(&node.writer, &Act::operator(), ana, invited.line()).await.unwrap();
+    members::accept(&node.writer, &Act::operator(), ana, token).await.unwrap();
     assert_eq!(
         desk.said(&["members", "role", "ana@example.com", "auditor"]).await.line(),
         "ana@example.com is auditor now"
@@ -476,6 +480,11 @@ async fn people_are_kept_out_and_let_in_again() {
         .collect();
     assert_eq!(disabled, [true, false]);
     assert!(desk.said(&["people", "list"]).await.out.contains("disabled 20"));
+    // It is seen where keys are looked at: which open nothing, and whose they are.
+    let keys = desk.said(&["api-keys", "list"]).await.out;
+    let line = keys.lines().find(|line| line.starts_with("ana's")).unwrap();
+    assert!(line.contains(" suspended ") && !line.contains("holds"), "{keys}");
+    assert!(keys.contains("MADE BY") && line.contains(&ana.id.to_string()), "{keys}");
 
     let enabled = desk.said(&["people", "enable", &ana.id.to_string()]).await;
     assert_eq!(enabled.line(), format!("{} is enabled: they can sign in again", ana.id));
@@ -698,18 +707,77 @@ async fn a_demo_that_runs_can_be_asked() {
     assert!(directory.join("demo/bootstrap-token").exists(), "it serves before there is a token");
     let suggested = loop {
         let line = lines.next_line().await.unwrap().expect("it says how it can be asked");
-        if let Some(suggested) = line.trim().strip_prefix("try       statusledger ") {
-            break suggested.replace('"', "");
+        if let Some(suggested) = line.trim().strip_prefix("try       ") {
+            break suggested.to_owned();
         }
     };
     // It is read to its end, so that it does not wait for its reader.
     let read = tokio::spawn(async move { while lines.next_line().await.unwrap().is_some() {} });
-    let arguments: Vec<&str> = suggested.split(' ').collect();
-    let output = run(&directory, &arguments, &[]).await;
+    // As whoever started it would paste it, with nothing of it in the PATH.
+    assert!(suggested.starts_with(env!("CARGO_BIN_EXE_statusledger")), "{suggested}");
+    let mut shell = Command::new("/bin/sh");
+    let output = shell.args(["-c", &suggested]).current_dir(&directory).output().await.unwrap();
     assert!(output.status.success(), "{suggested}: {}", text(&output.stderr));
     let pid = i32::try_from(demo.id().unwrap()).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(demo.wait().await.unwrap().success());
     read.await.unwrap();
     assert!(!directory.join("demo/address").exists() && directory.join("demo/bootstrap-token").exists());
+}
+
+#[tokio::test]
+async fn a_demo_without_a_directory_says_that_it_keeps_nothing() {
+    let directory = temporary("demo");
+    let output = run(&directory, &["demo", "--events", "1"], &[]).await;
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    let place = said.lines().find_map(|line| line.trim().strip_prefix("data ")).unwrap().trim();
+    assert!(!std::path::Path::new(place).exists(), "{place}");
+    let last = said.lines().last().unwrap().trim();
+    assert!(last.starts_with(&format!("removed   {place}; ")) && last.contains("--data-dir DIR"), "{last}");
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_be_says_why_at_once_and_makes_nothing() {
+    let directory = temporary("starts");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = run(&directory, &["up", "--data-dir", "data", "--port", &port], &[]).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines[0],
+        format!("statusledger: 127.0.0.1:{port} is in use; waiting up to 3 s for it to be free")
+    );
+    assert!(lines[1].starts_with(&format!("statusledger: cannot listen on 127.0.0.1:{port}: ")), "{said}");
+    assert!(lines.len() == 2 && !directory.join("data").exists(), "{said}");
+    drop(taken);
+
+    let log = directory.join("log");
+    let up = ["up", "--data-dir", "data", "--port", "0"];
+    let program = Program::start(&directory, &log, &up, &[]).await;
+    let output = run(&directory, &up, &[]).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let (first, last) = (said.lines().next().unwrap(), said.lines().last().unwrap());
+    assert!(first.contains("in use by another process") && first.contains("waiting up to 3 s"), "{said}");
+    assert!(last.contains("in use by another process"), "{said}");
+    assert!(program.terminate().await);
+
+    // Who misnames a workspace hears that, whatever else is missing.
+    std::fs::rename(directory.join("data/key-encryption-key"), directory.join("kept")).unwrap();
+    let export = |workspace: &'static str| {
+        let directory = &directory;
+        async move {
+            let arguments =
+                ["export", "--data-dir", "data", "--workspace", workspace, "--out", "x.zip", "--json"];
+            let output = run(directory, &arguments, &[]).await;
+            assert_eq!(output.status.code(), Some(1));
+            text(&output.stderr).lines().last().unwrap().to_owned()
+        }
+    };
+    assert_eq!(export("Nope").await, "statusledger: there is no workspace \"Nope\"");
+    let own = export("localhost").await;
+    assert!(own.contains("data/key-encryption-key"), "{own}");
 }

@@ -147,6 +147,61 @@ async fn one_refusal_is_nothing_lasting_ones_are_suspect_and_then_refused() {
 }
 
 #[tokio::test]
+async fn a_key_that_never_worked_is_suspect_then_refused_and_stays_so_until_it_is_taken() {
+    let world = World::with(always).await;
+    let simulator = stores(with_version("IN_REVIEW")).await;
+    let workspace = world.workspace("stores").await;
+    let right = apple_request(&simulator);
+    let mut wrong = right.clone();
+    wrong["credentials"]["key_id"] = "ZMJUM7ZV4M".into();
+    let made = world.api.post(&workspace.at("/sources"), wrong).await.expect(201).json();
+    let apple = text(&made, "id").to_owned();
+    let scene = Scene { world, simulator, workspace, apple, google: String::new() };
+    let source = scene.healthy(&scene.apple, "refused").await;
+    assert!(text(&source, "health_detail").contains("has not accepted it yet"), "{source}");
+    // A round asks for the one list that there is, and once more with another token; it came to `refused` in three.
+    let asked = || scene.simulator.request_count();
+    let before = asked();
+    eventually("six rounds more", || async { (asked() >= before + 12).then_some(()) }).await;
+    let mut expected = vec![("new", "suspect"), ("suspect", "refused")];
+    assert_eq!(changes(&scene).await, of(&expected), "and no entry a round");
+    for entry in scene.workspace.entries_of("source.health_changed").await {
+        let words = entry["data"].to_string();
+        assert!(!words.contains("key that worked") && !words.contains("Nothing to do"), "{words}");
+    }
+    // A store that fails for a round or two keeps what is known of the key.
+    scene.fault(Fault::new(FaultKind::ServerError).times(1));
+    eventually("a failure", || async {
+        scene.simulator.requests().iter().any(|request| request.status == 500).then_some(())
+    })
+    .await;
+    let before = asked();
+    eventually("another round", || async { (asked() >= before + 4).then_some(()) }).await;
+    assert_eq!(changes(&scene).await, of(&expected));
+    let path = scene.workspace.at(&format!("/sources/{}/key", scene.apple));
+    let key = json!({ "kind": "app_store", "credentials": right["credentials"] });
+    send(scene.api().request("PUT", &path).json(&key)).await.expect(200);
+    scene.healthy(&scene.apple, "ok").await;
+    expected.push(("refused", "ok"));
+    assert_eq!(changes(&scene).await, of(&expected));
+}
+
+#[tokio::test]
+async fn a_list_that_answers_401_alone_does_not_make_the_key_suspect() {
+    let scene = Scene::of(with_version("IN_REVIEW"), always).await;
+    scene.healthy(&scene.apple, "ok").await;
+    scene.fault(Fault::new(FaultKind::Unauthorized).at("/buildUploads"));
+    let source = scene.healthy(&scene.apple, "degraded").await;
+    assert!(text(&source, "health_detail").contains("of uploads: "), "{source}");
+    let before = asked(&scene.simulator, "/appStoreVersions");
+    eventually("thirty more of another list", || async {
+        (asked(&scene.simulator, "/appStoreVersions") >= before + 30).then_some(())
+    })
+    .await;
+    assert_eq!(changes(&scene).await, of(&[("ok", "degraded")]));
+}
+
+#[tokio::test]
 async fn what_one_poll_may_not_read_is_named_and_the_others_go_on() {
     let scene = Scene::of(with_version("IN_REVIEW"), always).await;
     scene.healthy(&scene.apple, "ok").await;

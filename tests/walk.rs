@@ -4,6 +4,7 @@
 use crate::harness::{Answer, Person, Receiver, Workspace, World, eventually, send};
 use serde_json::{Value, json};
 use statusledger::access::scope::{Permission as P, Permissions, Role, Scope};
+use statusledger::http::needs::NEEDS;
 use statusledger::id::{KeyId, WorkspaceId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -549,6 +550,36 @@ async fn every_route_is_listed_with_what_it_needs() {
     let listed: BTreeSet<String> = Route::all().map(|route| route.name()).collect();
     assert_eq!(listed.len(), ROUTES.len(), "each once");
     assert_eq!(served, listed, "a route of the document that is not in the walk, or the other way round");
+    // The document says of each what a key needs, or that no key opens it.
+    for route in Route::all() {
+        let operation = &document["paths"][route.path][route.method.to_lowercase()];
+        let said: Vec<&str> = operation["security"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|way| way["token"].as_array())
+            .flat_map(|scopes| scopes.iter().map(|scope| scope.as_str().unwrap()))
+            .collect();
+        let (scopes, description): (Vec<&str>, Option<String>) = match route.door {
+            Needs(permission) => {
+                let scopes = permission.scopes();
+                let words = operation["description"].as_str().unwrap_or_default().to_owned();
+                (scopes.into_iter().map(Scope::name).collect(), Some(words))
+            }
+            _ => (Vec::new(), None),
+        };
+        assert_eq!(said, scopes, "{}", route.name());
+        if let Some(description) = description {
+            let named = scopes.iter().all(|scope| description.contains(&format!("`{scope}`")));
+            assert!(named && description.contains("A key "), "{}: {description}", route.name());
+        }
+    }
+    let needs = NEEDS.iter().map(|(route, permission)| ((*route).to_owned(), *permission));
+    let walked = Route::all().filter_map(|route| match route.door {
+        Needs(permission) => Some((route.name(), permission)),
+        _ => None,
+    });
+    assert_eq!(needs.collect::<BTreeMap<_, _>>(), walked.collect::<BTreeMap<_, _>>());
 }
 
 #[test]

@@ -55,6 +55,25 @@ impl Permission {
     pub const fn of_the_instance(self) -> bool {
         matches!(self, Self::Instance | Self::PeopleRead)
     }
+
+    /// The narrowest scopes that grant it, each of which does; `read`, `write` and `admin` do where they contain it. None
+    /// where every key has it.
+    #[must_use]
+    pub fn scopes(self) -> Vec<Scope> {
+        if EVERYBODY.has(self) {
+            return Vec::new();
+        }
+        let granting = || Scope::all().map(|(scope, _)| scope).filter(|scope| scope.grants().has(self));
+        let least = granting().map(|scope| scope.grants().count()).min();
+        granting().filter(|scope| Some(scope.grants().count()) == least).collect()
+    }
+
+    /// What a key needs for it, in words: `sources:read`, `destinations:write or sources:write`.
+    #[must_use]
+    pub fn scopes_in_words(self) -> String {
+        let names: Vec<&str> = self.scopes().into_iter().map(Scope::name).collect();
+        if names.is_empty() { "any scope".to_owned() } else { names.join(" or ") }
+    }
 }
 
 use Permission as P;
@@ -97,6 +116,12 @@ impl Permissions {
     #[must_use]
     pub const fn of_one_workspace(self) -> Self {
         Self(self.0 & !Self::of(&[P::Instance, P::PeopleRead]).0)
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.0.count_ones()
     }
 
     /// As a number, to be kept in a row.
@@ -454,6 +479,16 @@ mod tests {
                 "{scope}: {words}"
             );
         }
+    }
+
+    #[test]
+    fn what_grants_a_permission_is_named_by_the_narrowest_scopes() {
+        let words = |permission: Permission| permission.scopes_in_words();
+        assert_eq!(words(P::SourcesRead), "sources:read");
+        assert_eq!(words(P::WorkspaceRead), "workspace:read");
+        assert_eq!(words(P::Configure), "destinations:write or sources:write");
+        assert_eq!(words(P::WorkspaceDelete), "admin");
+        assert_eq!(words(P::OneSelf), "any scope");
     }
 
     #[test]

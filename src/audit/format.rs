@@ -204,11 +204,15 @@ fn ocsf(instance: &str, entry: &Value, opened: &Value) -> Value {
             "log_name": format!("{instance}/{}", text(entry, "/ledger")),
         },
         "actor": { "user": user },
-        "src_endpoint": { "ip": text(opened, "/ip"), "uid": text(entry, "/data/surface") },
+        "src_endpoint": { "uid": text(entry, "/data/surface") },
         "unmapped": entry["data"],
     });
     if !text(entry, "/data/reason").is_empty() {
         event["status_detail"] = entry["data"]["reason"].clone();
+    }
+    // An empty text is no address.
+    if !text(opened, "/ip").is_empty() {
+        event["src_endpoint"]["ip"] = opened["ip"].clone();
     }
     if !text(opened, "/user_agent").is_empty() {
         event["http_request"] =

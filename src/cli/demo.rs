@@ -37,14 +37,12 @@ pub async fn run(
     port: Option<u16>,
 ) -> Result<u8> {
     let started = Instant::now();
-    let temporary;
-    let directory = match data_dir {
-        Some(dir) => dir,
-        None => {
-            temporary = tempfile::Builder::new().prefix("statusledger-demo-").tempdir()?;
-            temporary.path().to_owned()
-        }
+    let temporary = match data_dir {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("statusledger-demo-").tempdir()?),
     };
+    let directory =
+        data_dir.or_else(|| Some(temporary.as_ref()?.path().to_owned())).context("a directory was made")?;
     settings.data_dir.clone_from(&directory);
     settings.port = port.unwrap_or(0);
     settings.polling.interval_s = INTERVAL_S;
@@ -56,7 +54,7 @@ pub async fn run(
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     if directory.join("receipts").exists() {
         bail!(
-            "{} holds an earlier demo; name another directory, or continue it with `up`",
+            "{} holds an earlier demo; name another directory (`up` serves what that one recorded; its stores are gone)",
             directory.display()
         );
     }
@@ -71,7 +69,37 @@ pub async fn run(
     let cluster = attached.cluster;
     let shown = show(&settings, events, attached.database, simulator, started).await;
     attach::stop(cluster).await?;
-    shown
+    shown?;
+    show::line(match temporary {
+        None => format!("  kept      receipts/, ledger-*.zip, keys.json, pins in {}", directory.display()),
+        Some(temporary) => {
+            let words = format!(
+                "  removed   {}; `{} demo --data-dir DIR` keeps receipts/, ledger-*.zip, keys.json, pins",
+                directory.display(),
+                program()
+            );
+            temporary.close().context("the temporary directory is not removed")?;
+            words
+        }
+    });
+    Ok(0)
+}
+
+/// This program, as whoever started it can start it again from where they stand: without a path where the shell found it
+/// by its name alone.
+fn program() -> String {
+    let name = std::env::args().next().filter(|name| !name.is_empty());
+    name.map_or_else(|| "statusledger".to_owned(), |name| quoted(&name))
+}
+
+/// An argument as a shell takes it.
+fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./+=:@,%".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 type Starting = tokio::task::JoinHandle<Result<Simulator, statusledger_simulator::SimulatorError>>;
@@ -82,7 +110,7 @@ async fn show(
     database: crate::database::Database,
     simulator: Starting,
     started: Instant,
-) -> Result<u8> {
+) -> Result<()> {
     let directory = &settings.data_dir;
     let name = (settings.instance != Settings::default().instance).then_some(settings.instance.as_str());
     // As `up` leaves it, before anybody is served: whoever watches can ask from another terminal.
@@ -115,8 +143,10 @@ async fn show(
         show::line(format!("  data      {}", directory.display()));
         let team = simulator.app_store_teams().into_iter().next().unwrap_or_default();
         show::line(format!(
-            "  try       statusledger status --data-dir {} --workspace \"{team}\"",
-            directory.display()
+            "  try       {} status --data-dir {} --workspace {}",
+            program(),
+            quoted(&directory.display().to_string()),
+            quoted(&team)
         ));
         watch(&mut proven, events, started).await?;
         Ok::<_, anyhow::Error>(workspaces)
@@ -136,9 +166,7 @@ async fn show(
     simulator.shutdown().await;
     node.stop().await;
     result?;
-    exports?;
-    show::line(format!("  kept      receipts/, ledger-*.zip, keys.json, pins in {}", directory.display()));
-    Ok(0)
+    exports
 }
 
 /// Leaves what a verifier needs: the keys and a whole export of each workspace.

@@ -109,6 +109,8 @@ fn told(args: &ExportArgs, bytes: u64) -> Result<u8> {
     if args.json {
         let document = serde_json::json!({ "file": args.out.display().to_string(), "bytes": bytes });
         terminal::print([terminal::json(&serde_json::to_string_pretty(&document)?)])?;
+    } else {
+        show::note(format!("statusledger: {bytes} bytes were written to {}", args.out.display()));
     }
     Ok(0)
 }
@@ -154,8 +156,9 @@ async fn export(settings: &Settings, database: &Database, args: ExportArgs) -> R
     else {
         return Err(Error::Usage("name the workspace with --workspace".into()).into());
     };
-    let exporter = exporter(settings, database).await?;
+    // Before the keys: whoever misnames one need not have them.
     let workspace = find_workspace(database, &workspace).await?;
+    let exporter = exporter(settings, database).await?;
     let request = Request {
         workspace,
         ledger: args.ledger,

@@ -11,13 +11,20 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a port that is in use is tried again.
+const ENDING_WITHIN: Duration = Duration::from_secs(3);
+/// The pause between two tries.
+const ENDING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves over the embedded cluster.
 ///
 /// # Errors
 /// If something is not as it has to be.
 pub async fn up(settings: &Settings, name: Option<&str>, token_file: Option<PathBuf>) -> Result<u8> {
+    check_listening(settings).await?;
     let attached = attach::start(settings).await?;
     let served = run(settings, name, attached.database, token_file).await;
     attach::stop(attached.cluster).await?;
@@ -32,8 +39,44 @@ pub async fn serve(settings: &Settings, name: Option<&str>, token_file: Option<P
     let Some(url) = &settings.database_url else {
         bail!("`serve` needs --database-url (and --worker-database-url); `up` brings a database of its own");
     };
+    check_listening(settings).await?;
     let database = attach::open_external(settings, url).await?;
     run(settings, name, database, token_file).await
+}
+
+/// Whether it can be listened where the settings say, before an instance is made that gets its name for ever. Somebody
+/// else may take the port before the node does: then that says so.
+///
+/// # Errors
+/// If it cannot; after a wait where a process that is just ending may be what is in the way.
+async fn check_listening(settings: &Settings) -> Result<()> {
+    let until = tokio::time::Instant::now() + ENDING_WITHIN;
+    let mut told = false;
+    loop {
+        match std::net::TcpListener::bind((settings.listen, settings.port)) {
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    let (listen, port, s) = (settings.listen, settings.port, ENDING_WITHIN.as_secs());
+                    show::note(format!(
+                        "statusledger: {listen}:{port} is in use; waiting up to {s} s for it to be free"
+                    ));
+                }
+                tokio::time::sleep(ENDING_PAUSE).await;
+            }
+            Err(e) => {
+                let (listen, port) = (settings.listen, settings.port);
+                let whose = match std::fs::read_to_string(settings.data_dir.join(remote::ADDRESS_FILE)) {
+                    Ok(address) if address.trim_end().ends_with(&format!(":{port}")) => {
+                        format!("; a node over {} said that it serves there", settings.data_dir.display())
+                    }
+                    _ => "; nothing was made; another port is taken with --port".to_owned(),
+                };
+                let why = remote::system(&e);
+                bail!("cannot listen on {listen}:{port}: {why}{whose}");
+            }
+        }
+    }
 }
 
 /// Migrates, as the owner.
@@ -65,7 +108,7 @@ async fn run(
         show::line(format!("  pin      {}", node.keyring.current().pin()));
         let how = if made { "written to" } else { "in" };
         if let Some(link) = link {
-            show::line(format!("  sign in  {} (once, within an hour)", link.as_str()));
+            show::line(format!("  sign in  {} (once, within an hour: the first owner)", link.as_str()));
         }
         show::line(format!("  token    {how} {}", token_file.display()));
     });

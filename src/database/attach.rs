@@ -13,9 +13,9 @@ pub const DATABASE: &str = "statusledger";
 /// Connections kept for whoever looks in from outside: `psql`, the commands.
 const SPARE_CONNECTIONS: u32 = 20;
 
-/// How often, and how long apart, a data directory that is in use is tried again.
-const ENDING_TRIES: u32 = 30;
-/// See [`ENDING_TRIES`].
+/// How long a data directory that is in use is tried again: what a process that was just ended may take to be gone.
+const ENDING_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
+/// The pause between two tries.
 const ENDING_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// A database, and the cluster under it where this process runs one.
@@ -67,12 +67,19 @@ pub async fn start(settings: &Settings) -> Result<Attached> {
     let most = settings.database_connections;
     let connections = most * 2 + most.div_ceil(2) + SPARE_CONNECTIONS;
     options.settings.push(("max_connections".into(), connections.to_string()));
-    let mut tries = ENDING_TRIES;
+    let mut until = None;
     let cluster = loop {
         match Cluster::start(options.clone()).await {
             // A process that was killed a moment ago may not be gone yet.
-            Err(embedded::Error::InUse { .. }) if tries > 0 => {
-                tries -= 1;
+            Err(e @ embedded::Error::InUse { .. }) => {
+                let now = tokio::time::Instant::now();
+                let until = *until.get_or_insert_with(|| {
+                    tracing::warn!("{e}; waiting up to {} s for it to end", ENDING_WITHIN.as_secs());
+                    now + ENDING_WITHIN
+                });
+                if now >= until {
+                    return Err(e).context("the embedded database does not start");
+                }
                 tokio::time::sleep(ENDING_PAUSE).await;
             }
             started => break started.context("the embedded database does not start")?,

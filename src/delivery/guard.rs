@@ -83,7 +83,11 @@ impl Policy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Neither https, nor http where that is allowed.
-    #[error("the URL has to begin with {}", if *allow_http { "https:// or http://" } else { "https://" })]
+    #[error("the URL has to begin with {}", if *allow_http {
+        "https:// or http://"
+    } else {
+        "https:// (http:// only where whoever runs the instance sets delivery.allow_http)"
+    })]
     Scheme {
         /// Whether http would have done.
         allow_http: bool,
@@ -95,14 +99,23 @@ pub enum Refusal {
     #[error("the URL has no host and port that can be reached")]
     NoHost,
     /// The URL names an address that is not allowed.
-    #[error("the URL's address is not a public one")]
+    #[error(
+        "the URL's address is not a public one; others are allowed by whoever runs the instance, with the setting \
+             delivery.allow_networks"
+    )]
     Address(IpAddr),
     /// The name has only addresses that are not allowed.
-    #[error("the URL's host has no public address")]
+    #[error(
+        "the URL's host has no public address; others are allowed by whoever runs the instance, with the setting \
+             delivery.allow_networks"
+    )]
     Resolved(Vec<IpAddr>),
     /// The name has no address, or the resolver failed. The text is that of [`Refusal::Resolved`]: which
     /// private names exist is not a tenant's business.
-    #[error("the URL's host has no public address")]
+    #[error(
+        "the URL's host has no public address; others are allowed by whoever runs the instance, with the setting \
+             delivery.allow_networks"
+    )]
     Unresolved(String),
 }
 

@@ -573,7 +573,7 @@ async fn delivery(
 /// The body of a delivery: the notification as it was (or will be) sent.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/destinations/{destination}/deliveries/{number}/receipt", tag = "deliveries", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path), ("number" = i64, Path)),
-    responses((status = 200, body = Object, description = "A receipt (formats.md)"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Object, description = "A receipt (docs/receipt.md, \"Receipt\")"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn delivery_receipt(
     access: Access<needs::LedgerExport>,
     State(writer): State<Writer>,

@@ -1,8 +1,9 @@
 //! What the OpenAPI document says of every operation alike, in one place: how requests are refused, which headers they may
 //! carry, and examples. The handlers document what is their own.
 
-use super::once;
 use super::problem::Kind;
+use super::{needs, once};
+use crate::access::scope::Permission;
 use serde_json::{Map, Value, json};
 
 /// An example of a schema, by its name.
@@ -151,6 +152,33 @@ fn give_example(content: &mut Value, examples: &Value) {
     }
 }
 
+/// Says which scopes a key needs: to programs where OpenAPI 3.1 has roles of a scheme, to people in the description.
+fn name_scopes(permission: Permission, operation: &mut Value) {
+    let scopes = permission.scopes();
+    let mut security: Vec<Value> = Vec::new();
+    for way in operation["security"].as_array().into_iter().flatten() {
+        match way["token"].is_array() {
+            // Each of several is enough.
+            true if !scopes.is_empty() => {
+                security.extend(scopes.iter().map(|scope| json!({ "token": [scope.name()] })));
+            }
+            _ => security.push(way.clone()),
+        }
+    }
+    operation["security"] = security.into();
+    let names: Vec<String> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
+    let mut needed = match names.is_empty() {
+        true => "A key of any scope.".to_owned(),
+        false => format!("A key needs {}.", names.join(" or ")),
+    };
+    if permission.of_the_instance() {
+        needed.pop();
+        needed.push_str(", and reaches the instance.");
+    }
+    let own = operation["description"].as_str().filter(|own| !own.is_empty());
+    operation["description"] = own.map_or_else(|| needed.clone(), |own| format!("{own}\n\n{needed}")).into();
+}
+
 fn complete_operation(method: &str, path: &str, operation: &mut Value, examples: &Value) {
     let api = path.starts_with("/v1/");
     let reads_json = operation["requestBody"]["content"]["application/json"].is_object();
@@ -171,6 +199,9 @@ fn complete_operation(method: &str, path: &str, operation: &mut Value, examples:
             }
             responses.insert(status.to_owned(), response);
         }
+    }
+    if let Some(permission) = needs::needs(method, path) {
+        name_scopes(permission, operation);
     }
     if api {
         let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();

@@ -6,6 +6,7 @@ pub mod etag;
 pub mod extract;
 pub mod kind;
 pub mod limit;
+pub mod needs;
 pub mod once;
 pub mod page;
 pub mod pages;
@@ -158,12 +159,13 @@ pub fn router(app: App) -> Router {
     };
     // What comes last stands outermost.
     routes
+        .route("/", get(pages::root))
         .route("/openapi.json", get(move || async move { Json(document) }))
         .route("/docs", get(move || pages::show_docs(docs)))
         .route("/docs/style.css", get(pages::style))
         .route("/problems/", get(pages::problems))
         .route("/problems/{kind}", get(pages::problem))
-        .fallback(|| async { Problem::not_found("No route has this path; see /openapi.json.") })
+        .fallback(|| async { Problem::not_found("No route has this path; see /docs, or /openapi.json.") })
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.room.clone(), arriving::hold))
         .layer(from_fn(etag::tag))
@@ -191,8 +193,15 @@ async fn guard(
     let id = context.id;
     request.extensions_mut().insert(context);
     let path = request.uri().path();
-    let always =
-        ["/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/statusledger-keys.json", "/docs"];
+    let always = [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/.well-known/statusledger-keys.json",
+        "/docs",
+    ];
     let own = always.contains(&path) || path.starts_with("/docs/") || path.starts_with(problem::PATH);
     let response = if own || readiness.is_ready() {
         let late =
@@ -241,7 +250,7 @@ async fn metrics(State(handle): State<PrometheusHandle>) -> String {
     handle.render()
 }
 
-/// The key manifest (formats.md, "Key manifest").
+/// The key manifest (docs/receipt.md, "Key manifest").
 #[utoipa::path(get, path = "/.well-known/statusledger-keys.json", tag = "instance",
     responses((status = 200, body = Object, description = "The key manifest")))]
 async fn keys(State(keyring): State<Keyring>) -> Response {

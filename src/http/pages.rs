@@ -67,6 +67,19 @@ pub async fn style() -> Response {
     (headers, STYLE).into_response()
 }
 
+/// What whoever opens the address finds: where everything else is.
+pub async fn root() -> Response {
+    page(
+        "statusledger",
+        "<h1>statusledger</h1><p>App store status as a verifiable ledger. There is no dashboard; this instance is asked over \
+         its API, by programs and by the command line (<code>statusledger status</code>).</p>\
+         <ul><li><a href=\"/sign-in\">Sign in</a>, then <a href=\"/account\">your account</a>\
+         <li><a href=\"/docs\">The API</a>, and its <a href=\"/openapi.json\">OpenAPI document</a>\
+         <li><a href=\"/.well-known/statusledger-keys.json\">The keys that it signs with</a>\
+         <li><a href=\"/readyz\">Whether it is ready</a></ul>",
+    )
+}
+
 /// All kinds of problems.
 pub async fn problems() -> Response {
     let mut body =

@@ -8,7 +8,7 @@ use statusledger_verify::json::{self, Object, Value};
 use std::borrow::Cow;
 use zeroize::Zeroizing;
 
-/// An entry is at most this many bytes (formats.md, "Ground rules").
+/// An entry is at most this many bytes (docs/receipt.md, "Ground rules").
 pub const MAX_ENTRY: usize = 65_535;
 /// Members of an entry besides `data`, at their longest: what is left for `data` itself.
 const ENVELOPE: usize = 512;
@@ -99,7 +99,7 @@ impl Draft {
     /// An entry of type `kind` (docs/events.md) with `data`, none of it sealed.
     ///
     /// # Errors
-    /// If the type or the data is not of the form that formats.md asks for.
+    /// If the type or the data is not of the form that docs/receipt.md asks for.
     pub fn new(kind: impl Into<Cow<'static, str>>, data: Object) -> Result<Self, Error> {
         Self::sealing(kind, data, Vec::new())
     }
@@ -107,7 +107,7 @@ impl Draft {
     /// An entry some of whose values are sealed: `data.sealed` holds a salted hash of each.
     ///
     /// # Errors
-    /// If the type, a name, a value or the data is not of the form that formats.md asks for.
+    /// If the type, a name, a value or the data is not of the form that docs/receipt.md asks for.
     pub fn sealing(
         kind: impl Into<Cow<'static, str>>,
         mut data: Object,

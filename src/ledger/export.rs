@@ -1,4 +1,4 @@
-//! Export: the ledger, or a part of it, as one file that proves itself (formats.md, "Export").
+//! Export: the ledger, or a part of it, as one file that proves itself (docs/receipt.md, "Export").
 //!
 //! It writes what stands in the database, page by page, in constant memory, and repairs nothing: a row that somebody
 //! edited, added or took away is in the file as it is, and the verifier says so. What it will not do is sign anew

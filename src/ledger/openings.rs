@@ -31,7 +31,7 @@ use utoipa::ToSchema;
 pub struct Openings {
     /// The entry.
     seq: u64,
-    /// By the names of `data.sealed`: `salt` and `value`, with which each verifies against the entry (formats.md, "Sealed
+    /// By the names of `data.sealed`: `salt` and `value`, with which each verifies against the entry (docs/receipt.md, "Sealed
     /// values").
     #[schema(value_type = Object)]
     openings: BTreeMap<String, Box<RawValue>>,

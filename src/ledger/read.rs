@@ -426,7 +426,7 @@ async fn read_checkpoint(
     Ok(note)
 }
 
-/// The ledger as one file that proves itself (formats.md, "Export"), streamed. Where its history is not the one that was
+/// The ledger as one file that proves itself (docs/receipt.md, "Export"), streamed. Where its history is not the one that was
 /// signed, the file shows that, no sealed value is opened, and the entry of the export is in the instance's ledger.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/export", tag = "ledger", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ExportQuery),

@@ -71,7 +71,7 @@ pub enum Health {
     Ok,
     /// The store is not answering, or not well.
     Degraded,
-    /// A key that worked is refused: the store's fault, or the key's.
+    /// The key is refused: the store's fault, or the key's.
     Suspect,
     /// The key is refused, and keeps being refused.
     Refused,
@@ -108,12 +108,13 @@ impl Health {
                 Some("Nothing to do: the store is asked again by itself, and what it says then is recorded.")
             }
             Self::Suspect => Some(
-                "The store refuses a key that worked. That has happened to good keys: wait some minutes before you \
-                 make a new one.",
+                "The store refuses the key. If it worked before, wait some minutes before you make a new one: that has \
+                 happened to good keys. If it never did, compare its id and its issuer with the store's console.",
             ),
             Self::Refused => Some(
-                "The store keeps refusing the key. Look in the store's console whether it was revoked or has expired; \
-                 if so, make a new one and give it to this source (`sources replace-key`).",
+                "The store keeps refusing the key. Look in the store's console whether it was revoked or has expired, \
+                 and whether its id and issuer are those given here; then give this source the right one, or a new one \
+                 (`sources replace-key`).",
             ),
             Self::AgreementsMissing => Some(
                 "The account holder has to accept an agreement in App Store Connect (Business). Until then the store \

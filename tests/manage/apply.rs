@@ -272,6 +272,10 @@ async fn what_is_wrong_is_said_with_its_place_before_anything_is_changed() {
     desk.write("statusledger.toml", &format!("workspace = \"Acme\"\n{good}"));
     let (code, told, _) = desk.not_applied(&["--workspace", "Other"]).await;
     assert_eq!((code, told.as_str()), (2, "the file names another workspace than --workspace"));
+    // The service's settings have the same name in many places.
+    desk.write("statusledger.toml", "instance = \"status.example.com\"\n[delivery]\nallow_http = true\n");
+    let (code, told, _) = desk.not_applied(&[]).await;
+    assert!(code == 1 && told.contains("has settings of the service, which `--config` takes"), "{told}");
     std::fs::remove_file(desk.directory.join("statusledger.toml")).unwrap();
     let (code, told, _) = desk.not_applied(&[]).await;
     assert!(code == 1 && told.starts_with("cannot read statusledger.toml"), "{told}");

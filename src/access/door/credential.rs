@@ -58,7 +58,9 @@ impl Gate {
             .map_err(|reason| Refused::stranger(reason, Problem::unauthorized()))?;
         let fault = match &shown {
             Shown::Key(key) if !key.scopes.grants().has(asked.permission) => {
-                let words = format!("The key's scopes ({}) do not grant this.", key.scopes);
+                let held: Vec<&str> = key.scopes.list().iter().map(|scope| scope.name()).collect();
+                let needed = asked.permission.scopes_in_words();
+                let words = format!("This needs {needed}; the key has {}.", held.join(", "));
                 Some((Reason::Scope, Kind::Scope, words))
             }
             Shown::Key(_) if asked.of_a_person => {

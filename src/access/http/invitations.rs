@@ -2,6 +2,7 @@
 
 use crate::access::door::{Access, Gate, Person};
 use crate::access::scope::{Role, needs};
+use crate::access::sign_in::SignIn;
 use crate::access::{members, people};
 use crate::http::App;
 use crate::http::extract::{Body, InPath, InQuery};
@@ -71,6 +72,9 @@ pub struct CreatedInvitation {
     id: InvitationId,
     /// What the invited shows, signed in, to `POST /v1/invitations/accept`; shown this once.
     token: String,
+    /// What to hand to them: the page on which they accept it, signed in or as somebody new. Has the token in it.
+    #[schema(format = "uri")]
+    link: String,
     /// Until when.
     #[serde(with = "time::serde::rfc3339")]
     expires_at: OffsetDateTime,
@@ -148,7 +152,7 @@ async fn list_invitations(
     Ok(Json(Invitations { items, next }))
 }
 
-/// Invites somebody, for a week; by a key that ends sooner, until then. The answer's `token` is shown this once: hand it to
+/// Invites somebody, for a week; by a key that ends sooner, until then. The answer's `link` is shown this once: hand it to
 /// them. Where the key that made it is revoked, the invitation is withdrawn.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/invitations", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = NewInvitation,
@@ -159,12 +163,15 @@ async fn list_invitations(
 async fn invite(
     access: Access<needs::MembersWrite>,
     State(writer): State<Writer>,
+    State(sign_in): State<SignIn>,
     InPath(workspace): InPath<WorkspaceId>,
     Body(new): Body<NewInvitation>,
 ) -> Result<(StatusCode, Json<CreatedInvitation>), Problem> {
     let (id, token, expires_at) =
         members::invite(&writer, &access.act(), &access.caller, workspace, &new.email, new.role).await?;
-    Ok((StatusCode::CREATED, Json(CreatedInvitation { id, token: token.as_str().to_owned(), expires_at })))
+    let token = token.as_str().to_owned();
+    let link = format!("{}/invite/{token}", sign_in.base.as_str().trim_end_matches('/'));
+    Ok((StatusCode::CREATED, Json(CreatedInvitation { id, token, link, expires_at })))
 }
 
 /// Withdraws an invitation, to a role of no more than one's own.

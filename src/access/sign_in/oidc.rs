@@ -159,7 +159,7 @@ impl Oidc {
     async fn discover(&self) -> Result<Arc<Metadata>, Error> {
         let asked = Metadata::discover_async(self.issuer.clone(), &self.client).await;
         let metadata = Arc::new(asked.map_err(|e| {
-            tracing::warn!(issuer = %self.issuer.as_str(), error = ?e.to_string(), "the discovery document cannot be had");
+            tracing::warn!(issuer = %self.issuer.as_str(), error = ?with_causes(&e), "the discovery document cannot be had");
             Refusal::Unavailable
         })?);
         if self.issuer.url().scheme() == "https" {
@@ -311,6 +311,21 @@ impl Oidc {
             profile.name = said.name().and_then(|name| name.get(None)).map(|name| name.as_str().to_owned());
         }
     }
+}
+
+/// An error with what caused it: that a request failed is the least of it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Many say their cause themselves.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn verify<'a>(

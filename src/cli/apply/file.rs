@@ -8,6 +8,7 @@
 use super::raw::Raw;
 use crate::cli::manage::secret;
 use crate::cli::terminal::clean;
+use crate::config::Settings;
 use crate::delivery::routes::Filter;
 use crate::id::SourceId;
 use crate::name;
@@ -171,6 +172,12 @@ pub fn read(file: &Path) -> Result<Wanted> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| anyhow!("cannot read {shown}: {}", crate::cli::remote::system(&e)))?;
     let raw: Raw = toml::from_str(&text).map_err(|e| {
+        if toml::from_str::<Settings>(&text).is_ok() {
+            return anyhow!(
+                "{shown} has settings of the service, which `--config` takes; `apply` takes a file of a workspace's \
+                 sources and destinations (docs/operations.md, \"Configuration in a file\")"
+            );
+        }
         let (line, column) = place(&text, e.span().map_or(0, |span| span.start));
         // It has words of the file in it, which somebody else may have written.
         anyhow!("{shown}:{line}:{column}: {}", clean(&e.message().trim().replace('\n', "; ")))

@@ -129,6 +129,12 @@ async fn find(settings: &Settings, named: &Named) -> Result<(Place, String)> {
     Ok((place, id))
 }
 
+/// Who made a key, in words: a key of this list by its name.
+fn maker(all: &[Value], created_by: &str) -> String {
+    let key = all.iter().find(|key| text(key, "id") == created_by);
+    key.map_or_else(|| created_by.to_owned(), |key| format!("key \"{}\"", text(key, "name")))
+}
+
 fn table(all: &[Value]) -> Vec<String> {
     let mut table = Table::new(&[
         ("NAME", Yield::End),
@@ -136,6 +142,7 @@ fn table(all: &[Value]) -> Vec<String> {
         ("STATE", Yield::Never),
         ("EXPIRES", Yield::Never),
         ("LAST USED", Yield::Never),
+        ("MADE BY", Yield::End),
         ("ID", Yield::Never),
     ]);
     for key in all {
@@ -145,6 +152,9 @@ fn table(all: &[Value]) -> Vec<String> {
             ("revoked", Colour::Dim)
         } else if is_past(key, "expires_at") {
             ("expired", Colour::Dim)
+        } else if key["suspended"] == true {
+            // It is refused, until whoever made it is let in again.
+            ("suspended", Colour::Yellow)
         } else {
             ("holds", Colour::Green)
         };
@@ -156,6 +166,7 @@ fn table(all: &[Value]) -> Vec<String> {
             (state.0.to_owned(), state.1),
             plain(ends.map_or_else(|| "never".to_owned(), words::second)),
             plain(ago(key, "last_used_at")),
+            plain(maker(all, text(key, "created_by"))),
             plain(text(key, "id")),
         ]);
     }

@@ -19,7 +19,7 @@ pub enum Command {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Invites somebody; prints the invitation's text, shown this once: hand it to them.
+    /// Invites somebody; prints a link, shown this once, that they open to come in: hand it to them.
     Invite {
         #[command(flatten)]
         asking: Asking,
@@ -79,8 +79,11 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             let body = json!({ "email": email, "role": role });
             let made = place.change(Method::POST, "invitations", Some(&body)).await?;
             let until = words::second(text(&made, "expires_at"));
-            let sentence = format!("{} is invited as {role}, until {until}", clean(&email));
-            place.desk.show_once(&made, "token", &sentence)
+            let sentence = format!(
+                "{} is invited as {role}, until {until}: they open the link, which holds for one person",
+                clean(&email)
+            );
+            place.desk.show_once(&made, "link", &sentence)
         }
         Command::Withdraw { asking, invitation } => {
             let place = Place::open(settings, &asking).await?;
@@ -107,7 +110,8 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             place.desk.show(&document, || {
                 let mut lines = vec![format!("{} is no member any more", clean(&named.member))];
                 lines.extend(listed(invitations, "their open invitations were withdrawn"));
-                let rest = "these API keys of theirs open nothing any more (`keys rotate` what others need)";
+                let rest =
+                    "these API keys of theirs open nothing any more (`api-keys rotate` what others need)";
                 lines.extend(listed(keys, rest));
                 lines
             })

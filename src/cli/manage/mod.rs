@@ -206,8 +206,9 @@ fn one(items: Vec<Value>, members: &[&str], what: &str, given: &str) -> Result<F
         _ => {
             let ids: Vec<&str> = called.iter().map(|found| found.id.as_str()).collect();
             let all = ids.join(", ");
-            Err(Error::Usage(format!("several are called \"{given}\": give the id of a {what}: {all}"))
-                .into())
+            let article = if what.starts_with(['A', 'a', 'i']) { "an" } else { "a" };
+            let words = format!("several are called \"{given}\": give the id of {article} {what}: {all}");
+            Err(Error::Usage(words).into())
         }
     }
 }

@@ -124,6 +124,9 @@ fn table(all: &[Value]) -> Vec<String> {
     for workspace in all {
         let what = match (workspace["own"] == true, text(workspace, "delete_after")) {
             (true, _) => ("the instance's own".to_owned(), Colour::Plain),
+            (false, "") if workspace["passkey_required"] == true => {
+                ("passkey required".to_owned(), Colour::Plain)
+            }
             (false, "") => (String::new(), Colour::Plain),
             (false, _) if workspace["deleted_at"].is_string() => ("ended".to_owned(), Colour::Dim),
             (false, at) => (format!("ends {}", words::second(at)), Colour::Red),

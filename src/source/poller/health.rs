@@ -51,8 +51,16 @@ impl Poller {
         outcome: &Outcome,
     ) -> Result<(), Unusable> {
         let error = outcome.ended.as_ref();
-        let unauthorized = matches!(error, Some(StoreError::Unauthorized { .. }));
-        station.refusals = if unauthorized { station.refusals + 1 } else { 0 };
+        if outcome.is_silent() {
+            // Nothing was due: what is known of the key is what it was.
+            return Ok(());
+        }
+        if matches!(error, Some(StoreError::Unauthorized { .. })) {
+            (station.refusals, station.unheard) = (station.refusals + 1, 0);
+        } else if outcome.heard || matches!(error, Some(StoreError::Forbidden { .. })) {
+            // The store knows it. That it does not answer, or is not asked, says nothing of the key.
+            station.refusals = 0;
+        }
         if outcome.failed.is_some() {
             station.why.clone_from(&outcome.failed);
         }
@@ -73,8 +81,12 @@ impl Poller {
                     StoreError::Forbidden { .. } => Health::RoleTooSmall,
                     _ => Health::Degraded,
                 };
+                let never = matches!(e, StoreError::Unauthorized { .. })
+                    && !plan.was_ever_answered()
+                    && !outcome.heard;
                 let detail = match long {
                     Some(wait) => format!("{e}; it is asked again in {} min", minutes(wait)),
+                    None if never => format!("{e}; it has not accepted it yet"),
                     None => e.to_string(),
                 };
                 (health, Some(detail))
@@ -98,6 +110,14 @@ impl Poller {
             None if outcome.failed.is_some() => return Ok(()),
             None => (Health::Ok, None),
         };
+        if health == Health::Degraded && station.refusals > 0 {
+            // Both are true, the key's refusal is the older news, and each in turn would be an entry a round.
+            station.unheard += 1;
+            if station.unheard < REFUSALS {
+                return Ok(());
+            }
+            station.refusals = 0;
+        }
         // One failure of a store is not worth telling; a second in a row is, and one that lasts.
         let worth = health != Health::Degraded
             || error.is_none()

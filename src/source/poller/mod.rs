@@ -60,7 +60,10 @@ struct Station {
     /// The SHA-256 of the sealed key that the client has, by which it is known to be the source's of today.
     under: [u8; 32],
     failing: budget::Backoff,
+    /// Rounds in a row that the key was refused in, as far as they heard of the key.
     refusals: u32,
+    /// Rounds in a row since the last of these in which the store failed.
+    unheard: u32,
     /// As it was last told, with the words to it.
     health: Option<(Health, Option<String>)>,
     /// Why the last poll that failed did.
@@ -405,6 +408,7 @@ impl Poller {
             under,
             failing: budget::Backoff::new(self.settings.hot(), self.settings.longest_wait()),
             refusals: 0,
+            unheard: 0,
             health: None,
             why: None,
         }));

@@ -237,6 +237,22 @@ impl Plan {
         self.polls.iter().filter(|(_, p)| p.failures >= 2).map(|(name, _)| name.as_str()).collect()
     }
 
+    /// Another poll than the refused one, which tells whether the key is: the listing of the apps, which every key may
+    /// read, else what is queued next, else what was answered last.
+    pub(super) fn another(&self, refused: &str, queue: &[String]) -> Option<String> {
+        if refused != "apps" {
+            return Some("apps".to_owned());
+        }
+        let answered = self.polls.iter().filter(|(name, p)| *name != refused && p.refused.is_none());
+        let last = || answered.filter_map(|(name, p)| Some((p.answered_at?, name))).max();
+        queue.last().cloned().or_else(|| last().map(|(_, name)| name.clone()))
+    }
+
+    /// Whether the store has ever answered what is asked here.
+    pub(super) fn was_ever_answered(&self) -> bool {
+        self.polls.values().any(|p| p.answered_at.is_some())
+    }
+
     /// A poll said what needs a second look: it is due after `wait`.
     pub(super) fn again(&mut self, poll: &str, now: OffsetDateTime, wait: Duration) {
         if let Some(planned) = self.polls.get_mut(poll) {
@@ -518,6 +534,24 @@ mod tests {
         plan.settle(&HashSet::new(), &settings, allowance, &HashSet::new(), || 0.0);
         plan.settle(&hot, &settings, allowance, &HashSet::new(), || 0.0);
         assert_eq!(due_after(&plan, "uploads:1"), 900);
+    }
+
+    #[test]
+    fn another_list_tells_whether_it_is_the_key_that_is_refused() {
+        let mut plan = plan(&[("apps", 1), ("versions:1", 1), ("uploads:1", 1), ("uploads:2", 1)]);
+        let queue = ["builds".to_owned(), "reviews".to_owned()];
+        assert_eq!(plan.another("versions:1", &queue).as_deref(), Some("apps"));
+        assert_eq!(plan.another("apps", &queue).as_deref(), Some("reviews"), "the end of it is next");
+        let at = |s| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(s);
+        plan.answered("versions:1", at(10), 1);
+        plan.answered("uploads:1", at(20), 1);
+        plan.refused("uploads:1", "FORBIDDEN", at(21));
+        plan.answered("apps", at(30), 1);
+        assert_eq!(plan.another("apps", &[]).as_deref(), Some("versions:1"));
+        let mut alone = self::plan(&[]);
+        alone.want(["apps".to_owned()], at(0));
+        assert_eq!(alone.another("apps", &[]), None);
+        assert!(!alone.was_ever_answered() && plan.was_ever_answered());
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub(super) struct Outcome {
     pub(super) failed: Option<String>,
     /// How often each kind of poll failed since it was last answered.
     failures: HashMap<String, u32>,
+    /// The store knows the key: it answered something else than that it does not.
+    pub(super) heard: bool,
+    /// The polls that met a 401 before that: theirs or the key's, others tell.
+    refused: Vec<String>,
     /// The kinds that failed since any poll was answered.
     in_a_row: HashSet<String>,
     news: News,
@@ -55,6 +59,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// Whether nothing was asked: then nothing was learned of the key, nor of the store.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.heard && self.ended.is_none() && self.failed.is_none()
+    }
+
     /// A poll was answered.
     fn answer(&mut self, poll: &str) {
         self.answered.insert(poll.to_owned());
@@ -121,7 +130,9 @@ impl Poller {
                 station.failing.fail(Some(floor))
             }
             None => {
-                station.failing.reset();
+                if !outcome.is_silent() {
+                    station.failing.reset();
+                }
                 let until =
                     plan.next_due().unwrap_or_else(OffsetDateTime::now_utc) - OffsetDateTime::now_utc();
                 if outcome.unfinished {
@@ -147,6 +158,7 @@ impl Poller {
         let mut queue = plan.due(OffsetDateTime::now_utc());
         queue.reverse();
         let mut settled = 0;
+        let mut refusal: Option<StoreError> = None;
         while let Some(poll) = queue.pop() {
             if started.elapsed() > self.settings.scaled(LONGEST_ROUND) {
                 outcome.unfinished = true;
@@ -198,6 +210,14 @@ impl Poller {
                 .unwrap_or(Err(StoreError::Timeout));
             let recorded = self.record(&asked, &mut look, &mut outcome).await?;
             let now = OffsetDateTime::now_utc();
+            if matches!(answer, Ok(()) | Err(StoreError::Forbidden { .. } | StoreError::NotFound { .. })) {
+                outcome.heard = true;
+                // The store knows the key: what was refused before was so by itself.
+                for refused in std::mem::take(&mut outcome.refused) {
+                    plan.failed(&refused, now, &self.settings, draw());
+                    outcome.failure(&refused, refusal.as_ref().map_or_else(String::new, ToString::to_string));
+                }
+            }
             // Where it failed, what it cost before stays its price.
             match answer {
                 Ok(()) => {
@@ -226,7 +246,20 @@ impl Poller {
                     // What was just found is asked at once: half a first look is none.
                     queue.extend(fresh.into_iter().rev());
                 }
-                Err(e) => match self.blame(&e, &poll, plan, now, &outcome) {
+                Err(e @ StoreError::Unauthorized { .. }) if !outcome.heard => {
+                    // Put off, or it would be the first of every round; and no failure of its own, as far as is known.
+                    plan.again(&poll, now, self.settings.hot());
+                    outcome.refused.push(poll.clone());
+                    let other = (outcome.refused.len() == 1).then(|| plan.another(&poll, &queue)).flatten();
+                    let Some(other) = other else {
+                        outcome.ended = Some(e);
+                        break;
+                    };
+                    refusal = Some(e);
+                    queue.retain(|queued| *queued != other);
+                    queue.push(other);
+                }
+                Err(e) => match self.blame(&e, &poll, plan, now) {
                     Blame::Poll => outcome.failed = Some(e.to_string()),
                     Blame::Either => {
                         outcome.failure(&poll, e.to_string());
@@ -249,19 +282,16 @@ impl Poller {
                 break;
             }
         }
+        if !outcome.heard && outcome.ended.is_none() && !outcome.unfinished {
+            // Nobody contradicted it.
+            outcome.ended = refusal;
+        }
         Ok(outcome)
     }
 
     /// Whose a failure is, and when the poll is due again. Also where it is the key's: a poll that kept its date would be
     /// the first of every round, and end each.
-    fn blame(
-        &self,
-        error: &StoreError,
-        poll: &str,
-        plan: &mut Plan,
-        now: OffsetDateTime,
-        outcome: &Outcome,
-    ) -> Blame {
+    fn blame(&self, error: &StoreError, poll: &str, plan: &mut Plan, now: OffsetDateTime) -> Blame {
         let alone = poll != "apps";
         match error {
             StoreError::Forbidden { code, .. } if code == TAKEN_OVER => {
@@ -289,8 +319,8 @@ impl Poller {
             StoreError::Server { retry_after: None, .. }
             | StoreError::Timeout
             | StoreError::Network { .. } => Blame::Either,
-            // The key is good for other lists.
-            StoreError::Unauthorized { .. } if !outcome.answered.is_empty() => Blame::Either,
+            // The key is good for other lists: it was taken in this round.
+            StoreError::Unauthorized { .. } => Blame::Either,
             e if e.is_of_one_request() => Blame::Poll,
             _ => Blame::Key,
         }
@@ -321,7 +351,8 @@ impl Poller {
                     // It may not be asked for alone: then nothing is concluded from its absence.
                     Err(StoreError::Forbidden { .. } | StoreError::Malformed { .. }) => continue,
                     // It stays in doubt until it is seen, or missed, again. The lists are asked for all the same.
-                    Err(e) if e.is_of_one_request() => {
+                    // Nor is the key refused, which its list was just answered to.
+                    Err(e) if e.is_of_one_request() || matches!(e, StoreError::Unauthorized { .. }) => {
                         failures += 1;
                         outcome.failed = Some(e.to_string());
                         continue;
