@@ -187,7 +187,7 @@ async fn every_error_is_a_problem() {
     let workspace = world.workspace("problems").await;
     let api = &world.api;
     for path in [
-        "/",
+        "/docs/nothing",
         "/v1",
         "/v1/nothing",
         "/V1/workspaces",
