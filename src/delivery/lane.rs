@@ -113,6 +113,8 @@ pub struct LaneTask {
     retry_at: Option<Instant>,
     /// Whether retries are being read.
     reading_retries: bool,
+    /// Numbers whose outcome was written since that began: the read may have seen them as they were before.
+    written_meanwhile: HashSet<i64>,
     retry_turn: bool,
     running: JoinSet<Done>,
     in_flight: usize,
@@ -153,6 +155,7 @@ impl LaneTask {
             retries: VecDeque::new(),
             reading: None,
             reading_retries: false,
+            written_meanwhile: HashSet::new(),
             retry_at: Some(now),
             retry_turn: false,
             running: JoinSet::new(),
@@ -331,10 +334,20 @@ impl LaneTask {
         });
     }
 
+    /// What became of an attempt is in the database.
+    fn is_written(&mut self, number: i64) {
+        self.busy.remove(&number);
+        if self.reading_retries {
+            self.written_meanwhile.insert(number);
+        }
+    }
+
     /// Takes what was read.
     fn has_read(&mut self, retries: bool, jobs: Result<queue::Read, queue::Error>) {
+        let mut written_meanwhile = HashSet::new();
         let missed = if retries {
             self.reading_retries = false;
+            written_meanwhile = std::mem::take(&mut self.written_meanwhile);
             false
         } else {
             self.reading.take().is_some_and(|missed| missed.0)
@@ -357,7 +370,7 @@ impl LaneTask {
             self.retry_at = Some(Instant::now());
         }
         for job in jobs {
-            if self.busy.insert(job.facts.number) {
+            if !written_meanwhile.contains(&job.facts.number) && self.busy.insert(job.facts.number) {
                 if retries {
                     self.retries.push_back(job);
                 } else {
@@ -399,7 +412,7 @@ impl LaneTask {
                     // another node is sent nothing more.
                     self.settings = None;
                 }
-                self.busy.remove(&number);
+                self.is_written(number);
                 if self.unsettled.remove(&number) || self.unsettled.is_empty() {
                     self.report_progress().await;
                 }
@@ -588,7 +601,7 @@ impl LaneTask {
             }
         }
         let number = failed.number;
-        self.busy.remove(&number);
+        self.is_written(number);
         self.unsettled.remove(&number);
         self.settings = None;
         self.report_progress().await;
