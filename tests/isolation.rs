@@ -411,6 +411,7 @@ const READ_ACROSS: [(&str, &str); 18] = [
     ("members", "*"),
     ("passkeys", "credential_index passkey_id provider_since user_id"),
     ("request_keys", "caller expires_at key workspace_id"),
+    ("self_audits", "*"),
     ("sessions", "created_at ended_at expires_at hash last_seen_at method passkey_id session_id user_id"),
     (
         "sources",

@@ -163,7 +163,8 @@ const ATTACKS: [Attack; 25] = [
     (
         &["INSERT INTO tiles SELECT workspace_id, ledger_id, 0, 1, hashes FROM tiles WHERE $W AND level = 0"],
         None,
-        "2 stored tree tiles of level 0",
+        // One too many, or it stands in the way up from the first tile: whichever is looked at first.
+        "stored tree",
     ),
     (
         &["INSERT INTO tiles SELECT workspace_id, ledger_id, 2, 0, hashes FROM tiles WHERE $W AND level = 1"],

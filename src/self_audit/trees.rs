@@ -87,14 +87,14 @@ impl Slice<'_> {
     pub(super) async fn upper_tiles(&mut self) -> Verdict {
         let full = self.head.size / TILE;
         let bottom = sqlx::query!(
-            r#"SELECT count(*) AS "count!", COALESCE(max(tile), -1) AS "last!" FROM tiles
+            r#"SELECT count(*) AS "count!", max(tile) AS last FROM tiles
                 WHERE workspace_id = $1 AND ledger_id = $2 AND level = 0"#,
             self.workspace.uuid(),
             self.ledger.uuid()
         )
         .fetch_one(&mut *self.tx)
         .await?;
-        if bottom.count as u64 != full || bottom.last + 1 != full as i64 {
+        if bottom.count as u64 != full || bottom.last.map_or(0, |last| last as u64 + 1) != full {
             return found(
                 None,
                 format!("there are {} stored tree tiles of level 0, not {full}", bottom.count),
