@@ -394,7 +394,7 @@ async fn serving_is_refused_where_row_level_security_is_off() {
 
 /// What the worker may read, by table; everything of one where nothing else is said. Nothing that a person or a store
 /// said, and no name: what is added here is seen across workspaces, if a condition is forgotten.
-const READ_ACROSS: [(&str, &str); 18] = [
+const READ_ACROSS: [(&str, &str); 19] = [
     ("api_keys", "expires_at hash instance key_id last_used_at person revoked_at scopes workspace_id"),
     ("attempts", "attempt destination_id number workspace_id"),
     ("checkpoints", "*"),
