@@ -44,8 +44,8 @@ const KNOWN_FOR: Duration = Duration::from_secs(10);
 const PREFIX: &str = "sl_in_";
 /// Tokens remembered at most.
 const KNOWN: usize = 10_000;
-/// How often a token is looked up for one event whose workspace goes on changing.
-const LOOK_UPS: usize = 8;
+/// How long a token is looked up anew for one event whose workspace goes on changing.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where a token leads.
 #[derive(Clone, Copy, Debug)]
@@ -299,7 +299,7 @@ pub async fn receive(
             return again(prior, key);
         }
     }
-    let mut look_ups = 1;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let mut draft = draft(owner, &body, content_type)?;
         draft.idempotency.clone_from(&idempotency);
@@ -309,8 +309,7 @@ pub async fn receive(
                 metrics::counter!("statusledger_events_received_total").increment(1);
                 return Ok(accepted(recorded.seq, recorded.timestamp.to_string()));
             }
-            Err(append::Error::Outdated) if look_ups < LOOK_UPS => {
-                look_ups += 1;
+            Err(append::Error::Outdated) if Instant::now() < deadline => {
                 sender.again(&database, &tokens).await?;
             }
             Err(append::Error::KeyTaken(prior)) => {
