@@ -1,6 +1,6 @@
 //! Self-audit: what is stored, verified again a little at a time, for as long as a node runs.
 //!
-//! [`slice`] verifies 256 entries by themselves, against what was signed; [`pace`] bounds how many a second. A pass goes
+//! [`mod@slice`] verifies 256 entries by themselves, against what was signed; `pace` bounds how many a second. A pass goes
 //! through a ledger from its first entry on; whichever node has a ledger's lease does the next slice, and how far a pass
 //! has come is kept so that it survives the node. That is a hint and no more: each slice proves itself, so whoever changes
 //! it delays a pass, and hides nothing for longer than that.
