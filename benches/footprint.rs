@@ -104,7 +104,7 @@ async fn measure(service: &Service, arguments: &Arguments) -> Result<(f64, f64)>
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let started = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_statusledger"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
             .arg(second.path())
             .args(["--database-url", &as_service, "--worker-database-url", &as_worker])
             .env("STATUSLEDGER_KEY_ENCRYPTION_KEY_FILE", service.directory().join("key-encryption-key"))
