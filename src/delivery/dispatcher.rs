@@ -376,7 +376,10 @@ async fn renew_leases(shared: &Arc<Shared>) {
                 }
             }
             // Lanes stop sending by themselves when their time is up.
-            Err(e) => tracing::warn!(error = %e, "leases cannot be renewed"),
+            Err(e) => {
+                tracing::warn!(error = %e, "leases cannot be renewed");
+                return;
+            }
         }
     }
 }

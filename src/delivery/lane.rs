@@ -92,7 +92,7 @@ pub struct LaneTask {
     lease_until: Instant,
     /// What was read last: none where the destination takes nothing any more.
     settings: Option<(Option<Arc<Settings>>, Instant)>,
-    /// Whether they are being read again, and nothing has been said since that they have changed.
+    /// Whether they are being read again.
     refreshing: bool,
     /// The next number whose first attempt is to start.
     next: i64,

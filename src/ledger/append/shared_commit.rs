@@ -7,15 +7,16 @@
 //! another workspace does wrong is no reason to refuse it.
 //!
 //! Whoever is dropped while it sends leaves the others not knowing; they find out whether they were written
-//! (`super::append`), as after a lost connection.
+//! (`super::attempt`), as after a lost connection.
 
-use super::append::{self, Lanes};
-use super::batch::Batch;
 use super::connections::Connections;
-use super::draft::IdempotencyKey;
+use super::statement::{self, Lanes};
 use crate::database::server::Server;
+use crate::database::{in_time, is_passing};
 use crate::id::NodeId;
 use crate::keyring::Snapshot;
+use crate::ledger::batch::Batch;
+use crate::ledger::draft::IdempotencyKey;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
@@ -155,14 +156,15 @@ async fn send(connection: &mut sqlx::PgConnection, by: &Sender, mut company: Vec
     company.retain(|waiting| !waiting.reply.is_closed());
     if company.len() < 2 {
         let Some(Waiting { job, reply, .. }) = company.pop() else { return true };
-        let written =
-            append::write(connection, &job.batch, &job.keys, &job.ring, by.node, by.compared.as_ref()).await;
+        let writing =
+            statement::write(connection, &job.batch, &job.keys, &job.ring, by.node, by.compared.as_ref());
+        let written = in_time(writing).await.and_then(|written| written);
         let good = is_as_good(&written);
         let _ = reply.send(written.map_err(Unwritten::Said));
         return good;
     }
     let jobs: Vec<&Job> = company.iter().map(|waiting| &waiting.job).collect();
-    let written = append::write_several(connection, &jobs, by).await;
+    let written = in_time(statement::write_several(connection, &jobs, by)).await.and_then(|written| written);
     let good = is_as_good(&written);
     match written {
         Ok(written) => {
@@ -171,10 +173,11 @@ async fn send(connection: &mut sqlx::PgConnection, by: &Sender, mut company: Vec
             }
         }
         Err(e) => {
-            let refused = matches!(e, sqlx::Error::Database(_));
+            // A server that shuts down may have committed before it said so: who asks again looks first.
+            let lost = is_passing(&e);
             tracing::debug!(error = %e, ledgers = company.len(), "a commit of several ledgers failed");
             for waiting in company {
-                let _ = waiting.reply.send(Err(if refused { Unwritten::Apart } else { Unwritten::Lost }));
+                let _ = waiting.reply.send(Err(if lost { Unwritten::Lost } else { Unwritten::Apart }));
             }
         }
     }
