@@ -8,17 +8,17 @@
 //! Memory holds a bounded part of the queue. What is not in memory is in the database and is read when its turn
 //! comes, so a lane that was handed too much, or has just changed hands, goes on from `sent_through`.
 
+mod outcome;
+mod send;
+
+use super::LaneKey;
 use super::channels::webhook;
 use super::dispatcher::Shared;
-use super::queue::{self, Configured, Held, Job, LEASE, Wanted};
-use super::results::{Outcome, Progress, Report, State};
-use super::{LaneKey, destination};
+use super::queue::{self, Held, Job, LEASE, Wanted};
+use super::results::Report;
 use crate::database::in_time;
-use crate::ledger::append::{self, unix_micros};
-use crate::ledger::checkpoint::SignedTree;
 use crate::receipt::{self, Signatures};
-use crate::sealing;
-use statusledger_verify::Mode;
+use send::{Settings, read_settings, send};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +38,6 @@ const ON_ITS_WAY: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(60);
 /// How old a destination's settings may be; a change on this node is seen at once.
 const SETTINGS_AGE: Duration = Duration::from_secs(5);
-/// The longest pause between two probes of a destination that only fails.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// What a lane is told.
 #[derive(Debug)]
@@ -126,14 +124,6 @@ pub struct LaneTask {
     failing_since: Option<OffsetDateTime>,
     paused_until: Option<Instant>,
     last_work: Instant,
-}
-
-/// A destination's settings, opened.
-pub struct Settings {
-    url: url::Url,
-    openings: bool,
-    max_in_flight: usize,
-    secrets: Vec<webhook::WebhookSecret>,
 }
 
 impl LaneTask {
@@ -438,183 +428,6 @@ impl LaneTask {
         }
     }
 
-    /// A body that was not made: fixed anew where another key mends it, else a failed attempt.
-    async fn mend(&mut self, job: Box<Job>, started_at: OffsetDateTime, error: receipt::Error) {
-        let number = job.facts.number;
-        if error.wants_reissue() {
-            let ring = self.shared.keyring.current();
-            let (key, size) = (self.key, unix_micros());
-            let again = queue::reissue(
-                &self.shared.database,
-                key,
-                number,
-                size,
-                &ring.receipt_key_id(),
-                &ring.checkpoint_key_id(),
-            )
-            .await;
-            if again.is_ok() {
-                metrics::counter!("statusledger_receipts_reissued_total").increment(1);
-                let wanted = Wanted::One { number };
-                let shared = &self.shared;
-                if let Ok(mut read) =
-                    queue::read_jobs(&shared.database, &shared.data_keys, key, wanted, 1).await
-                    && let Some(job) = read.jobs.pop()
-                {
-                    self.retries.push_front(job);
-                    self.paused_until = None;
-                    return;
-                }
-            }
-        }
-        tracing::error!(destination = %self.key.destination, number, error = %error, "a receipt cannot be made");
-        metrics::counter!("statusledger_receipts_refused_total").increment(1);
-        let attempt = not_made("the receipt could not be made; the operator's log says why");
-        self.record(job, started_at, attempt, None).await;
-    }
-
-    async fn record(
-        &mut self,
-        job: Box<Job>,
-        started_at: OffsetDateTime,
-        attempt: webhook::Attempt,
-        signatures: Option<Signatures>,
-    ) {
-        let number = job.facts.number;
-        let made = job.attempts + 1;
-        let shared = Arc::clone(&self.shared);
-        metrics::histogram!("statusledger_attempt_duration_seconds").record(attempt.duration.as_secs_f64());
-        let delivered = matches!(attempt.outcome, webhook::Outcome::Delivered);
-        metrics::counter!("statusledger_attempts_total", "outcome" => if delivered { "delivered" } else { "failed" })
-            .increment(1);
-        let state = if delivered {
-            self.failures = 0;
-            self.failing_since = None;
-            State::Delivered
-        } else {
-            self.failures = self.failures.saturating_add(1);
-            let since = *self.failing_since.get_or_insert(started_at);
-            let settings = &shared.settings;
-            let floor = match attempt.outcome {
-                webhook::Outcome::Throttled { retry_after } => {
-                    retry_after.unwrap_or_default().min(Duration::from_secs_f64(settings.retry_after_cap_s))
-                }
-                _ => Duration::ZERO,
-            };
-            let gone = matches!(attempt.outcome, webhook::Outcome::Disabled);
-            let too_long = (OffsetDateTime::now_utc() - since).as_seconds_f64() > settings.disable_after_s;
-            let wait = u32::try_from(made).ok().and_then(|n| settings.wait_before(n + 1));
-            if gone || too_long || wait.is_none() {
-                let why = if gone {
-                    Some("the receiver answered 410 Gone")
-                } else if too_long {
-                    Some("every attempt failed for too long")
-                } else {
-                    None
-                };
-                self.conclude(job, started_at, attempt, why, wait.is_none()).await;
-                return;
-            }
-            if self.failures >= settings.breaker_failures.max(1) {
-                let step = settings.wait_before(2).unwrap_or(LONGEST_PAUSE).max(Duration::from_millis(1));
-                let doublings = (self.failures - settings.breaker_failures.max(1)).min(10);
-                let pause = (step * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
-                self.paused_until = Some(Instant::now() + pause);
-            }
-            let wait = wait.unwrap_or_default().max(floor).mul_f64(1.0 + settings.jitter * fraction());
-            let due = Instant::now() + wait;
-            self.retry_at = Some(self.retry_at.map_or(due, |at| at.min(due)));
-            State::Retry(OffsetDateTime::now_utc() + wait)
-        };
-        let (written, confirmed) = oneshot::channel();
-        let outcome = Outcome {
-            key: self.key,
-            fence: self.fence,
-            number,
-            attempt: made,
-            started_at,
-            duration: attempt.duration,
-            status: attempt.status.map(i32::from),
-            error: attempt.error.map(str::to_owned),
-            answer: self.kept(number, made, &attempt, delivered).await,
-            state,
-            signatures,
-            written,
-        };
-        if self.shared.reports.send(Report::Outcome(Box::new(outcome))).await.is_ok() {
-            self.running.spawn(async move {
-                // Gone without an answer only when the node stops.
-                let all = confirmed.await.unwrap_or(true);
-                Done::Written { number, all }
-            });
-        }
-    }
-
-    /// What is kept of an answer, sealed: of one that took the notification, nothing.
-    async fn kept(
-        &self,
-        number: i64,
-        made: i32,
-        attempt: &webhook::Attempt,
-        delivered: bool,
-    ) -> Option<Vec<u8>> {
-        if delivered || attempt.answer.is_empty() {
-            return None;
-        }
-        // A workspace that has just ended has no key any more, and its answers are nobody's.
-        let data_key = self.shared.data_keys.get(self.key.workspace).await.ok()?;
-        sealing::seal_answer(&data_key, (self.key.destination, number, made), &attempt.answer).ok()
-    }
-
-    /// The end of a delivery, or of the destination, which is an entry: in one transaction with the rows it is about.
-    async fn conclude(
-        &mut self,
-        job: Box<Job>,
-        started_at: OffsetDateTime,
-        attempt: webhook::Attempt,
-        disable: Option<&'static str>,
-        given_up: bool,
-    ) {
-        let failed = destination::Failed {
-            key: self.key,
-            fence: self.fence,
-            number: job.facts.number,
-            seq: job.facts.seq,
-            attempt: job.attempts + 1,
-            started_at,
-            sent: attempt,
-        };
-        loop {
-            match destination::conclude(&self.shared.writer, self.shared.node, &failed, disable, given_up)
-                .await
-            {
-                Ok(()) => break,
-                // The workspace has ended, and with it every delivery.
-                Err(destination::Error::Append(append::Error::NoWorkspace(_))) => break,
-                Err(e) => {
-                    tracing::warn!(destination = %self.key.destination, error = %e, "the end of a delivery waits");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    if !self.may_send() {
-                        break;
-                    }
-                }
-            }
-        }
-        let number = failed.number;
-        self.is_written(number);
-        self.unsettled.remove(&number);
-        self.settings = None;
-        self.report_progress().await;
-    }
-
-    async fn report_progress(&self) {
-        let sent_through = self.unsettled.first().map_or(self.next, |lowest| *lowest) - 1;
-        let progress =
-            Progress { key: self.key, fence: self.fence, sent_through, failing_since: self.failing_since };
-        // The writer of results outlives the lanes.
-        let _ = self.shared.reports.send(Report::Progress(progress)).await;
-    }
-
     /// Waits for what is in flight, reports, and lets go.
     async fn wind_down(mut self) {
         let deadline = Instant::now() + Duration::from_secs(25);
@@ -636,90 +449,4 @@ impl LaneTask {
         // Something may have come between the last look and letting go.
         self.shared.look();
     }
-}
-
-/// A number drawn from 0 to 1.
-fn fraction() -> f64 {
-    let mut bytes = [0; 4];
-    crate::ledger::fill_random(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
-}
-
-/// How a destination is set.
-async fn read_settings(shared: &Shared, key: LaneKey) -> Result<Option<Arc<Settings>>, queue::Error> {
-    let row = in_time(queue::configured(&shared.database, key)).await??.filter(|row| !row.disabled);
-    let Some(row) = row else { return Ok(None) };
-    let data_key = shared.data_keys.get(key.workspace).await?;
-    let opened = open_settings(&row, &data_key, key).map_err(|e| {
-        tracing::error!(destination = %key.destination, error = %e, "a destination's settings do not open");
-        queue::Error::Damaged(0, "the destination's settings do not open")
-    })?;
-    Ok(Some(Arc::new(opened)))
-}
-
-fn open_settings(
-    row: &Configured,
-    key: &statusledger_keys::envelope::DataKey,
-    lane: LaneKey,
-) -> Result<Settings, destination::Error> {
-    let secret = row.secrets.0.as_deref().ok_or(destination::Error::Emptied)?;
-    let mut secrets = vec![destination::open_secret(key, lane.destination, secret, false)?];
-    if let Some(previous) = &row.secrets.1 {
-        secrets.push(destination::open_secret(key, lane.destination, previous, true)?);
-    }
-    let url = destination::open_url(key, lane.destination, row.url.as_deref())?;
-    let url = url::Url::parse(&url).map_err(|e| destination::Error::Url(e.to_string()))?;
-    Ok(Settings { url, openings: row.openings, max_in_flight: row.max_in_flight, secrets })
-}
-
-/// Makes the body and sends it. The checkpoint in it is on this node's disk before it leaves.
-async fn send(shared: Arc<Shared>, settings: Arc<Settings>, job: Job) -> Done {
-    let started_at = OffsetDateTime::now_utc();
-    let made = match make_body(&shared, &settings, &job) {
-        Ok(made) => made,
-        Err(error) => return Done::Unmade { job: Box::new(job), started_at, error },
-    };
-    let tree = SignedTree { size: job.facts.tree_size, root: job.root };
-    if let Err(e) = shared.seen_heads.remember(job.facts.ledger, tree).await {
-        tracing::error!(error = %e, "this node cannot remember what it hands out; nothing leaves");
-        let attempt = not_made("the service cannot keep its own record; the operator's log says why");
-        return Done::Sent { job: Box::new(job), started_at, attempt, signatures: None };
-    }
-    let id = job.facts.receipt.to_string();
-    let attempt = shared
-        .sender
-        .send(webhook::Message {
-            url: &settings.url,
-            id: &id,
-            timestamp: OffsetDateTime::now_utc().unix_timestamp(),
-            secrets: &settings.secrets,
-            headers: &webhook::CustomHeaders::default(),
-            body: made.body.into(),
-        })
-        .await;
-    if let Some(detail) = &attempt.detail {
-        // Scheme and host only: the rest of an address can hold a token.
-        let to = settings.url.origin().ascii_serialization();
-        tracing::debug!(destination = %job.facts.destination, number = job.facts.number, to, detail, "an attempt failed");
-    }
-    Done::Sent { job: Box::new(job), started_at, attempt, signatures: Some(made.signatures) }
-}
-
-/// An attempt that ended before anything was sent.
-fn not_made(error: &'static str) -> webhook::Attempt {
-    webhook::Attempt {
-        outcome: webhook::Outcome::Failed,
-        status: None,
-        duration: Duration::ZERO,
-        answer: String::new(),
-        error: Some(error),
-        detail: None,
-    }
-}
-
-fn make_body(shared: &Shared, settings: &Settings, job: &Job) -> Result<receipt::Made, receipt::Error> {
-    let ring = shared.keyring.current();
-    let note = shared.note(&ring, &job.facts, job.root)?;
-    let openings = job.openings_for(settings.openings);
-    receipt::body(&ring, &job.facts, &job.entry, &job.proof, &note, openings, Mode::Fresh)
 }
