@@ -282,6 +282,10 @@ async fn hand_out(shared: &Arc<Shared>, in_hand: InHand) {
             },
         });
     }
+    if !jobs.is_empty() {
+        // What the lanes wait for before anything leaves is on its way while they make their bodies.
+        shared.seen_heads.begin(ledger, SignedTree { size, root });
+    }
     for (destination, jobs) in jobs {
         let lane = lanes[&destination];
         let key = LaneKey { workspace, destination };

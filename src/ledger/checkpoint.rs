@@ -8,11 +8,13 @@
 use super::tree::{Range, Stored};
 use super::{hex, tree};
 use crate::id::{LedgerId, WorkspaceId};
+use nix::fcntl::{Flock, FlockArg};
 use sqlx::PgConnection;
 use statusledger_verify::Hash;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
@@ -58,7 +60,7 @@ pub enum Error {
 pub struct SeenHeads {
     /// What is on disk. Locked for look-ups only; written by the file's own thread.
     seen: Arc<Mutex<HashMap<LedgerId, SignedTree>>>,
-    writer: mpsc::UnboundedSender<(LedgerId, SignedTree, oneshot::Sender<io::Result<()>>)>,
+    writer: mpsc::UnboundedSender<HeadRequest>,
 }
 
 impl SeenHeads {
@@ -70,18 +72,9 @@ impl SeenHeads {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let fault = |source| Error::File { path: path.to_owned(), source };
         let seen = read_heads(path).map_err(fault)?;
-        // Compacted: written aside, flushed, renamed, so that a crash leaves the old file or the new one.
-        let aside = path.with_extension("new");
-        let mut file = File::create(&aside).map_err(fault)?;
-        for (ledger, tree) in &seen {
-            file.write_all(line(*ledger, tree).as_bytes()).map_err(fault)?;
-        }
-        file.sync_all().map_err(fault)?;
-        std::fs::rename(&aside, path).map_err(fault)?;
-        if let Some(parent) = path.parent() {
-            File::open(parent).and_then(|d| d.sync_all()).map_err(fault)?;
-        }
-        Self::join(path)
+        // A line that a crash cut short must not swallow the next.
+        compact(path, &seen).map_err(fault)?;
+        Self::start(seen, Heads::Own { file: None, path: path.to_owned(), added: 0 }).map_err(fault)
     }
 
     /// Joins a file that a node may be using: what is remembered here is added at its end.
@@ -90,19 +83,30 @@ impl SeenHeads {
     /// If the file cannot be read or written.
     pub fn join(path: &Path) -> Result<Self, Error> {
         let fault = |source| Error::File { path: path.to_owned(), source };
+        let mut file = loop {
+            let file = OpenOptions::new().create(true).append(true).open(path).map_err(fault)?;
+            let file = Flock::lock(file, FlockArg::LockShared).map_err(|(_, e)| fault(e.into()))?;
+            // One that was being compacted meanwhile is another file by now.
+            let (ours, there) = (file.metadata().map_err(fault)?, std::fs::metadata(path).map_err(fault)?);
+            if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+                break file;
+            }
+        };
         let seen = read_heads(path).map_err(fault)?;
-        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(fault)?;
         if std::fs::read(path).map_err(fault)?.last().is_some_and(|last| *last != b'\n') {
             // A line that a crash cut short must not swallow the next.
             file.write_all(b"\n").map_err(fault)?;
         }
+        Self::start(seen, Heads::Joined(file)).map_err(fault)
+    }
+
+    fn start(seen: HashMap<LedgerId, SignedTree>, heads: Heads) -> io::Result<Self> {
         let seen = Arc::new(Mutex::new(seen));
         let (writer, requests) = mpsc::unbounded_channel();
         let shared = Arc::clone(&seen);
         std::thread::Builder::new()
             .name("heads".into())
-            .spawn(move || write_heads(file, &shared, requests))
-            .map_err(fault)?;
+            .spawn(move || write_heads(heads, &shared, requests))?;
         Ok(Self { seen, writer })
     }
 
@@ -116,8 +120,16 @@ impl SeenHeads {
         }
         let (done, answer) = oneshot::channel();
         let gone = || io::Error::other("the thread that writes the heads is gone");
-        self.writer.send((ledger, tree, done)).map_err(|_| gone())?;
+        self.writer.send((ledger, tree, Some(done))).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Begins to remember it, for whoever will have to wait for that soon.
+    pub fn begin(&self, ledger: LedgerId, tree: SignedTree) {
+        if self.newest(ledger).is_none_or(|seen| seen.size < tree.size) {
+            // Without the thread that writes, `remember` says so.
+            let _ = self.writer.send((ledger, tree, None));
+        }
     }
 
     /// The newest tree handed out of `ledger`.
@@ -172,11 +184,74 @@ fn parse_line(line: &str) -> Option<(LedgerId, SignedTree)> {
     Some((ledger, SignedTree { size, root: bytes }))
 }
 
-type HeadRequest = (LedgerId, SignedTree, oneshot::Sender<io::Result<()>>);
+/// What is to be remembered, and who waits for that.
+type HeadRequest = (LedgerId, SignedTree, Option<oneshot::Sender<io::Result<()>>>);
 
-/// Writes what has gathered, flushes once, answers all: one flush for as many receipts as wait.
+/// How much is added to the file before it is written anew with one line a ledger, in bytes.
+const COMPACT_AFTER: u64 = 16 << 20;
+
+/// The file.
+#[derive(Debug)]
+enum Heads {
+    /// The node's, which it compacts; opened when something is added.
+    Own { file: Option<File>, path: PathBuf, added: u64 },
+    /// Of a command beside the node. While the lock is held nobody compacts: what is added would be lost with the old file.
+    Joined(Flock<File>),
+}
+
+impl Heads {
+    fn add(&mut self, text: &str) -> io::Result<()> {
+        let file = match self {
+            Self::Own { file, path, added } => {
+                *added += text.len() as u64;
+                match file {
+                    Some(file) => file,
+                    None => file.insert(OpenOptions::new().create(true).append(true).open(path)?),
+                }
+            }
+            Self::Joined(file) => &mut **file,
+        };
+        file.write_all(text.as_bytes())?;
+        file.sync_data()
+    }
+
+    /// Compacts the file where it has grown and nobody else has it open. Whatever becomes of that, what is added next is
+    /// added to the file that has the name then.
+    fn keep_small(&mut self) {
+        let Self::Own { file, path, added } = self else { return };
+        if *added < COMPACT_AFTER {
+            return;
+        }
+        *added = 0;
+        let Some(Ok(_locked)) = file.take().map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock))
+        else {
+            return;
+        };
+        // As it is read, and not as it is known here: a command may have added to it.
+        if let Err(e) = read_heads(path).and_then(|all| compact(path, &all)) {
+            tracing::warn!(error = %e, "the node's memory of heads is not compacted");
+        }
+    }
+}
+
+/// Writes a file of heads anew: aside, flushed, renamed, so that a crash leaves the old file or the new one.
+fn compact(path: &Path, seen: &HashMap<LedgerId, SignedTree>) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let mut file = File::create(&aside)?;
+    let text: String = seen.iter().map(|(ledger, tree)| line(*ledger, tree)).collect();
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&aside, path)?;
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Writes what has gathered, flushes once, answers all: one flush for as many receipts as wait. What is on disk already is
+/// not written again.
 fn write_heads(
-    mut file: File,
+    mut heads: Heads,
     seen: &Mutex<HashMap<LedgerId, SignedTree>>,
     mut requests: mpsc::UnboundedReceiver<HeadRequest>,
 ) {
@@ -193,20 +268,19 @@ fn write_heads(
                 *at = *tree;
             }
         }
-        let text: String = newest.iter().map(|(ledger, tree)| line(*ledger, tree)).collect();
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
-        if written.is_ok() {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            for (ledger, tree) in newest {
-                let at = seen.entry(ledger).or_insert(tree);
-                if tree.size > at.size {
-                    *at = tree;
-                }
-            }
+        {
+            let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            newest.retain(|ledger, tree| seen.get(ledger).is_none_or(|seen| seen.size < tree.size));
         }
-        for (_, _, done) in gathered.drain(..) {
+        let text: String = newest.iter().map(|(ledger, tree)| line(*ledger, tree)).collect();
+        let written = if text.is_empty() { Ok(()) } else { heads.add(&text) };
+        if written.is_ok() {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).extend(newest);
+        }
+        for done in gathered.drain(..).filter_map(|(_, _, done)| done) {
             let _ = done.send(written.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
         }
+        heads.keep_small();
     }
 }
 
@@ -271,5 +345,40 @@ mod tests {
         let heads = SeenHeads::open(&path).unwrap();
         assert_eq!(heads.newest(ledger), Some(SignedTree { size: 9, root: [9; 32] }));
         assert_eq!(heads.newest(other), None);
+    }
+
+    #[tokio::test]
+    async fn the_file_stays_small_and_loses_nothing_that_a_command_beside_the_node_adds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("heads");
+        let (ledger, other) = (LedgerId::new(), LedgerId::new());
+        let tree = |size: u64| SignedTree { size, root: [u8::try_from(size % 251).unwrap(); 32] };
+        let mut node = Heads::Own { file: None, path: path.clone(), added: 0 };
+        let grow = |node: &mut Heads, size: u64| {
+            node.add(&line(ledger, &tree(size))).unwrap();
+            if let Heads::Own { added, .. } = node {
+                *added = COMPACT_AFTER;
+            }
+            node.keep_small();
+        };
+        for size in 1..=5 {
+            grow(&mut node, size);
+        }
+        let lines = || std::fs::read_to_string(&path).unwrap().lines().count();
+        assert_eq!(lines(), 1);
+        let command = SeenHeads::join(&path).unwrap();
+        grow(&mut node, 6);
+        assert_eq!(lines(), 2, "not while a command has it open");
+        command.remember(other, tree(3)).await.unwrap();
+        grow(&mut node, 7);
+        assert_eq!(lines(), 4);
+        drop(command);
+        // Its thread lets go of the file.
+        while Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).is_err() {
+            tokio::task::yield_now().await;
+        }
+        grow(&mut node, 8);
+        assert_eq!(read_heads(&path).unwrap(), HashMap::from([(ledger, tree(8)), (other, tree(3))]));
+        assert_eq!(lines(), 2);
     }
 }

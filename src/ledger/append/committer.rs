@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Most entries in a batch: beyond that a larger one saves nothing and makes the others wait.
-const MAX_BATCH: usize = 1000;
+const MAX_BATCH: usize = 2048;
 /// Most bytes in a batch, entries and openings together.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// From how many requests on the next batch is built while one is on its way: fewer wait for more to come.

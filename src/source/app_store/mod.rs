@@ -8,6 +8,8 @@ pub mod answer;
 pub mod client;
 pub mod direct;
 mod document;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod looks;
 mod observe;
 mod polls;

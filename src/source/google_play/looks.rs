@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use statusledger_verify::json::{Object, Value};
 
-use super::answer::{Listed, Release, Rollout, is_package, is_track};
+use super::answer::{App, Listed, Release, Rollout, is_package, is_track};
 use super::client::{PAGE, PlayClient, WELL_KNOWN_TRACKS};
 use super::edits::{self, EditsMode};
 use super::states::VISIBLE;
@@ -143,7 +143,7 @@ fn releases_poll(package: &str, track: String) -> String {
 }
 
 /// Takes the polls of these tracks into a look. One whose name is too long for a poll is unread.
-fn plan(package: &str, tracks: Vec<String>, look: &mut Look) {
+pub(super) fn plan(package: &str, tracks: Vec<String>, look: &mut Look) {
     for track in tracks {
         let poll = releases_poll(package, track);
         if poll.chars().count() <= MAX_POLL {
@@ -155,7 +155,12 @@ fn plan(package: &str, tracks: Vec<String>, look: &mut Look) {
 }
 
 async fn apps(client: &PlayClient, edits: EditsMode<'_>, look: &mut Look) -> Result<(), StoreError> {
-    let listed = client.apps().await?;
+    listed_apps(client.apps().await?, edits.is_on(), look);
+    Ok(())
+}
+
+/// Takes a list of apps into a look, with the polls that there is reason for.
+pub(super) fn listed_apps(listed: Listed<App>, edits: bool, look: &mut Look) {
     look.unread += listed.unread;
     if listed.complete {
         look.covered.push(Covered { kind: Kind::App, scope: None });
@@ -164,7 +169,7 @@ async fn apps(client: &PlayClient, edits: EditsMode<'_>, look: &mut Look) -> Res
         let package = app.package;
         look.polls.extend(WELL_KNOWN_TRACKS.map(|track| releases_poll(&package, track.to_owned())));
         look.polls.push(Poll::Tracks(package.clone()).name());
-        if edits.is_on() {
+        if edits {
             look.polls.push(Poll::Rollouts(package.clone()).name());
         }
         let mut description = Object::new();
@@ -182,7 +187,6 @@ async fn apps(client: &PlayClient, edits: EditsMode<'_>, look: &mut Look) -> Res
             store_at: None,
         });
     }
-    Ok(())
 }
 
 /// What a release is known by, and its rollout: package, track and version codes, since names repeat. A release without
@@ -242,7 +246,7 @@ pub(super) fn releases(
     }
 }
 
-fn rollouts(package: &str, title: Option<&str>, listed: Listed<Rollout>, look: &mut Look) {
+pub(super) fn rollouts(package: &str, title: Option<&str>, listed: Listed<Rollout>, look: &mut Look) {
     let said = listed.items.into_iter().map(|rollout| {
         let mut facts = Object::new();
         facts.insert("in_app_update_priority".into(), Value::Int(rollout.in_app_update_priority.into()));

@@ -3,6 +3,8 @@
 mod answer;
 pub mod client;
 pub mod edits;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod looks;
 pub mod states;
 pub mod token;

@@ -1,0 +1,14 @@
+//! Whatever Google Play answers: what is taken of it can be kept, and says the same when it is read again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use statusledger::source::google_play::fuzzing::answer;
+
+#[path = "../kept.rs"]
+mod kept;
+
+fuzz_target!(|body: &[u8]| {
+    let look = answer(body);
+    kept::check(&look);
+    kept::same(&look, &answer(body));
+});
