@@ -102,6 +102,16 @@ impl Hook {
         Ok(Instant::now())
     }
 
+    /// Waits until `count` requests are being answered at once.
+    pub async fn holds(&self, count: usize, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while self.waiting() < count {
+            anyhow::ensure!(Instant::now() < deadline, "only {} of {count} requests wait", self.waiting());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
     async fn take(&self, headers: &HeaderMap, body: &[u8]) -> Option<()> {
         let header = |name: &str| headers.get(name)?.to_str().ok();
         let (id, timestamp) = (header("webhook-id")?, header("webhook-timestamp")?);
