@@ -3,9 +3,9 @@
 //! `STATUSLEDGER_CHAOS_S` says for how many seconds (20), `STATUSLEDGER_CHAOS_SEED` repeats the choices of a run, which a
 //! failure prints. Choices follow the progress of the clients, not a clock.
 
-use crate::crash::ENVIRONMENT;
+use crate::crash::{ENVIRONMENT, accepted};
 use crate::harness::{
-    Api, Inbound, Program, Receiver, Reply, TestDatabase, Workspace, eventually, eventually_within, run,
+    Api, Inbound, Place, Receiver, Reply, TestDatabase, Workspace, eventually, eventually_within, run,
     temporary, try_send, verify_export,
 };
 use serde_json::{Value, json};
@@ -15,13 +15,14 @@ use statusledger_verify::consistency::{self, ConsistencyProof, Evidence};
 use statusledger_verify::manifest::{KeyManifest, Pin, Revoked};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 const NODES: usize = 3;
+/// The same for all: as an operator gives it to each node.
+const KEY: (&str, &str) = ("STATUSLEDGER_KEY_ENCRYPTION_KEY", "sBnXcXBZlzoFsh2o3cMjDwJQpwFv2oNS4kTZlRz1mM0=");
 /// Clients that send at once.
 const CLIENTS: usize = 6;
 /// Events between two misfortunes, at most.
@@ -56,57 +57,13 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }
 
-/// A node's place, and the process while it runs.
-struct Place {
-    directory: PathBuf,
-    port: u16,
-    program: Option<Program>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!(
-                "{}:\n{}",
-                self.directory.display(),
-                lines[lines.len().saturating_sub(40)..].join("\n")
-            );
-        }
-    }
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { directory: temporary("node"), port: 0, program: None }
-    }
-
-    async fn start(&mut self, database: &TestDatabase) {
-        let port = self.port.to_string();
-        let (service, worker) = (database.url(roles::SERVICE), database.url(roles::WORKER));
-        let arguments = [
-            "serve",
-            "--data-dir",
-            ".",
-            "--port",
-            &port,
-            "--instance",
-            "status.example.com",
-            "--database-url",
-            &service,
-            "--worker-database-url",
-            &worker,
-        ];
-        let mut environment = ENVIRONMENT.to_vec();
-        // The same for all: as an operator gives it to each node.
-        environment.push(("STATUSLEDGER_KEY_ENCRYPTION_KEY", "sBnXcXBZlzoFsh2o3cMjDwJQpwFv2oNS4kTZlRz1mM0="));
-        environment.push(("STATUSLEDGER_DATABASE_CONNECTIONS", "6"));
-        let log = self.directory.join("log");
-        let program = Program::start(&self.directory, &log, &arguments, &environment).await;
-        self.port = program.address.port();
-        self.program = Some(program);
-    }
+async fn start(place: &mut Place, database: &TestDatabase) {
+    let (service, worker) = (database.url(roles::SERVICE), database.url(roles::WORKER));
+    let more = ["--database-url", &service, "--worker-database-url", &worker];
+    let mut environment = ENVIRONMENT.to_vec();
+    environment.push(KEY);
+    environment.push(("STATUSLEDGER_DATABASE_CONNECTIONS", "6"));
+    place.start("serve", &more, &environment).await;
 }
 
 /// Follows the signed checkpoints of every node: each verifies, and is of the same history as the largest before it.
@@ -167,17 +124,9 @@ async fn send_anywhere(sources: &[Inbound], n: usize, refused: &AtomicUsize) -> 
     let tries = AtomicUsize::new(n);
     eventually_within(PATIENCE, "an accepted event", || async {
         let source = &sources[tries.fetch_add(1, Ordering::Relaxed) % sources.len()];
-        let request = source
-            .request(format!("{{\"n\":{n}}}"))
-            .header("idempotency-key", format!("event-{n}"))
-            .timeout(Duration::from_secs(20));
-        match try_send(request).await {
-            Ok(answer) if answer.status == 202 => return answer.json()["seq"].as_u64(),
-            Ok(answer) => assert_eq!(answer.problem(503), "unavailable"),
-            Err(e) => assert!(!e.is_builder() && !e.is_redirect(), "{e}"),
-        }
-        refused.fetch_add(1, Ordering::Relaxed);
-        None
+        let seq = accepted(source, n).await;
+        refused.fetch_add(usize::from(seq.is_none()), Ordering::Relaxed);
+        seq
     })
     .await
 }
@@ -190,9 +139,9 @@ async fn three_nodes_killed_and_started_at_random_lose_and_double_nothing() {
     let seed = Seed(from_environment("STATUSLEDGER_CHAOS_SEED").unwrap_or_else(drawn) | 1);
     let mut random = Random(seed.0);
     let database = TestDatabase::create().await;
-    let mut places: Vec<Place> = (0..NODES).map(|_| Place::new()).collect();
+    let mut places: Vec<Place> = (0..NODES).map(|_| Place::new("node")).collect();
     for place in &mut places {
-        place.start(&database).await;
+        start(place, &database).await;
     }
     let pin = places[0].program.as_ref().unwrap().pin.clone();
     let token = std::fs::read_to_string(places[0].directory.join("bootstrap-token")).unwrap();
@@ -251,13 +200,13 @@ async fn three_nodes_killed_and_started_at_random_lose_and_double_nothing() {
                 kills += 1;
             }
             None => {
-                place.start(&database).await;
+                start(place, &database).await;
                 starts += 1;
             }
         }
     }
     for place in places.iter_mut().filter(|place| place.program.is_none()) {
-        place.start(&database).await;
+        start(place, &database).await;
     }
     over.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
@@ -315,9 +264,8 @@ async fn three_nodes_killed_and_started_at_random_lose_and_double_nothing() {
     let (service, worker) = (database.url(roles::SERVICE), database.url(roles::WORKER));
     let arguments =
         ["doctor", "--data-dir", ".", "--database-url", &service, "--worker-database-url", &worker];
-    let key = [("STATUSLEDGER_KEY_ENCRYPTION_KEY", "sBnXcXBZlzoFsh2o3cMjDwJQpwFv2oNS4kTZlRz1mM0=")];
     for place in &places {
-        let examined = run(&place.directory, &arguments, &key).await;
+        let examined = run(&place.directory, &arguments, &[KEY]).await;
         let told = String::from_utf8_lossy(&examined.stdout).into_owned();
         assert!(examined.status.success() && told.contains("all as it was written"), "{told} {examined:?}");
     }

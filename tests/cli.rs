@@ -655,9 +655,8 @@ async fn a_request_waits_for_news_that_it_wants_and_no_longer_than_it_says() {
     workspace.inbound("more").await;
     assert!(!waiting.is_finished());
     let seq = source.event("an event").await;
-    let begun = Instant::now();
+    // One whose time has run out would answer with what there was before: nothing.
     assert_eq!(waiting.await.unwrap(), [seq]);
-    assert!(begun.elapsed() < WAIT, "told, and not timed out");
 }
 
 #[tokio::test]

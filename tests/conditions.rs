@@ -1,7 +1,7 @@
 //! `If-Match` and `Idempotency-Key`, held where the change is committed: between nodes, against changes without a
 //! condition, and over what goes wrong in between.
 
-use crate::harness::{Answer, Receiver, Workspace, World, eventually, send};
+use crate::harness::{Answer, Held, Receiver, Workspace, World, eventually, send};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -40,21 +40,15 @@ async fn until_waiting(watcher: &mut PgConnection, least: i64) {
 /// Sends the requests one after another to a ledger whose head somebody holds, each as soon as the one before waits for
 /// it, then lets them go: what each changes is committed in this order, and each has compared before the first was.
 pub async fn in_order(world: &World, of: WorkspaceId, requests: Vec<RequestBuilder>) -> Vec<Answer> {
-    let mut holder = world.database.superuser().await;
     let mut watcher = world.database.superuser().await;
-    let mut held = holder.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM heads WHERE workspace_id = $1 FOR UPDATE")
-        .bind(of.uuid())
-        .execute(&mut *held)
-        .await
-        .unwrap();
+    let held = Held::by(world.database.superuser().await, of).await;
     let mut answers = Vec::new();
     for request in requests {
         let before = waiting(&mut watcher).await;
         answers.push(tokio::spawn(send(request)));
         until_waiting(&mut watcher, before + 1).await;
     }
-    held.rollback().await.unwrap();
+    held.release().await;
     let mut out = Vec::new();
     for answer in answers {
         out.push(answer.await.unwrap());
@@ -673,14 +667,8 @@ async fn a_request_whose_key_another_has_taken_over_is_not_carried_out() {
     let world = World::new().await;
     let (other, elsewhere) = world.another().await;
     let workspace = world.workspace("taken").await;
-    let mut holder = world.database.superuser().await;
     let mut watcher = world.database.superuser().await;
-    let mut held = holder.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM heads WHERE workspace_id = $1 FOR UPDATE")
-        .bind(workspace.id.uuid())
-        .execute(&mut *held)
-        .await
-        .unwrap();
+    let held = Held::by(world.database.superuser().await, workspace.id).await;
     let first = tokio::spawn(send(make(&world, &workspace, "k")));
     until_waiting(&mut watcher, 1).await;
     // It takes longer than its lease, which it could not renew.
@@ -692,7 +680,7 @@ async fn a_request_whose_key_another_has_taken_over_is_not_carried_out() {
     let request = elsewhere.request("POST", &workspace.at("/keys")).header("idempotency-key", "k");
     let second = tokio::spawn(send(request.json(&body)));
     until_waiting(&mut watcher, 2).await;
-    held.rollback().await.unwrap();
+    held.release().await;
     assert_eq!(first.await.unwrap().problem(503), "unavailable");
     let second = second.await.unwrap().expect(201);
     assert_eq!(made(&world, "k").await, 1);

@@ -2,13 +2,13 @@
 //! that fails. Each transition is recorded once, each is delivered at least once under one id, the ledger is whole.
 
 use crate::harness::{
-    Api, Inbound, Program, Receiver, Reply, Workspace, eventually, eventually_within, run, temporary,
-    verify_export, verify_export_with_python,
+    Api, Inbound, Place, Receiver, Reply, Workspace, eventually, eventually_within, run, verify_export,
+    verify_export_with_python,
 };
 use serde_json::{Value, json};
 use statusledger_simulator::Step;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -44,39 +44,6 @@ pub const ENVIRONMENT: [(&str, &str); 8] = [
     ("STATUSLEDGER_POLLING__SETTLED_S", "0.1"),
 ];
 
-/// The service, and where it keeps everything.
-struct Service {
-    directory: PathBuf,
-    port: u16,
-    program: Option<Program>,
-}
-
-impl Drop for Service {
-    /// What the service said last, where the test fails.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("{}", lines[lines.len().saturating_sub(80)..].join("\n"));
-        }
-    }
-}
-
-impl Service {
-    async fn start(&mut self) {
-        let port = self.port.to_string();
-        let arguments = ["up", "--data-dir", ".", "--port", &port, "--instance", "status.example.com"];
-        let log = self.directory.join("log");
-        let program = Program::start(&self.directory, &log, &arguments, &ENVIRONMENT).await;
-        self.port = program.address.port();
-        self.program = Some(program);
-    }
-
-    async fn kill(&mut self) {
-        self.program.take().unwrap().kill().await;
-    }
-}
-
 /// The postmaster of the data directory, and when it was started.
 fn postmaster(directory: &Path) -> Option<(i32, String)> {
     let file = std::fs::read_to_string(directory.join("postgres/data/postmaster.pid")).ok()?;
@@ -93,21 +60,27 @@ async fn restart_postgres(directory: &Path, signal: nix::sys::signal::Signal) {
     eventually("another postmaster", || async { postmaster(directory).filter(|now| *now != before) }).await;
 }
 
+/// Sends event `n` once; its seq if it is accepted.
+pub async fn accepted(source: &Inbound, n: usize) -> Option<u64> {
+    let request = source
+        .request(format!("{{\"n\":{n}}}"))
+        .header("idempotency-key", format!("event-{n}"))
+        .timeout(Duration::from_secs(20));
+    match crate::harness::try_send(request).await {
+        Ok(answer) if answer.status == 202 => return answer.json()["seq"].as_u64(),
+        // Nothing but "not now" is an answer to a good request.
+        Ok(answer) => assert_eq!(answer.problem(503), "unavailable"),
+        Err(e) => assert!(!e.is_builder() && !e.is_redirect(), "{e}"),
+    }
+    None
+}
+
 /// Sends event `n` until it is accepted: as a client does that does not know whether it was heard.
 pub async fn send_until_accepted(source: &Inbound, n: usize, refused: &AtomicUsize) -> u64 {
     eventually_within(Duration::from_secs(60), "an accepted event", || async {
-        let request = source
-            .request(format!("{{\"n\":{n}}}"))
-            .header("idempotency-key", format!("event-{n}"))
-            .timeout(Duration::from_secs(20));
-        match crate::harness::try_send(request).await {
-            Ok(answer) if answer.status == 202 => return answer.json()["seq"].as_u64(),
-            // Nothing but "not now" is an answer to a good request.
-            Ok(answer) => assert_eq!(answer.problem(503), "unavailable"),
-            Err(e) => assert!(!e.is_builder() && !e.is_redirect(), "{e}"),
-        }
-        refused.fetch_add(1, Ordering::Relaxed);
-        None
+        let seq = accepted(source, n).await;
+        refused.fetch_add(usize::from(seq.is_none()), Ordering::Relaxed);
+        seq
     })
     .await
 }
@@ -132,9 +105,9 @@ async fn set_up(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_transitions_survive_five_kills_and_two_restarts_of_postgres() {
-    let directory = temporary("crash");
-    let mut service = Service { directory: directory.clone(), port: 0, program: None };
-    service.start().await;
+    let mut service = Place::new("crash");
+    let directory = service.directory.clone();
+    service.start("up", &[], &ENVIRONMENT).await;
     let program = service.program.as_ref().unwrap();
     let (pin, address) = (program.pin.clone(), program.address);
     let token = std::fs::read_to_string(directory.join("bootstrap-token")).unwrap();
@@ -191,8 +164,8 @@ async fn a_thousand_transitions_survive_five_kills_and_two_restarts_of_postgres(
         .await;
         match *misfortune {
             "kill" => {
-                service.kill().await;
-                service.start().await;
+                service.program.take().unwrap().kill().await;
+                service.start("up", &[], &ENVIRONMENT).await;
             }
             // In good order, and as a power cut would end it.
             "stop" => restart_postgres(&directory, nix::sys::signal::Signal::SIGINT).await,

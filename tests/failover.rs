@@ -3,8 +3,8 @@
 
 use crate::crash::send_until_accepted;
 use crate::harness::{
-    Address, Api, Destination, Hook, Inbound, Receiver, Server, Workspace, eventually, quick, run, send,
-    temporary, try_send, verify_export,
+    Address, Api, Destination, Hook, Inbound, Receiver, Server, Workspace, eventually, eventually_within,
+    quick, run, send, temporary, try_send, verify_export,
 };
 use serde_json::{Value, json};
 use statusledger::config::Settings;
@@ -16,9 +16,10 @@ use statusledger_verify::checkpoint::SignedCheckpoint;
 use statusledger_verify::consistency::{self, ConsistencyProof, Evidence};
 use statusledger_verify::manifest::{KeyManifest, Pin, Revoked, TrustedKeys};
 use statusledger_verify::proof::Proof;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Clients that send at once.
@@ -275,18 +276,37 @@ async fn after_a_promotion_a_node_that_died_is_waited_for_and_then_not_any_more(
         .await
         .unwrap();
     scene.fail_over().await;
-    let from = std::time::Instant::now();
     eventually("the node waits for the other", || async {
         let readiness = send(scene.api.bare("GET", "/readyz")).await;
         readiness.text().contains("1 nodes have not compared it yet").then_some(())
     })
     .await;
-    assert_eq!(scene.source.post("too early").await.problem(503), "unavailable");
-    crate::harness::eventually_within(std::time::Duration::from_secs(60), "it goes on", || async {
+    let early = tokio::spawn({
+        let source = scene.source.clone();
+        async move { source.post("too early").await }
+    });
+    let superuser = Mutex::new(scene.replica.within().await);
+    let looks = Mutex::new(BTreeSet::new());
+    eventually_within(Duration::from_secs(60), "it goes on", || async {
+        let look: Vec<String> =
+            sqlx::query_scalar("SELECT seen_at::text FROM nodes WHERE timeline <> '00000001'")
+                .fetch_all(&mut *superuser.lock().await)
+                .await
+                .unwrap();
+        looks.lock().await.extend(look);
         (send(scene.api.bare("GET", "/readyz")).await.status == 200).then_some(())
     })
     .await;
-    assert!(from.elapsed() >= std::time::Duration::from_secs(25), "{:?}", from.elapsed());
+    // Another that lived would have looked as often as this one has, which says so each time.
+    let looks = looks.into_inner();
+    assert!(looks.len() >= 5, "{looks:?}");
+    assert!(early.is_finished(), "it serves before it goes on");
+    assert_eq!(early.await.unwrap().problem(503), "unavailable");
+    let silent: i64 = sqlx::query_scalar("SELECT count(*) FROM nodes WHERE timeline = '00000001'")
+        .fetch_one(&mut *superuser.lock().await)
+        .await
+        .unwrap();
+    assert_eq!(silent, 1, "the other has said something after all");
     scene.source.event("after").await;
     scene.assert_whole("").await;
     scene.node.take().unwrap().stop().await;

@@ -2,14 +2,15 @@
 //! read-only, slow, silent, a lock that somebody holds. What was acknowledged is kept, what was not is a clear 503 that says
 //! when to come again, and the node recovers by itself.
 
+use crate::conditions::waiting;
 use crate::harness::{
-    Answer, Api, Between, CONNECTIONS, Destination, Inbound, Receiver, Workspace, World, eventually,
+    Answer, Api, Between, CONNECTIONS, Destination, Held, Inbound, Receiver, Workspace, World, eventually,
     eventually_within, prepare, quick, temporary, try_send, verify_export,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, PgConnection};
 use statusledger::config::Settings;
 use statusledger::database::embedded::{Cluster, Options, Status};
 use statusledger::database::{Database, roles};
@@ -89,6 +90,14 @@ impl Ground {
             destination,
         };
         (ground, between)
+    }
+
+    async fn behind_a_proxy() -> (Self, Between) {
+        let (ground, between) = Self::behind(&temporary("outage"), &[], |cluster| {
+            Some(Between::before(&cluster.connect_options(roles::SERVICE, DATABASE)))
+        })
+        .await;
+        (ground, between.unwrap())
     }
 
     fn cluster(&self) -> &Cluster {
@@ -381,11 +390,7 @@ async fn postgres_read_only_is_a_503_for_what_writes_and_is_read_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_slow_is_slow_and_silent_is_a_503_until_it_speaks() {
-    let (ground, between) = Ground::behind(&temporary("outage"), &[], |cluster| {
-        Some(Between::before(&cluster.connect_options(roles::SERVICE, DATABASE)))
-    })
-    .await;
-    let between = between.unwrap();
+    let (ground, between) = Ground::behind_a_proxy().await;
     let load = ground.load(100);
     load.more(40).await;
     // Each message a twentieth of a second late, each way: nobody is refused.
@@ -406,18 +411,74 @@ async fn postgres_slow_is_slow_and_silent_is_a_503_until_it_speaks() {
     ground.stop().await;
 }
 
+/// An append that waits for the head at the server.
+#[derive(Debug, sqlx::FromRow)]
+struct Appending {
+    pid: i32,
+    /// Its transaction.
+    xid: String,
+    /// Those it waits for.
+    behind: Vec<i32>,
+}
+
+/// Waits until so many appends wait for the head at the server; in the order in which they came.
+async fn appending(watcher: &Mutex<PgConnection>, count: usize) -> Vec<Appending> {
+    eventually(&format!("{count} appends that wait for the head"), || async {
+        let waiting: Vec<Appending> = sqlx::query_as(
+            "SELECT pid, backend_xid::text AS xid, pg_blocking_pids(pid) AS behind FROM pg_stat_activity
+              WHERE application_name = 'statusledger append' AND wait_event_type = 'Lock'
+                AND backend_xid IS NOT NULL
+              ORDER BY query_start",
+        )
+        .fetch_all(&mut *watcher.lock().await)
+        .await
+        .unwrap();
+        (waiting.len() == count).then_some(waiting)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_the_server_goes_on_with_after_its_client_has_looked_for_it_is_recorded_once() {
+    let (ground, between) = Ground::behind_a_proxy().await;
+    let watcher = Mutex::new(ground.superuser().await);
+    let held = Held::by(ground.superuser().await, ground.workspace.id).await;
+    // Without an idempotency key: that would find the first by itself.
+    let event = tokio::spawn({
+        let source = ground.source.clone();
+        async move { source.post("0 an event").await }
+    });
+    let first = appending(&watcher, 1).await.remove(0);
+    between.cut("ledger_append(");
+    // The node has lost it, has looked in vain whether it is written, and sends it again, behind the first, which the
+    // server still has.
+    let both = appending(&watcher, 2).await;
+    assert_eq!(both[0].pid, first.pid);
+    assert!(both[1].behind.contains(&first.pid), "{both:?}");
+    held.release().await;
+    let answer = event.await.unwrap().expect(202).json();
+    let seq = answer["seq"].as_u64().unwrap();
+    let written: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT seq, xmin::text FROM entries WHERE workspace_id = $1 AND type = 'event.received'",
+    )
+    .bind(ground.workspace.id.uuid())
+    .fetch_all(&mut *watcher.lock().await)
+    .await
+    .unwrap();
+    // By the one that nobody heard of any more.
+    assert_eq!(written, [(seq as i64, first.xid)]);
+    let load = Load::default();
+    load.accepted.lock().await.insert(0, seq);
+    ground.assert_whole(&load).await;
+    ground.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_somebody_holds_is_a_503_there_and_nowhere_else_and_leaves_nobody_waiting() {
     let world = World::new().await;
     let (held, free) = (world.workspace("held").await, world.workspace("free").await);
     let (source, other) = (held.inbound("events").await, free.inbound("events").await);
-    let mut superuser = world.database.superuser().await;
-    let mut holder = superuser.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM heads WHERE workspace_id = $1 FOR UPDATE")
-        .bind(held.id.uuid())
-        .execute(&mut *holder)
-        .await
-        .unwrap();
+    let holder = Held::by(world.database.superuser().await, held.id).await;
     let event = tokio::spawn({
         let source = source.clone();
         async move { source.post_once("once", "an event").await }
@@ -436,16 +497,10 @@ async fn a_lock_that_somebody_holds_is_a_503_there_and_nowhere_else_and_leaves_n
     assert_not_now(&made.await.unwrap());
     // The server gave up too: no backend waits for a lock on behalf of nobody.
     eventually("nobody waits any more", || async {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(&mut world.database.superuser().await)
-        .await
-        .unwrap();
-        (waiting == 0).then_some(())
+        (waiting(&mut world.database.superuser().await).await == 0).then_some(())
     })
     .await;
-    holder.rollback().await.unwrap();
+    holder.release().await;
     let first = source.post_once("once", "an event").await.expect(202).json();
     assert_eq!(source.post_once("once", "an event").await.expect(202).json(), first);
     assert_eq!(held.entries_of("event.received").await.len(), 1);

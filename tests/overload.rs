@@ -2,10 +2,9 @@
 //! memory stays below what docs/operations.md says ("Under load").
 
 use crate::harness::{
-    Api, Inbound, Program, Receiver, Reply, TestDatabase, Workspace, eventually_within, run, temporary,
+    Api, Held, Inbound, Program, Receiver, Reply, TestDatabase, Workspace, eventually_within, run, temporary,
 };
 use serde_json::json;
-use sqlx::Connection;
 use statusledger::database::roles;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -112,13 +111,7 @@ async fn scene() -> Scene {
 impl Scene {
     /// Offers all at once while nothing is taken, since somebody holds the ledger, until `enough` were refused.
     async fn flood(&self, bodies: Vec<Vec<u8>>, enough: usize) -> Vec<Outcome> {
-        let mut superuser = self.database.superuser().await;
-        let mut holder = superuser.begin().await.unwrap();
-        sqlx::query("SELECT 1 FROM heads WHERE workspace_id = $1 FOR UPDATE")
-            .bind(self.workspace.id.uuid())
-            .execute(&mut *holder)
-            .await
-            .unwrap();
+        let held = Held::by(self.database.superuser().await, self.workspace.id).await;
         let mut offers = JoinSet::new();
         for body in bodies {
             let (address, source) = (self.program.address, self.source.clone());
@@ -130,7 +123,7 @@ impl Scene {
             assert_eq!(outcome, Outcome::Refused, "while nothing is taken, all that is answered is refused");
             outcomes.push(outcome);
         }
-        holder.rollback().await.unwrap();
+        held.release().await;
         outcomes.extend(offers.join_all().await);
         outcomes
     }
@@ -167,8 +160,8 @@ async fn past_saturation_what_has_no_room_is_refused_what_was_accepted_is_kept_a
     let scene = scene().await;
     let receiver = Receiver::start(scene.program.pin.clone(), &scene.api.base).await;
     receiver.learn_keys().await;
-    // A destination that takes nothing for as long as it may: its queue grows all the time.
-    receiver.behave(|_| Reply::Hang);
+    // A destination that takes nothing: its queue grows all the time.
+    receiver.behave(|_| Reply::Hold);
     let hears = json!({ "filter": { "types": ["event.*"] } });
     scene.workspace.destination(&receiver, "hook", hears).await;
 

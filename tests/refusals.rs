@@ -1,8 +1,7 @@
 //! Refusals on the record: whose ledger, what it says, and that nobody fills another's.
 
-use crate::harness::{Workspace, World, eventually, send};
+use crate::harness::{Held, Workspace, World, eventually, send};
 use serde_json::{Value, json};
-use sqlx::Connection;
 use statusledger::access::scope::Role;
 use statusledger::id::{SourceId, WorkspaceId};
 use statusledger::workspace::end;
@@ -38,19 +37,13 @@ async fn strangers_are_an_entry_a_reason_and_a_second_whatever_they_ask_for() {
     let own = instance(&world);
     let routes = ["/v1/workspaces", "/v1/session", "/v1/passkeys", "/v1/identities", "/v1/sessions"];
     // While the ledger is held nothing can be written: what comes meanwhile is gathered.
-    let mut holder = world.database.superuser().await;
-    let mut held = holder.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM heads WHERE workspace_id = $1 FOR UPDATE")
-        .bind(own.id.uuid())
-        .execute(&mut *held)
-        .await
-        .unwrap();
+    let held = Held::by(world.database.superuser().await, own.id).await;
     for _ in 0..20 {
         for route in routes {
             send(world.api.bare("GET", route)).await.problem(401);
         }
     }
-    held.rollback().await.unwrap();
+    held.release().await;
     let entries = told(&own, "no_credentials", 100).await;
     // What was being written already, and one of all the rest.
     assert!(entries.len() <= 2, "{} entries", entries.len());
@@ -179,18 +172,12 @@ async fn what_is_refused_at_an_inbound_door_is_on_the_record_of_the_sources_work
 async fn an_aggregate_says_from_how_many_addresses_it_came_and_none_of_them_in_clear() {
     let world = World::with(|settings| settings.trusted_proxies = vec!["127.0.0.0/8".into()]).await;
     let own = instance(&world);
-    let mut holder = world.database.superuser().await;
-    let mut held = holder.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM heads WHERE workspace_id = $1 FOR UPDATE")
-        .bind(own.id.uuid())
-        .execute(&mut *held)
-        .await
-        .unwrap();
+    let held = Held::by(world.database.superuser().await, own.id).await;
     for n in 0..60 {
         let request = world.api.bare("GET", "/v1/workspaces");
         send(request.header("x-forwarded-for", format!("203.0.113.{}", n % 30))).await.problem(401);
     }
-    held.rollback().await.unwrap();
+    held.release().await;
     let entries = told(&own, "no_credentials", 60).await;
     let most = entries.iter().map(|e| e["data"]["details"]["addresses"].as_u64().unwrap_or(1)).max().unwrap();
     // Wherever they were cut in two (what was being written already, and the rest), one part has them all.

@@ -19,7 +19,7 @@ use statusledger_simulator::{Fault, FaultKind, Simulator, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
@@ -334,12 +334,15 @@ async fn a_store_that_says_when_to_come_again_is_not_asked_before() {
     scene.fault(Fault { retry_after: Some(3), ..Fault::new(FaultKind::RateLimited) });
     let limited = || scene.simulator.requests().iter().filter(|r| r.status == 429).count();
     eventually("a refusal", || async { (limited() > 0).then_some(()) }).await;
-    let (noticed, asked) = (Instant::now(), scene.simulator.request_count());
     scene.end_faults();
     scene.apply(version("v1", "REJECTED"));
-    eventually("another request", || async { (scene.simulator.request_count() > asked).then_some(()) }).await;
-    // Less what it took to notice: it is asked every 0.1 s otherwise.
-    assert!(noticed.elapsed().as_secs_f64() > 2.5, "{:?}", noticed.elapsed());
+    let refused = scene.simulator.requests().into_iter().find(|r| r.status == 429).unwrap().at;
+    // It is asked every 0.1 s otherwise.
+    let next = eventually("another request", || async {
+        scene.simulator.requests().iter().map(|r| r.at).find(|at| *at > refused)
+    })
+    .await;
+    assert!(next - refused >= Duration::from_secs(3), "{:?}", next - refused);
     assert_eq!(limited(), 1);
     scene.says(&["version.transitioned v1 IN_REVIEW>REJECTED poll"]).await;
 }

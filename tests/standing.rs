@@ -2,10 +2,9 @@
 //! for the head of a ledger, and meanwhile what it was let in with ends.
 
 use crate::conditions::{in_order, waiting};
-use crate::harness::{Answer, Api, DEADLINE, Person, Workspace, World, eventually, send};
+use crate::harness::{Answer, Api, DEADLINE, Held, Person, Workspace, World, eventually, send};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use sqlx::Connection;
 use statusledger::access::context::{RequestContext, Surface};
 use statusledger::access::scope::Role;
 use statusledger::audit::{Act, Action, Actor, Outcome};
@@ -37,14 +36,8 @@ async fn while_it_waits(
     change: RequestBuilder,
     meanwhile: impl Future<Output = ()>,
 ) -> Answer {
-    let mut holder = world.database.superuser().await;
     let mut watcher = world.database.superuser().await;
-    let mut held = holder.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM heads WHERE workspace_id = $1 FOR UPDATE")
-        .bind(of.uuid())
-        .execute(&mut *held)
-        .await
-        .unwrap();
+    let held = Held::by(world.database.superuser().await, of).await;
     let before = waiting(&mut watcher).await;
     let answer = tokio::spawn(send(change));
     let end = Instant::now() + DEADLINE;
@@ -54,7 +47,7 @@ async fn while_it_waits(
         assert!(!answer.is_finished(), "it does not wait for the head");
     }
     meanwhile.await;
-    held.rollback().await.unwrap();
+    held.release().await;
     answer.await.unwrap()
 }
 

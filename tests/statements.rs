@@ -3,17 +3,16 @@
 //! A proxy of Postgres's protocol stands between a node and its database and notes every statement that passes, by its
 //! text. What a node asks by itself (is it the same server? is there work?) is learned first and left out.
 
-use crate::harness::{Answer, Api, TestDatabase, World, eventually, quick, send, temporary};
+use crate::harness::{Answer, Api, Requests, TestDatabase, World, eventually, proxy, quick, send, temporary};
 use serde_json::{Value, json};
 use statusledger::access::scope::Role;
 use statusledger::database::{Database, roles};
 use statusledger::id::KeyId;
 use statusledger::node::Node;
-use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 /// The statements that passed, in their order.
 #[derive(Clone, Default)]
@@ -33,70 +32,25 @@ impl Log {
     }
 }
 
-async fn message(from: &mut (impl AsyncRead + Unpin), typed: bool) -> std::io::Result<(Option<u8>, Vec<u8>)> {
-    let kind = if typed { Some(from.read_u8().await?) } else { None };
-    let length = from.read_u32().await?;
-    let mut body = vec![0; length as usize - 4];
-    from.read_exact(&mut body).await?;
-    Ok((kind, body))
-}
-
-/// The text up to the next zero, and what comes after it.
-fn text(bytes: &[u8]) -> (String, &[u8]) {
-    let end = bytes.iter().position(|b| *b == 0).unwrap();
-    (String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..])
-}
-
-/// Passes one connection on, noting what is executed (protocol 3: simple queries, and portals bound to what was
-/// prepared).
-async fn pass_on(mut client: UnixStream, socket: PathBuf, log: Log) -> std::io::Result<()> {
-    let server = UnixStream::connect(socket).await?;
-    let (mut client_read, mut client_write) = client.split();
-    let (mut server_read, mut server_write) = server.into_split();
+/// Passes one connection on, noting what is executed.
+async fn pass_on(mut client: UnixStream, mut server: UnixStream, log: Log) -> std::io::Result<()> {
+    let (client_read, mut client_write) = client.split();
+    let (mut server_read, mut server_write) = server.split();
     let answers = tokio::io::copy(&mut server_read, &mut client_write);
     let requests = async {
-        let (mut prepared, mut typed) = (HashMap::new(), false);
+        let mut requests = Requests::new(client_read);
         loop {
-            let (kind, body) = message(&mut client_read, typed).await?;
-            typed = true;
-            match kind {
-                Some(b'Q') => log.note(&text(&body).0),
-                Some(b'P') => {
-                    let (name, rest) = text(&body);
-                    prepared.insert(name, text(rest).0);
-                }
-                Some(b'B') => {
-                    let (_, rest) = text(&body);
-                    log.note(&prepared[&text(rest).0]);
-                }
-                _ => {}
+            let message = requests.next().await?;
+            if let Some(statement) = &message.statement {
+                log.note(statement);
             }
-            if let Some(kind) = kind {
-                server_write.write_u8(kind).await?;
-            }
-            server_write.write_u32(body.len() as u32 + 4).await?;
-            server_write.write_all(&body).await?;
+            message.pass_on(&mut server_write).await?;
         }
     };
     tokio::select! {
         ended = answers => ended.map(drop),
         ended = requests => ended,
     }
-}
-
-/// A proxy before the database's socket; the directory of its own.
-async fn proxy(database: &TestDatabase, log: Log) -> PathBuf {
-    let options = database.options(roles::SERVICE);
-    let name = format!(".s.PGSQL.{}", options.get_port());
-    let behind = options.get_socket().unwrap().join(&name);
-    let directory = temporary("proxy");
-    let listener = UnixListener::bind(directory.join(name)).unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(pass_on(client, behind.clone(), log.clone()));
-        }
-    });
-    directory
 }
 
 async fn open(database: &TestDatabase, socket: &Path) -> Database {
@@ -124,7 +78,10 @@ impl Listened {
     async fn over(world: &World) -> Self {
         let instance = format!("/v1/workspaces/{}", world.node().gate.instance);
         let log = Log::default();
-        let socket = proxy(&world.database, log.clone()).await;
+        let socket = proxy(&world.database.options(roles::SERVICE), {
+            let log = log.clone();
+            move |client, server| pass_on(client, server, log.clone())
+        });
         let mut settings = quick(&temporary("node"));
         settings.key_encryption_key_file = Some(world.settings.key_encryption_key_path());
         let node =

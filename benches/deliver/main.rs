@@ -235,6 +235,12 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+/// A row of a table: within what time so much of `times` lies, for each of `parts`.
+fn row<const N: usize>(name: &str, times: &[Duration], parts: [f64; N]) -> Vec<String> {
+    let cells = parts.map(|part| format!("{:.2} ms", ms(percentile(times, part))));
+    [name.to_owned()].into_iter().chain(cells).collect()
+}
+
 async fn latency(lanes: [&Lane; 2]) -> Result<(f64, f64)> {
     let mut all = [Vec::new(), Vec::new()];
     for _ in 0..4 {
@@ -243,16 +249,13 @@ async fn latency(lanes: [&Lane; 2]) -> Result<(f64, f64)> {
         }
     }
     let of = |i: usize, part| ms(percentile(&all[i], part));
-    let row = |i: usize| {
-        let cells = [0.5, 0.9, 0.99].map(|part| format!("{:.2} ms", of(i, part)));
-        [lanes[i].name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
-    };
+    let parts = [0.5, 0.9, 0.99];
     table(
         &format!("{RATE} events/s, {} events each, in turns of 3 s", all[0].len()),
         &["", "p50", "p90", "p99"],
         &[
-            row(0),
-            row(1),
+            row(lanes[0].name, &all[0], parts),
+            row(lanes[1].name, &all[1], parts),
             vec!["Svix's server (HMAC)".into(), "2.8 ms".into(), String::new(), "4.3 to 6.3 ms".into()],
         ],
     );
@@ -269,18 +272,12 @@ async fn stranger(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
     let hook = bench.receiver.expect("hang", &line.secret, &line.destination, Manner::Slow(HANG))?;
     let load = Load::new(bench.service, Arc::clone(&line));
     load.closed(HANGING, CONCURRENT, PATIENCE).await?;
-    while hook.waiting() < bench.arguments.max_in_flight as usize {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    hook.holds(bench.arguments.max_in_flight as usize, PATIENCE).await?;
     let beside = times(lane, time).await?;
     let waiting = load.posted() - hook.arrived();
     bench.service.disable(&line).await?;
     // What hangs is answered, so that the service can stop.
     hook.set_open(false);
-    let row = |name: &str, times: &[Duration]| {
-        let cells = [0.5, 0.99].map(|part| format!("{:.2} ms", ms(percentile(times, part))));
-        [name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
-    };
     let ratio = ms(percentile(&beside, 0.99)) / ms(percentile(&alone, 0.99));
     table(
         &format!(
@@ -291,8 +288,8 @@ async fn stranger(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
         ),
         &["", "p50", "p99"],
         &[
-            row("alone", &alone),
-            row("beside it", &beside),
+            row("alone", &alone, [0.5, 0.99]),
+            row("beside it", &beside, [0.5, 0.99]),
             vec!["ratio".into(), String::new(), figure(ratio)],
             vec!["Svix's server beside it".into(), "18.4 s".into(), "over 18 s".into()],
         ],
@@ -329,18 +326,11 @@ async fn hanging_tenth(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
     }
     let hang = workspaces * EACH / 10;
     quick.reached(workspaces * EACH / 10 * 9 * EVENTS, PATIENCE).await?;
-    while never.waiting() < hang {
-        anyhow::ensure!(started.elapsed() < PATIENCE, "only {} of {hang} hang", never.waiting());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    never.holds(hang, PATIENCE).await?;
     let came = started.elapsed();
     let beside = times(lane, time).await?;
     let waiting = never.waiting();
     never.set_open(false);
-    let row = |name: &str, times: &[Duration]| {
-        let cells = [0.5, 0.99].map(|part| format!("{:.2} ms", ms(percentile(times, part))));
-        [name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
-    };
     let ratio = ms(percentile(&beside, 0.99)) / ms(percentile(&alone, 0.99));
     table(
         &format!(
@@ -355,8 +345,8 @@ async fn hanging_tenth(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
         ),
         &["", "p50", "p99"],
         &[
-            row("alone", &alone),
-            row("beside them", &beside),
+            row("alone", &alone, [0.5, 0.99]),
+            row("beside them", &beside, [0.5, 0.99]),
             vec!["ratio".into(), String::new(), figure(ratio)],
         ],
     );

@@ -100,6 +100,16 @@ impl Hook {
         Ok(Instant::now())
     }
 
+    /// Waits until `count` requests are being answered at once.
+    pub async fn holds(&self, count: usize, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while self.waiting() < count {
+            anyhow::ensure!(Instant::now() < deadline, "only {} of {count} requests wait", self.waiting());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
     fn take(&self, request: &Request<'_>) -> Option<()> {
         let body = request.body;
         let (id, timestamp) = (request.header("webhook-id")?, request.header("webhook-timestamp")?);

@@ -1,6 +1,7 @@
 //! What was asked of the simulator, so that a test can show that nothing else was.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 /// How many requests are remembered; a demo may run for weeks.
 const REMEMBERED: usize = 65_536;
@@ -8,6 +9,8 @@ const REMEMBERED: usize = 65_536;
 /// A request, as it came over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedRequest {
+    /// When it came.
+    pub at: Instant,
     /// Its method.
     pub method: String,
     /// Its path, still percent-encoded.

@@ -1,7 +1,7 @@
 //! The listener: one address for both stores and the token endpoint, since their paths do not meet.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
@@ -51,6 +51,7 @@ struct Answer {
 
 /// Answers a request and remembers it.
 pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let at = Instant::now();
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.unwrap_or_default();
     let operation = operation(&parts.uri);
@@ -61,6 +62,7 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     });
     let (response, cut) = respond(&shared, operation, &parts.method, &parts.uri, &parts.headers, &body).await;
     shared.state().record.push(RecordedRequest {
+        at,
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),

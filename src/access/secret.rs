@@ -67,6 +67,12 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// Whether the hash that is kept is that of what was shown, found in the same time either way.
+#[must_use]
+pub fn is_same(kept: &[u8], shown: &[u8; 32]) -> bool {
+    kept.ct_eq(shown).into()
+}
+
 impl AccessSecret {
     /// Reads the secret, making it where there is none. Nodes that start at once agree on one.
     ///

@@ -6,7 +6,7 @@
 //! and told only to pages of ours (`GET /v1/session`), in a header that no form can set.
 
 use super::door::Gate;
-use super::secret::{AccessSecret, Purpose};
+use super::secret::{self, AccessSecret, Purpose};
 use crate::audit::Act;
 use crate::database::Database;
 use crate::id::{PasskeyId, SessionId, UserId};
@@ -268,15 +268,13 @@ pub async fn held(gate: &Gate, headers: &HeaderMap) -> Result<Option<Held>, sqlx
     )
     .fetch_optional(&gate.database.worker)
     .await?;
-    Ok(row.filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..]))).map(
-        |row| Held {
-            id: shown.id,
-            user: row.user,
-            method: row.method,
-            passkey: row.passkey,
-            age: Duration::try_from_secs_f64(row.age).unwrap_or(Duration::MAX),
-        },
-    ))
+    Ok(row.filter(|row| secret::is_same(&row.hash, &shown.hash)).map(|row| Held {
+        id: shown.id,
+        user: row.user,
+        method: row.method,
+        passkey: row.passkey,
+        age: Duration::try_from_secs_f64(row.age).unwrap_or(Duration::MAX),
+    }))
 }
 
 /// A transaction that sees one person and nothing of a workspace.

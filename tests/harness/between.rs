@@ -1,15 +1,16 @@
 //! A proxy before the database's socket that does what networks and power cuts do: it is slow, it swallows everything, it
-//! lets a process be killed right before or right after a write is durable.
+//! loses a client that the server works on for, it lets a process be killed right before or right after a write is durable.
 
-use super::cluster::{TestDatabase, temporary};
+use super::cluster::TestDatabase;
+use super::wire::{self, Requests};
 use sqlx::postgres::PgConnectOptions;
 use statusledger::database::roles;
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
 /// When a process is held: the write is not durable and never will be, or it is and the process has not heard of it.
@@ -28,6 +29,8 @@ struct State {
     delay: Mutex<Duration>,
     hits: watch::Sender<usize>,
     swallow: watch::Sender<bool>,
+    /// Whoever executes a statement with that in it is cut off.
+    cut: watch::Sender<Option<String>>,
 }
 
 /// The proxy. It ends with the test's runtime.
@@ -45,18 +48,10 @@ impl Between {
 
     /// A proxy before the server that these options lead to.
     pub fn before(options: &PgConnectOptions) -> Self {
-        let name = format!(".s.PGSQL.{}", options.get_port());
-        let behind = options.get_socket().unwrap().join(&name);
-        let directory = temporary("between");
-        let listener = UnixListener::bind(directory.join(name)).unwrap();
         let state = Arc::new(State::default());
-        tokio::spawn({
+        let directory = wire::proxy(options, {
             let state = Arc::clone(&state);
-            async move {
-                while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(pass_on(client, behind.clone(), Arc::clone(&state)));
-                }
-            }
+            move |client, server| pass_on(client, server, Arc::clone(&state))
         });
         Self { directory, state }
     }
@@ -83,111 +78,146 @@ impl Between {
     pub fn swallow(&self, all: bool) {
         self.state.swallow.send_replace(all);
     }
+
+    /// Closes the connections of whoever waits for a statement with that in it, on their side only: the server knows
+    /// nothing of it and goes on.
+    pub fn cut(&self, statement: &str) {
+        self.state.cut.send_replace(Some(statement.to_owned()));
+    }
 }
 
-async fn message(from: &mut (impl AsyncRead + Unpin), typed: bool) -> std::io::Result<(Option<u8>, Vec<u8>)> {
-    let kind = if typed { Some(from.read_u8().await?) } else { None };
-    let length = from.read_u32().await?;
-    let mut body = vec![0; length as usize - 4];
-    from.read_exact(&mut body).await?;
-    Ok((kind, body))
+/// How one connection stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open,
+    /// What the server says is heard here and goes no further.
+    Muted,
+    /// The client's side is closed.
+    Cut,
 }
 
-/// The text up to the next zero, and what comes after it.
-fn text(bytes: &[u8]) -> (String, &[u8]) {
-    let end = bytes.iter().position(|b| *b == 0).unwrap();
-    (String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..])
+/// Whether that is the end of what the server says to what it was asked: ReadyForQuery.
+fn is_answered(said: &[u8]) -> bool {
+    said.len() >= 6 && said[said.len() - 6..said.len() - 1] == [b'Z', 0, 0, 0, 5]
 }
 
-/// Waits until the other end is gone, whatever it still says.
-async fn until_gone(from: &mut (impl AsyncRead + Unpin)) {
-    let mut nothing = [0; 4096];
-    while matches!(from.read(&mut nothing).await, Ok(1..)) {}
-}
-
-async fn pass_on(client: UnixStream, socket: PathBuf, state: Arc<State>) -> std::io::Result<()> {
-    let server = UnixStream::connect(socket).await?;
-    let (mut client_read, mut client_write) = client.into_split();
-    let (mut server_read, mut server_write) = server.into_split();
-    let (mute, muted) = watch::channel(false);
-    let answers = tokio::spawn({
-        let state = Arc::clone(&state);
-        async move {
-            let (mut chunk, mut silent) = (vec![0; 64 << 10], state.swallow.subscribe());
-            loop {
-                let Ok(read @ 1..) = server_read.read(&mut chunk).await else { return };
-                if *muted.borrow() {
-                    // The end of what was asked: ReadyForQuery.
-                    if read >= 6 && chunk[read - 6..read - 1] == [b'Z', 0, 0, 0, 5] {
-                        state.hits.send_modify(|hits| *hits += 1);
-                    }
-                    continue;
-                }
-                let pause = *state.delay.lock().unwrap();
-                if !pause.is_zero() {
-                    tokio::time::sleep(pause).await;
-                }
-                drop(silent.wait_for(|all| !*all).await);
-                if client_write.write_all(&chunk[..read]).await.is_err() {
-                    return;
-                }
+/// Passes on what the server says, until it or the client is gone; notes in `asked` what is answered.
+async fn answers(
+    mut from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    mut way: watch::Receiver<Way>,
+    asked: Arc<Mutex<Option<String>>>,
+    state: Arc<State>,
+) {
+    let (mut chunk, mut silent) = (vec![0; 64 << 10], state.swallow.subscribe());
+    let mut to = Some(to);
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut chunk) => read,
+            Ok(_) = way.wait_for(|way| *way == Way::Cut), if to.is_some() => {
+                to = None;
+                continue;
+            }
+        };
+        let Ok(read @ 1..) = read else { return };
+        let said = &chunk[..read];
+        if is_answered(said) {
+            *asked.lock().unwrap() = None;
+            if *way.borrow() == Way::Muted {
+                state.hits.send_modify(|hits| *hits += 1);
             }
         }
-    });
-    let mut silent = state.swallow.subscribe();
-    let requests = async {
-        let (mut prepared, mut typed, mut in_transaction, mut armed) = (HashMap::new(), false, false, false);
+        if *way.borrow() != Way::Open {
+            continue;
+        }
+        let pause = *state.delay.lock().unwrap();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        drop(silent.wait_for(|all| !*all).await);
+        if let Some(to) = &mut to
+            && to.write_all(said).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn pass_on(client: UnixStream, server: UnixStream, state: Arc<State>) -> std::io::Result<()> {
+    let (client_read, client_write) = client.into_split();
+    let (server_read, mut server_write) = server.into_split();
+    let (way, asked) = (watch::Sender::new(Way::Open), Arc::new(Mutex::new(None)));
+    let answers = tokio::spawn(answers(
+        server_read,
+        client_write,
+        way.subscribe(),
+        Arc::clone(&asked),
+        Arc::clone(&state),
+    ));
+    let mut cuts = state.cut.subscribe();
+    let cut = async {
         loop {
-            let (kind, body) = message(&mut client_read, typed).await?;
-            typed = true;
-            let mut statement = None;
-            match kind {
-                Some(b'Q') => statement = Some(text(&body).0),
-                Some(b'P') => {
-                    let (name, rest) = text(&body);
-                    prepared.insert(name, text(rest).0);
-                }
-                Some(b'B') => {
-                    let (_, rest) = text(&body);
-                    statement = prepared.get(&text(rest).0).cloned();
-                }
-                _ => {}
+            let Ok(()) = cuts.changed().await else { return std::future::pending().await };
+            let (whom, asked) = (cuts.borrow_and_update(), asked.lock().unwrap());
+            if whom.as_deref().zip(asked.as_deref()).is_some_and(|(whom, asked)| asked.contains(whom)) {
+                return;
             }
-            if let Some(statement) = statement {
-                let committing = statement == "COMMIT";
-                let sprung = {
-                    let mut trap = state.trap.lock().unwrap();
-                    let matches =
-                        trap.as_ref().is_some_and(|(wanted, _)| statement.contains(wanted.as_str()));
-                    let sprung = matches && !in_transaction || armed && committing;
-                    armed |= matches;
-                    if sprung { trap.take() } else { None }
-                };
-                in_transaction = statement.starts_with("BEGIN")
-                    || in_transaction && !committing && !statement.starts_with("ROLLBACK");
-                match sprung {
-                    Some((_, Moment::Before)) => {
-                        state.hits.send_modify(|hits| *hits += 1);
-                        until_gone(&mut client_read).await;
-                        return Ok(());
-                    }
-                    Some((_, Moment::After)) => drop(mute.send_replace(true)),
-                    None => {}
-                }
-            }
-            let pause = *state.delay.lock().unwrap();
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-            drop(silent.wait_for(|all| !*all).await);
-            if let Some(kind) = kind {
-                server_write.write_u8(kind).await?;
-            }
-            server_write.write_u32(body.len() as u32 + 4).await?;
-            server_write.write_all(&body).await?;
         }
     };
-    let ended: std::io::Result<()> = requests.await;
-    answers.abort();
-    ended
+    let requests = requests(client_read, &mut server_write, &way, &asked, &state);
+    tokio::select! {
+        ended = requests => {
+            answers.abort();
+            ended
+        }
+        () = cut => {
+            way.send_replace(Way::Cut);
+            // The server's side stays, and is heard, for as long as the server likes.
+            let _ = answers.await;
+            Ok(())
+        }
+    }
+}
+
+/// Passes on what the client says, until it is gone or held.
+async fn requests(
+    client: OwnedReadHalf,
+    server: &mut OwnedWriteHalf,
+    way: &watch::Sender<Way>,
+    asked: &Mutex<Option<String>>,
+    state: &State,
+) -> std::io::Result<()> {
+    let mut silent = state.swallow.subscribe();
+    let (mut requests, mut in_transaction, mut armed) = (Requests::new(client), false, false);
+    loop {
+        let message = requests.next().await?;
+        if let Some(statement) = &message.statement {
+            let committing = statement == "COMMIT";
+            let sprung = {
+                let mut trap = state.trap.lock().unwrap();
+                let matches = trap.as_ref().is_some_and(|(wanted, _)| statement.contains(wanted.as_str()));
+                let sprung = matches && !in_transaction || armed && committing;
+                armed |= matches;
+                if sprung { trap.take() } else { None }
+            };
+            in_transaction = statement.starts_with("BEGIN")
+                || in_transaction && !committing && !statement.starts_with("ROLLBACK");
+            match sprung {
+                Some((_, Moment::Before)) => {
+                    state.hits.send_modify(|hits| *hits += 1);
+                    requests.until_gone().await;
+                    return Ok(());
+                }
+                Some((_, Moment::After)) => drop(way.send_replace(Way::Muted)),
+                None => {}
+            }
+            *asked.lock().unwrap() = Some(statement.clone());
+        }
+        let pause = *state.delay.lock().unwrap();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        drop(silent.wait_for(|all| !*all).await);
+        message.pass_on(server).await?;
+    }
 }

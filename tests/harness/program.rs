@@ -1,6 +1,6 @@
 //! The program itself, as a child process.
 
-use super::cluster::noted;
+use super::cluster::{noted, temporary};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -100,5 +100,41 @@ impl Program {
         let status = tokio::time::timeout(super::DEADLINE, self.child.wait()).await.unwrap().unwrap();
         std::fs::remove_file(&self.note).unwrap();
         status.success()
+    }
+}
+
+/// Where a node keeps everything, and its process while it runs. It has one address, however often it is started.
+pub struct Place {
+    pub directory: PathBuf,
+    pub program: Option<Program>,
+    port: u16,
+}
+
+impl Place {
+    /// A place in a new directory of that name's beginning.
+    pub fn new(name: &str) -> Self {
+        Self { directory: temporary(name), program: None, port: 0 }
+    }
+
+    /// Starts `serve` or `up`, with more arguments than every node has.
+    pub async fn start(&mut self, command: &str, more: &[&str], environment: &[(&str, &str)]) {
+        let port = self.port.to_string();
+        let all = [command, "--data-dir", ".", "--port", &port, "--instance", "status.example.com"];
+        let log = self.directory.join("log");
+        let program = Program::start(&self.directory, &log, &[&all, more].concat(), environment).await;
+        self.port = program.address.port();
+        self.program = Some(program);
+    }
+}
+
+impl Drop for Place {
+    /// What the node said last, where the test fails.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(80)..].join("\n");
+            eprintln!("{}:\n{last}", self.directory.display());
+        }
     }
 }

@@ -25,6 +25,8 @@ pub enum Reply {
     Redirect(String),
     /// Nothing, until the peer gives up.
     Hang,
+    /// Nothing, until the receiver is told to behave otherwise: then what that says.
+    Hold,
 }
 
 /// A request that came.
@@ -64,6 +66,8 @@ struct Shared {
     trust: Mutex<Option<(Pin, String)>>,
     keys: Mutex<Option<TrustedKeys>>,
     behaviour: Mutex<Behaviour>,
+    /// Counts its changes.
+    behaves: watch::Sender<usize>,
     hooks: Mutex<Vec<Hook>>,
     changed: watch::Sender<usize>,
     client: reqwest::Client,
@@ -88,6 +92,7 @@ impl Receiver {
             trust: Mutex::new(Some((pin, format!("{service}/.well-known/statusledger-keys.json")))),
             keys: Mutex::default(),
             behaviour: Mutex::new(Box::new(|_| Reply::Status(200))),
+            behaves: watch::Sender::new(0),
             hooks: Mutex::default(),
             changed: watch::Sender::new(0),
             client: reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap(),
@@ -122,6 +127,7 @@ impl Receiver {
     /// Answers so from now on. Who is asked sees whether the body verified.
     pub fn behave(&self, behaviour: impl FnMut(&Hook) -> Reply + Send + 'static) {
         *lock(&self.shared.behaviour) = Box::new(behaviour);
+        self.shared.behaves.send_modify(|n| *n += 1);
     }
 
     /// What came so far.
@@ -251,12 +257,24 @@ async fn receive(
         verified,
         reply: Reply::Status(400),
     };
+    let mut behaves = shared.behaves.subscribe();
     if hook.verified.is_ok() {
         hook.reply = lock(&shared.behaviour)(&hook);
     }
-    let reply = hook.reply.clone();
-    lock(&shared.hooks).push(hook);
+    let mut reply = hook.reply.clone();
+    let place = {
+        let mut hooks = lock(&shared.hooks);
+        hooks.push(hook);
+        hooks.len() - 1
+    };
     shared.changed.send_modify(|n| *n += 1);
+    while reply == Reply::Hold {
+        behaves.changed().await.unwrap();
+        let hook = lock(&shared.hooks)[place].clone();
+        reply = lock(&shared.behaviour)(&hook);
+        lock(&shared.hooks)[place].reply = reply.clone();
+        shared.changed.send_modify(|n| *n += 1);
+    }
     let status = |code: u16| StatusCode::from_u16(code).unwrap();
     match reply {
         Reply::Status(code) => (status(code), "an answer").into_response(),
@@ -264,6 +282,6 @@ async fn receive(
             (status(code), [("retry-after", seconds.to_string())]).into_response()
         }
         Reply::Redirect(to) => (StatusCode::FOUND, [("location", to)]).into_response(),
-        Reply::Hang => std::future::pending().await,
+        Reply::Hang | Reply::Hold => std::future::pending().await,
     }
 }

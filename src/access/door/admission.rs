@@ -8,6 +8,7 @@ use super::{Asked, Caller, Gate, Refused};
 use crate::access::denial::Reason;
 use crate::access::key::ShownKey;
 use crate::access::scope::{Permission, Role};
+use crate::access::secret;
 use crate::access::session::ShownSession;
 use crate::http::problem::{Kind, Problem};
 use crate::id::{UserId, WorkspaceId};
@@ -57,9 +58,7 @@ impl Gate {
         .fetch_optional(&self.database.worker)
         .await
         .map_err(unanswered)?;
-        let Some(row) =
-            row.filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..])))
-        else {
+        let Some(row) = row.filter(|row| secret::is_same(&row.hash, &shown.hash)) else {
             return Err(Refused::stranger(Reason::UnknownKey, Problem::unauthorized()));
         };
         let mut grants = shown.scopes.grants();
@@ -138,9 +137,7 @@ impl Gate {
         .fetch_optional(&self.database.worker)
         .await
         .map_err(unanswered)?;
-        let Some(row) =
-            row.filter(|row| bool::from(subtle::ConstantTimeEq::ct_eq(&row.hash[..], &shown.hash[..])))
-        else {
+        let Some(row) = row.filter(|row| secret::is_same(&row.hash, &shown.hash)) else {
             return Err(Refused::stranger(Reason::UnknownSession, Problem::unauthorized()));
         };
         let role = row.role.as_deref().and_then(Role::from_name);
