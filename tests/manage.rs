@@ -738,6 +738,38 @@ async fn a_demo_without_a_directory_says_that_it_keeps_nothing() {
 }
 
 #[tokio::test]
+async fn a_demo_that_fails_removes_what_it_made_and_nothing_else() {
+    let directory = temporary("demo");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let fails = async |data: &str, more: &[&str]| {
+        let output = run(&directory, &[&["demo", "--data-dir", data][..], more].concat(), &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        text(&output.stderr)
+    };
+    let said = fails("new", &["--port", &port]).await;
+    assert!(said.contains("cannot listen on"), "{said}");
+    assert!(!directory.join("new").exists(), "{said}");
+    std::fs::create_dir(directory.join("old")).unwrap();
+    std::fs::write(directory.join("old/heads"), "").unwrap();
+    std::fs::write(directory.join("old/notes"), "mine").unwrap();
+    fails("old", &["--port", &port]).await;
+    let mut left: Vec<_> =
+        std::fs::read_dir(directory.join("old")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["heads", "notes"], "what was there before");
+    // Of a node that serves there it takes nothing.
+    let up = ["up", "--data-dir", "data", "--port", "0"];
+    let program = Program::start(&directory, &directory.join("log"), &up, &[]).await;
+    let said = fails("data", &[]).await;
+    assert!(said.contains("in use by another process"), "{said}");
+    assert!(!directory.join("data/stores").exists() && directory.join("data/address").exists());
+    assert!(program.terminate().await);
+    let program = Program::start(&directory, &directory.join("log"), &up, &[]).await;
+    assert!(program.terminate().await);
+}
+
+#[tokio::test]
 async fn a_start_that_cannot_be_says_why_at_once_and_makes_nothing() {
     let directory = temporary("starts");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
