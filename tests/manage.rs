@@ -8,6 +8,7 @@ use crate::harness::{
 };
 use crate::sources::simulator;
 use serde_json::{Value, json};
+use statusledger::access::context::RequestContext;
 use statusledger::access::scope::Role;
 use statusledger::access::{members, people};
 use statusledger::audit::Act;
@@ -443,8 +444,68 @@ async fn members_are_invited_and_given_roles() {
     desk.said(&["members", "remove", &ana.to_string()]).await;
     let nobody = (1, "there is no member \"ana@example.com\"".to_owned());
     assert_eq!(desk.refused(&["members", "remove", "ana@example.com"]).await, nobody);
-    desk.said(&["members", "invite", "bo@example.com", "--role", "viewer", "--json"]).await.json();
-    desk.said(&["members", "withdraw", "bo@example.com"]).await;
+    // A second one to the same address takes the place of the first, however it is written.
+    let first = desk.said(&["members", "invite", "bo@example.com", "--role", "owner", "--json"]).await.json();
+    assert_eq!(first["invitations_withdrawn"], json!([]));
+    let second = desk.said(&["members", "invite", "Bo@Example.com", "--role", "viewer"]).await;
+    let id = first["id"].as_str().unwrap();
+    let told = format!("it takes the place of an earlier one, which was withdrawn: {id}");
+    assert!(second.err.contains(&told), "{}", second.err);
+    let list = desk.said(&["members", "list"]).await.out;
+    assert_eq!(list.lines().skip(1).count(), 1, "{list}");
+    assert!(list.contains("viewer") && !list.contains("owner"), "{list}");
+    let token = first["token"].as_str().unwrap();
+    send(desk.world.api.bare("GET", &format!("/invite/{token}"))).await.expect(403);
+    desk.said(&["members", "withdraw", "Bo@Example.com"]).await;
+    assert_eq!(desk.said(&["members", "list"]).await.out, "");
+}
+
+#[tokio::test]
+async fn who_came_by_an_invitation_is_known_by_the_address_that_it_was_for() {
+    let desk = Desk::new().await;
+    let node = desk.world.node();
+    // Somebody of whom no provider has said anything.
+    let nobody = UserId::new();
+    let mut superuser = desk.world.database.superuser().await;
+    let (data_keys, instance) = (node.writer.data_keys(), node.gate.instance);
+    people::insert(
+        &mut superuser,
+        &node.gate.secret,
+        data_keys,
+        instance,
+        nobody,
+        &people::Profile::default(),
+    )
+    .await
+    .unwrap();
+    let invited =
+        desk.said(&["members", "invite", "marked.cy@example.com", "--role", "admin", "--json"]).await;
+    let act = Act::proven(nobody, RequestContext::none());
+    let token = invited.json()["token"].as_str().unwrap().to_owned();
+    members::accept(&node.writer, &act, nobody, &token).await.unwrap();
+
+    let member = &desk.items("members").await[0];
+    assert_eq!((&member["email"], &member["name"]), (&Value::Null, &Value::Null), "nobody has verified it");
+    assert_eq!(member["invited_as"], "marked.cy@example.com");
+    let list = desk.said(&["members", "list"]).await.out;
+    assert!(list.lines().nth(1).unwrap().starts_with("marked.cy@example.com (not verified) "), "{list}");
+    // So is what they do, sealed in the entry, and by name in a search.
+    let joined = &desk.workspace.entries_of("audit.member.joined").await[0];
+    let opened = desk.said(&["openings", &joined["seq"].to_string(), "--json"]).await.json();
+    assert_eq!(opened["openings"]["actor_display"]["value"], "invited as marked.cy@example.com");
+    assert!(!joined.to_string().contains("marked.cy"), "{joined}");
+    let found = desk.said(&["audit", "search", "--action", "member.joined"]).await.out;
+    assert!(found.lines().nth(1).unwrap().contains(" invited as marked.cy@example.com "), "{found}");
+    // Sealed in the row, which the invitation's end does not take with it.
+    let row: String = sqlx::query_scalar("SELECT encode(profile, 'escape') FROM members WHERE user_id = $1")
+        .bind(nobody.uuid())
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    assert!(!row.contains("marked"), "{row}");
+    sqlx::query("DELETE FROM invitations").execute(&mut superuser).await.unwrap();
+    desk.said(&["members", "role", "marked.cy@example.com", "viewer"]).await;
+    desk.said(&["members", "remove", "marked.cy@example.com"]).await;
     assert_eq!(desk.said(&["members", "list"]).await.out, "");
 }
 

@@ -312,6 +312,11 @@ async fn members_go_by_themselves_and_only_as_far_as_one_reaches() {
     assert_eq!(send(with(&workspace, &narrow, "DELETE", &of(&invited))).await.problem(403), "role");
     let open = world.api.get(&workspace.at("/invitations")).await.expect(200).json();
     assert!(open["items"].as_array().unwrap().iter().all(|item| item["revoked_at"].is_null()), "{open}");
+    // Nor to replace by a lesser one.
+    let lesser = json!({ "email": "second@example.com", "role": "viewer" });
+    assert_eq!(send(by(&workspace, &admin, "POST", "/invitations").json(&lesser)).await.problem(403), "role");
+    let open = world.api.get(&workspace.at("/invitations")).await.expect(200).json();
+    assert!(open["items"].as_array().unwrap().iter().all(|item| item["revoked_at"].is_null()), "{open}");
     send(with(&workspace, &wider, "DELETE", &of(&invited))).await.expect(204);
     send(by(&workspace, &owner, "DELETE", &of(&owners))).await.expect(204);
     let left = workspace.entries_of("audit.member.removed").await;
@@ -474,7 +479,9 @@ async fn an_invitation_lasts_no_longer_than_the_key_that_made_it() {
         (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
     };
     let invite = async |token: &str| -> Value {
-        let body = json!({ "email": "guest@example.com", "role": "viewer" });
+        // Each to another address: a second one to the same would take the place of the first.
+        let email = format!("{}@example.com", uuid::Uuid::now_v7());
+        let body = json!({ "email": email, "role": "viewer" });
         send(with(&workspace, token, "POST", "/invitations").json(&body)).await.expect(201).json()
     };
     // With a key that ends.
@@ -521,7 +528,8 @@ async fn where_passkeys_are_required_no_key_of_the_workspace_makes_owners_or_adm
     let viewer = world.person_of("viewer", workspace.id, Role::Viewer).await;
     let guest = world.person("guest@example.com", &[]).await;
     let invite = async |token: &str, role: &str| {
-        let body = json!({ "email": "guest@example.com", "role": role });
+        let email = format!("{}@example.com", uuid::Uuid::now_v7());
+        let body = json!({ "email": email, "role": role });
         send(with(&workspace, token, "POST", "/invitations").json(&body)).await
     };
     let give = async |token: &str, role: &str| {
