@@ -517,6 +517,42 @@ async fn an_invitation_lasts_no_longer_than_the_key_that_made_it() {
     let by_everywhere = invite(&everywhere.1).await;
     world.api.delete(&own.at(&format!("/keys/{}", everywhere.0))).await.expect(204);
     assert_eq!(accept(&workspace, &guest, &by_everywhere["token"]).await.problem(404), "not-found");
+    // It is withdrawn right after that, by whoever ended the key, in the ledger of the workspace that it led into.
+    let of = async |invited: &Value| -> (Value, Vec<Value>) {
+        let open = world.api.get(&workspace.at("/invitations")).await.expect(200).json();
+        let item = open["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["id"] == invited["id"])
+            .unwrap()
+            .clone();
+        let entries = workspace.entries_of("audit.invitation.revoked").await;
+        let about = |e: &Value| e["data"]["targets"][0]["id"] == invited["id"];
+        (item["revoked_at"].clone(), entries.into_iter().filter(about).collect())
+    };
+    let (revoked_at, entries) = of(&by_everywhere).await;
+    assert!(revoked_at.is_string() && entries.len() == 1, "{revoked_at} {entries:?}");
+    let revocation = own.entries_of("audit.key.revoked").await.pop().unwrap();
+    assert_eq!(entries[0]["data"]["actor"], revocation["data"]["actor"]);
+    assert_eq!(entries[0]["data"]["request"], revocation["data"]["request"]);
+    // A key may end itself by that; one that ran out, or whose node crashed in between, is seen to by the service.
+    let itself = admin(&own, json!({ "instance": true })).await;
+    let by_itself = invite(&itself.1).await;
+    send(with(&own, &itself.1, "DELETE", &format!("/keys/{}", itself.0))).await.expect(204);
+    assert_eq!(of(&by_itself).await.1[0]["data"]["actor"]["id"], itself.0);
+    let late = admin(&own, json!({ "instance": true })).await;
+    let by_late = invite(&late.1).await;
+    let ended = "UPDATE api_keys SET expires_at = now() - interval '1 second' WHERE key_id = $1";
+    let late_id = late.0.parse::<statusledger::id::KeyId>().unwrap().uuid();
+    sqlx::query(ended).bind(late_id).execute(&mut world.database.superuser().await).await.unwrap();
+    for _ in 0..2 {
+        statusledger::workspace::end::end_due(&world.node().writer).await.unwrap();
+        let (revoked_at, entries) = of(&by_late).await;
+        assert!(revoked_at.is_string() && entries.len() == 1, "{entries:?}");
+        assert_eq!(entries[0]["data"]["actor"]["type"], "system");
+    }
+    assert!(of(&open[2]).await.0.is_null(), "and of no other");
     accept(&workspace, &guest, &open[2]["token"]).await.expect(200);
 }
 

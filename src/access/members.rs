@@ -159,6 +159,63 @@ pub async fn withdraw_of_key(locked: &mut Locked, act: &Act, key: KeyId) -> Resu
     tell_withdrawn(locked, act, &withdrawn).await
 }
 
+/// Withdraws the open invitations that a key of the instance's, which has ended, has made into other workspaces, each in that
+/// one's own transaction and with its entry there. None of them is accepted any more since the key ended: this only says so. A
+/// workspace in which it cannot be said keeps it from no other.
+///
+/// # Errors
+/// The last, if a workspace did not confirm; what was withdrawn stays so, and [`withdraw_of_ended_keys`] does the rest.
+pub async fn withdraw_elsewhere(writer: &Writer, act: &Act, key: KeyId) -> Result<(), append::Error> {
+    let workspaces = sqlx::query_scalar!(
+        r#"SELECT DISTINCT i.workspace_id AS "workspace: WorkspaceId" FROM invitations i JOIN api_keys k
+               ON k.key_id = i.invited_key
+            WHERE i.invited_key = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now()
+              AND (k.revoked_at IS NOT NULL OR k.expires_at <= now())"#,
+        key.uuid()
+    )
+    .fetch_all(&writer.database().worker)
+    .await?;
+    let mut withdrawn = Ok(());
+    for workspace in workspaces {
+        match withdraw_there(writer, act, workspace, key).await {
+            // Of a workspace that has ended meanwhile the invitations have too.
+            Ok(()) | Err(append::Error::NoWorkspace(_)) => {}
+            e => withdrawn = e,
+        }
+    }
+    withdrawn
+}
+
+async fn withdraw_there(
+    writer: &Writer,
+    act: &Act,
+    workspace: WorkspaceId,
+    key: KeyId,
+) -> Result<(), append::Error> {
+    let mut locked = writer.lock(workspace).await?;
+    withdraw_of_key(&mut locked, act, key).await?;
+    locked.commit().await
+}
+
+/// Withdraws what keys that have ended, by themselves or while a node crashed, have left open: the service's own act.
+///
+/// # Errors
+/// The last, if the database did not confirm one; the next time does the rest.
+pub async fn withdraw_of_ended_keys(writer: &Writer) -> Result<(), append::Error> {
+    let keys = sqlx::query_scalar!(
+        r#"SELECT DISTINCT k.key_id AS "key: KeyId" FROM invitations i JOIN api_keys k ON k.key_id = i.invited_key
+            WHERE i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now()
+              AND (k.revoked_at IS NOT NULL OR k.expires_at <= now())"#
+    )
+    .fetch_all(&writer.database().worker)
+    .await?;
+    let mut withdrawn = Ok(());
+    for key in keys {
+        withdrawn = withdraw_elsewhere(writer, &Act::system(), key).await.and(withdrawn);
+    }
+    withdrawn
+}
+
 async fn tell_withdrawn(
     locked: &mut Locked,
     act: &Act,
