@@ -52,6 +52,14 @@ async fn the_record_is_searched_page_by_page_and_taken_away() {
     assert!(
         lines[1].contains("source.created") && lines[1].contains("success") && lines[1].contains("  api  ")
     );
+    // Who did it, by name too.
+    let heading = lines[0].find("NAME").unwrap();
+    assert!(lines[1][heading..].starts_with("bootstrap ") && lines[1].contains(" key_"), "{}", found.out);
+    let (code, sentence) = desk.refused(&["audit", "search", "--action", "source.create"]).await;
+    assert!(
+        code == 1 && sentence.contains("there is no action") && sentence.contains("source.created"),
+        "{sentence}"
+    );
     let before = found.err.split("--before ").nth(1).unwrap().split_whitespace().next().unwrap();
     let all = async |more: &[&str]| -> Vec<Value> {
         let document = desk.said(&[&["audit", "search", "--json"][..], more].concat()).await.json();
@@ -63,6 +71,8 @@ async fn the_record_is_searched_page_by_page_and_taken_away() {
     assert_eq!(all(&sources).await[2..], rest, "newest first, none twice, none left out");
     let document = desk.said(&["audit", "search", "--json", "-n", "2"]).await.json();
     assert_eq!(document["next"], document["items"][1]["seq"]);
+    let who = document["items"][0]["data"]["actor"]["id"].as_str().unwrap();
+    assert_eq!(document["names"][who], "bootstrap");
     assert_eq!(all(&["--target", &desk.workspace.id.to_string(), "--since", "1h"]).await.len(), 1);
     assert_eq!(all(&["--until", "1h"]).await, [Value::Null; 0]);
     assert_eq!(all(&["--outcome", "denied"]).await, [Value::Null; 0]);
