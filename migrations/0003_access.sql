@@ -121,8 +121,11 @@ CREATE TABLE members (
     user_id      uuid NOT NULL,
     role         text NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'viewer', 'auditor')),
     created_at   timestamptz NOT NULL DEFAULT now(),
+    profile      bytea,
     PRIMARY KEY (workspace_id, user_id)
 );
+COMMENT ON COLUMN members.profile IS
+    'Sealed under the workspace''s data key: {"email"}, the address that the invitation was for by which they came. Nobody has verified it.';
 COMMENT ON COLUMN members.user_id IS 'Of users, without a foreign key: no key leaves the workspace.';
 CREATE INDEX members_user ON members (user_id);
 
@@ -139,11 +142,13 @@ CREATE TABLE invitations (
     revoked_at    timestamptz,
     invited_by    uuid,
     invited_key   uuid,
+    email_index   bytea NOT NULL CHECK (length(email_index) = 32),
     PRIMARY KEY (workspace_id, invitation_id)
 );
 COMMENT ON COLUMN invitations.invited_key IS 'The API key that made it, where one did: it holds no longer than that.';
 COMMENT ON COLUMN invitations.invited_by IS 'The person behind it, where there is one: while they are disabled it is not accepted.';
 COMMENT ON COLUMN invitations.claimed_by IS 'The person who was made for it: nobody else can accept it any more.';
+COMMENT ON COLUMN invitations.email_index IS 'HMAC of the address: a second invitation to it replaces the first.';
 COMMENT ON COLUMN invitations.profile IS 'Sealed: {"email"}, for whoever looks at the list.';
 CREATE UNIQUE INDEX invitations_hash ON invitations (hash);
 
@@ -276,7 +281,8 @@ GRANT SELECT, INSERT, UPDATE ON sign_in_links TO statusledger_service;
 
 GRANT SELECT (passkey_required, passkey_required_at, delete_after, deleted_at) ON workspaces TO statusledger_worker;
 GRANT SELECT (user_id, email_index, disabled_at) ON users TO statusledger_worker;
-GRANT SELECT ON identities, members TO statusledger_worker;
+GRANT SELECT ON identities TO statusledger_worker;
+GRANT SELECT (workspace_id, user_id, role, created_at) ON members TO statusledger_worker;
 GRANT SELECT (passkey_id, credential_index, user_id, provider_since) ON passkeys TO statusledger_worker;
 GRANT SELECT (session_id, user_id, hash, method, created_at, last_seen_at, expires_at, ended_at, passkey_id),
       UPDATE (last_seen_at) ON sessions TO statusledger_worker;

@@ -51,6 +51,20 @@ async fn audit_entries_are_found_by_actor_action_target_outcome_and_time() {
         query = format!("limit=2&before={next}");
     }
     assert_eq!(paged, whole);
+    // An action that is none is not one that nobody has done; a beginning of several is looked for as it is.
+    for (asked, near) in
+        [("nonsense", ""), ("audit.key.create", "key.created"), ("sources.*", "source.created")]
+    {
+        for path in [format!("/audit?action={asked}"), format!("/audit/export?format=csv&action={asked}")] {
+            let answer = world.api.get(&workspace.at(&path)).await;
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert_eq!(answer.problem(400), "bad-request", "{path}");
+            let said = format!("there is no action \"{}\"", asked.trim_start_matches("audit."));
+            assert!(detail.starts_with(&said) && detail.contains(near), "{detail}");
+        }
+    }
+    assert_eq!(found("action=audit.source.*").await.len(), 2);
+    assert_eq!(found("action=passkey.*").await, [Value::Null; 0]);
     for wrong in ["action=Key", "outcome=maybe", "since=yesterday", "limit=0", "actor=", "who=me"]
         .into_iter()
         .chain(["actor=ana@example.com", "target=ana@example.com", "actor=key_1", "actor=Operator"])
@@ -289,4 +303,61 @@ async fn a_receipt_of_one_instance_never_verifies_in_another() {
     verify(&two.manifest().await, &two.pin()).unwrap_err();
     verify(&two.manifest().await, &one.pin()).unwrap_err();
     verify(&one.manifest().await, &two.pin()).unwrap_err();
+}
+
+#[tokio::test]
+async fn who_acted_is_told_by_name_to_whoever_may_list_them() {
+    let world = World::new().await;
+    let workspace = world.workspace("named").await;
+    let key = async |name: &str, scopes: &[&str]| {
+        let body = json!({ "name": name, "scopes": scopes });
+        world.api.post(&workspace.at("/keys"), body).await.expect(201).json()
+    };
+    let making = key("making", &["keys:write"]).await;
+    let body = json!({ "name": "made", "scopes": ["keys:read"] });
+    let bearer = |key: &Value, method: &str, path: &str| {
+        world.api.bare(method, &workspace.at(path)).bearer_auth(key["token"].as_str().unwrap())
+    };
+    send(bearer(&making, "POST", "/keys").json(&body)).await.expect(201);
+    let ana = world.person("ana@example.com", &[(workspace.id, Role::Admin)]).await;
+    let by_ana = world.api.bare("POST", &workspace.at("/keys")).header("cookie", &ana.cookie);
+    send(by_ana.header("x-csrf-token", &ana.csrf).json(&body)).await.expect(201);
+
+    let names = async |request: reqwest::RequestBuilder| -> Value {
+        let page = send(request).await.expect(200).json();
+        let mut actors: Vec<&str> = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["data"]["actor"]["id"].as_str().unwrap())
+            .collect();
+        actors.dedup();
+        assert!(page["names"].as_object().unwrap().keys().all(|id| actors.contains(&id.as_str())), "{page}");
+        page["names"].clone()
+    };
+    let path = workspace.at("/audit?action=key.created");
+    let unasked = world.api.get(&path).await.expect(200).json();
+    assert!(unasked.get("names").is_none(), "only where they are asked for: {unasked}");
+    let path = format!("{path}&names=true");
+    let (making_id, ana_id) = (making["id"].as_str().unwrap(), ana.id.to_string());
+    // A key of the whole instance: the workspace's and its own.
+    let all = names(world.api.bare("GET", &path).bearer_auth(&world.api.token)).await;
+    assert_eq!((&all[making_id], &all[&ana_id]), (&json!("making"), &json!("ana@example.com")));
+    assert_eq!(all.as_object().unwrap().len(), 3, "{all}");
+    assert!(all.as_object().unwrap().values().any(|name| name == "bootstrap"), "{all}");
+    // A person of the workspace: no key of the instance's.
+    let hers = names(world.api.bare("GET", &path).header("cookie", &ana.cookie)).await;
+    assert_eq!(hers, json!({ making_id: "making", &ana_id: "ana@example.com" }));
+    // The search alone names nobody; beside it the one scope names keys, the other people.
+    let of = async |scopes: &[&str]| {
+        let key = key("looking", scopes).await;
+        names(bearer(&key, "GET", "/audit?action=key.created&names=true")).await
+    };
+    assert_eq!(of(&["audit:read"]).await, json!({}));
+    assert_eq!(of(&["audit:read", "keys:read"]).await, json!({ making_id: "making" }));
+    assert_eq!(of(&["audit:read", "members:read"]).await, json!({ &ana_id: "ana@example.com" }));
+    // Whoever is a member no more is not listed, and not named.
+    world.api.delete(&workspace.at(&format!("/members/{ana_id}"))).await.expect(200);
+    let left = names(world.api.bare("GET", &path).bearer_auth(&world.api.token)).await;
+    assert!(left.get(&ana_id).is_none() && left[making_id] == "making", "{left}");
 }

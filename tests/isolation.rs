@@ -72,7 +72,8 @@ async fn two_tenants() -> (World, [uuid::Uuid; 2]) {
             "polls SELECT $1, source_id, 'apps', now()",
             "play_edits SELECT $1, source_id, 'a', '1'",
             "members SELECT $1, source_id, 'viewer'",
-            "invitations SELECT $1, source_id, 'viewer', '', sha256($1::text::bytea), now(), now()",
+            "invitations (workspace_id, invitation_id, role, profile, hash, expires_at, email_index)
+                SELECT $1, source_id, 'viewer', '', sha256($1::text::bytea), now(), sha256('')",
             "api_keys (workspace_id, key_id, name, scopes, hash, created_by)
                 SELECT $1, source_id, 'k', 'read', sha256(''), 'x'",
             "self_audits SELECT $1, source_id",
@@ -408,7 +409,7 @@ const READ_ACROSS: [(&str, &str); 19] = [
     ),
     ("lanes", "*"),
     ("losses", "*"),
-    ("members", "*"),
+    ("members", "created_at role user_id workspace_id"),
     ("passkeys", "credential_index passkey_id provider_since user_id"),
     ("request_keys", "caller expires_at key workspace_id"),
     ("self_audits", "*"),

@@ -8,6 +8,7 @@ use crate::harness::{
 };
 use crate::sources::simulator;
 use serde_json::{Value, json};
+use statusledger::access::context::RequestContext;
 use statusledger::access::scope::Role;
 use statusledger::access::{members, people};
 use statusledger::audit::Act;
@@ -443,8 +444,68 @@ async fn members_are_invited_and_given_roles() {
     desk.said(&["members", "remove", &ana.to_string()]).await;
     let nobody = (1, "there is no member \"ana@example.com\"".to_owned());
     assert_eq!(desk.refused(&["members", "remove", "ana@example.com"]).await, nobody);
-    desk.said(&["members", "invite", "bo@example.com", "--role", "viewer", "--json"]).await.json();
-    desk.said(&["members", "withdraw", "bo@example.com"]).await;
+    // A second one to the same address takes the place of the first, however it is written.
+    let first = desk.said(&["members", "invite", "bo@example.com", "--role", "owner", "--json"]).await.json();
+    assert_eq!(first["invitations_withdrawn"], json!([]));
+    let second = desk.said(&["members", "invite", "Bo@Example.com", "--role", "viewer"]).await;
+    let id = first["id"].as_str().unwrap();
+    let told = format!("it takes the place of an earlier one, which was withdrawn: {id}");
+    assert!(second.err.contains(&told), "{}", second.err);
+    let list = desk.said(&["members", "list"]).await.out;
+    assert_eq!(list.lines().skip(1).count(), 1, "{list}");
+    assert!(list.contains("viewer") && !list.contains("owner"), "{list}");
+    let token = first["token"].as_str().unwrap();
+    send(desk.world.api.bare("GET", &format!("/invite/{token}"))).await.expect(403);
+    desk.said(&["members", "withdraw", "Bo@Example.com"]).await;
+    assert_eq!(desk.said(&["members", "list"]).await.out, "");
+}
+
+#[tokio::test]
+async fn who_came_by_an_invitation_is_known_by_the_address_that_it_was_for() {
+    let desk = Desk::new().await;
+    let node = desk.world.node();
+    // Somebody of whom no provider has said anything.
+    let nobody = UserId::new();
+    let mut superuser = desk.world.database.superuser().await;
+    let (data_keys, instance) = (node.writer.data_keys(), node.gate.instance);
+    people::insert(
+        &mut superuser,
+        &node.gate.secret,
+        data_keys,
+        instance,
+        nobody,
+        &people::Profile::default(),
+    )
+    .await
+    .unwrap();
+    let invited =
+        desk.said(&["members", "invite", "marked.cy@example.com", "--role", "admin", "--json"]).await;
+    let act = Act::proven(nobody, RequestContext::none());
+    let token = invited.json()["token"].as_str().unwrap().to_owned();
+    members::accept(&node.writer, &act, nobody, &token).await.unwrap();
+
+    let member = &desk.items("members").await[0];
+    assert_eq!((&member["email"], &member["name"]), (&Value::Null, &Value::Null), "nobody has verified it");
+    assert_eq!(member["invited_as"], "marked.cy@example.com");
+    let list = desk.said(&["members", "list"]).await.out;
+    assert!(list.lines().nth(1).unwrap().starts_with("marked.cy@example.com (not verified) "), "{list}");
+    // So is what they do, sealed in the entry, and by name in a search.
+    let joined = &desk.workspace.entries_of("audit.member.joined").await[0];
+    let opened = desk.said(&["openings", &joined["seq"].to_string(), "--json"]).await.json();
+    assert_eq!(opened["openings"]["actor_display"]["value"], "invited as marked.cy@example.com");
+    assert!(!joined.to_string().contains("marked.cy"), "{joined}");
+    let found = desk.said(&["audit", "search", "--action", "member.joined"]).await.out;
+    assert!(found.lines().nth(1).unwrap().contains(" invited as marked.cy@example.com "), "{found}");
+    // Sealed in the row, which the invitation's end does not take with it.
+    let row: String = sqlx::query_scalar("SELECT encode(profile, 'escape') FROM members WHERE user_id = $1")
+        .bind(nobody.uuid())
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    assert!(!row.contains("marked"), "{row}");
+    sqlx::query("DELETE FROM invitations").execute(&mut superuser).await.unwrap();
+    desk.said(&["members", "role", "marked.cy@example.com", "viewer"]).await;
+    desk.said(&["members", "remove", "marked.cy@example.com"]).await;
     assert_eq!(desk.said(&["members", "list"]).await.out, "");
 }
 
@@ -735,6 +796,38 @@ async fn a_demo_without_a_directory_says_that_it_keeps_nothing() {
     assert!(!std::path::Path::new(place).exists(), "{place}");
     let last = said.lines().last().unwrap().trim();
     assert!(last.starts_with(&format!("removed   {place}; ")) && last.contains("--data-dir DIR"), "{last}");
+}
+
+#[tokio::test]
+async fn a_demo_that_fails_removes_what_it_made_and_nothing_else() {
+    let directory = temporary("demo");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let fails = async |data: &str, more: &[&str]| {
+        let output = run(&directory, &[&["demo", "--data-dir", data][..], more].concat(), &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        text(&output.stderr)
+    };
+    let said = fails("new", &["--port", &port]).await;
+    assert!(said.contains("cannot listen on"), "{said}");
+    assert!(!directory.join("new").exists(), "{said}");
+    std::fs::create_dir(directory.join("old")).unwrap();
+    std::fs::write(directory.join("old/heads"), "").unwrap();
+    std::fs::write(directory.join("old/notes"), "mine").unwrap();
+    fails("old", &["--port", &port]).await;
+    let mut left: Vec<_> =
+        std::fs::read_dir(directory.join("old")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["heads", "notes"], "what was there before");
+    // Of a node that serves there it takes nothing.
+    let up = ["up", "--data-dir", "data", "--port", "0"];
+    let program = Program::start(&directory, &directory.join("log"), &up, &[]).await;
+    let said = fails("data", &[]).await;
+    assert!(said.contains("in use by another process"), "{said}");
+    assert!(!directory.join("data/stores").exists() && directory.join("data/address").exists());
+    assert!(program.terminate().await);
+    let program = Program::start(&directory, &directory.join("log"), &up, &[]).await;
+    assert!(program.terminate().await);
 }
 
 #[tokio::test]

@@ -312,6 +312,11 @@ async fn members_go_by_themselves_and_only_as_far_as_one_reaches() {
     assert_eq!(send(with(&workspace, &narrow, "DELETE", &of(&invited))).await.problem(403), "role");
     let open = world.api.get(&workspace.at("/invitations")).await.expect(200).json();
     assert!(open["items"].as_array().unwrap().iter().all(|item| item["revoked_at"].is_null()), "{open}");
+    // Nor to replace by a lesser one.
+    let lesser = json!({ "email": "second@example.com", "role": "viewer" });
+    assert_eq!(send(by(&workspace, &admin, "POST", "/invitations").json(&lesser)).await.problem(403), "role");
+    let open = world.api.get(&workspace.at("/invitations")).await.expect(200).json();
+    assert!(open["items"].as_array().unwrap().iter().all(|item| item["revoked_at"].is_null()), "{open}");
     send(with(&workspace, &wider, "DELETE", &of(&invited))).await.expect(204);
     send(by(&workspace, &owner, "DELETE", &of(&owners))).await.expect(204);
     let left = workspace.entries_of("audit.member.removed").await;
@@ -474,7 +479,9 @@ async fn an_invitation_lasts_no_longer_than_the_key_that_made_it() {
         (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
     };
     let invite = async |token: &str| -> Value {
-        let body = json!({ "email": "guest@example.com", "role": "viewer" });
+        // Each to another address: a second one to the same would take the place of the first.
+        let email = format!("{}@example.com", uuid::Uuid::now_v7());
+        let body = json!({ "email": email, "role": "viewer" });
         send(with(&workspace, token, "POST", "/invitations").json(&body)).await.expect(201).json()
     };
     // With a key that ends.
@@ -510,6 +517,42 @@ async fn an_invitation_lasts_no_longer_than_the_key_that_made_it() {
     let by_everywhere = invite(&everywhere.1).await;
     world.api.delete(&own.at(&format!("/keys/{}", everywhere.0))).await.expect(204);
     assert_eq!(accept(&workspace, &guest, &by_everywhere["token"]).await.problem(404), "not-found");
+    // It is withdrawn right after that, by whoever ended the key, in the ledger of the workspace that it led into.
+    let of = async |invited: &Value| -> (Value, Vec<Value>) {
+        let open = world.api.get(&workspace.at("/invitations")).await.expect(200).json();
+        let item = open["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["id"] == invited["id"])
+            .unwrap()
+            .clone();
+        let entries = workspace.entries_of("audit.invitation.revoked").await;
+        let about = |e: &Value| e["data"]["targets"][0]["id"] == invited["id"];
+        (item["revoked_at"].clone(), entries.into_iter().filter(about).collect())
+    };
+    let (revoked_at, entries) = of(&by_everywhere).await;
+    assert!(revoked_at.is_string() && entries.len() == 1, "{revoked_at} {entries:?}");
+    let revocation = own.entries_of("audit.key.revoked").await.pop().unwrap();
+    assert_eq!(entries[0]["data"]["actor"], revocation["data"]["actor"]);
+    assert_eq!(entries[0]["data"]["request"], revocation["data"]["request"]);
+    // A key may end itself by that; one that ran out, or whose node crashed in between, is seen to by the service.
+    let itself = admin(&own, json!({ "instance": true })).await;
+    let by_itself = invite(&itself.1).await;
+    send(with(&own, &itself.1, "DELETE", &format!("/keys/{}", itself.0))).await.expect(204);
+    assert_eq!(of(&by_itself).await.1[0]["data"]["actor"]["id"], itself.0);
+    let late = admin(&own, json!({ "instance": true })).await;
+    let by_late = invite(&late.1).await;
+    let ended = "UPDATE api_keys SET expires_at = now() - interval '1 second' WHERE key_id = $1";
+    let late_id = late.0.parse::<statusledger::id::KeyId>().unwrap().uuid();
+    sqlx::query(ended).bind(late_id).execute(&mut world.database.superuser().await).await.unwrap();
+    for _ in 0..2 {
+        statusledger::workspace::end::end_due(&world.node().writer).await.unwrap();
+        let (revoked_at, entries) = of(&by_late).await;
+        assert!(revoked_at.is_string() && entries.len() == 1, "{entries:?}");
+        assert_eq!(entries[0]["data"]["actor"]["type"], "system");
+    }
+    assert!(of(&open[2]).await.0.is_null(), "and of no other");
     accept(&workspace, &guest, &open[2]["token"]).await.expect(200);
 }
 
@@ -521,7 +564,8 @@ async fn where_passkeys_are_required_no_key_of_the_workspace_makes_owners_or_adm
     let viewer = world.person_of("viewer", workspace.id, Role::Viewer).await;
     let guest = world.person("guest@example.com", &[]).await;
     let invite = async |token: &str, role: &str| {
-        let body = json!({ "email": "guest@example.com", "role": role });
+        let email = format!("{}@example.com", uuid::Uuid::now_v7());
+        let body = json!({ "email": email, "role": role });
         send(with(&workspace, token, "POST", "/invitations").json(&body)).await
     };
     let give = async |token: &str, role: &str| {

@@ -1,12 +1,14 @@
 //! API keys: made, replaced, ended; each act on the record in its own transaction. A key is shown once and kept as a
 //! hash.
 
-use super::key;
+use super::door::standing::Standing;
 use super::scope::Scopes;
 use super::secret::AccessSecret;
+use super::{key, members};
 use crate::audit::{Act, Action};
 use crate::id::{KeyId, UserId, WorkspaceId};
 use crate::ledger::append;
+use crate::ledger::terms::Terms;
 use crate::ledger::{Writer, draft};
 use crate::name;
 use serde_json::json;
@@ -223,8 +225,9 @@ pub async fn rotate(
     Ok((new_id, text))
 }
 
-/// Ends a key at once. Open invitations into its workspace that it has made are withdrawn; those into others, of a key of the
-/// instance's, are not accepted any more.
+/// Ends a key at once. Open invitations into its workspace that it has made are withdrawn in the same transaction; those into
+/// others, of a key of the instance's, are not accepted from then on, and are withdrawn right after it: one transaction does
+/// not hold the heads of two ledgers. A crash in between leaves them to [`members::withdraw_of_ended_keys`].
 ///
 /// # Errors
 /// If there is no such key, or it was ended before.
@@ -244,8 +247,13 @@ pub async fn revoke(writer: &Writer, act: &Act, workspace: WorkspaceId, id: KeyI
     }
     let record = act.of(Action::KeyRevoked).target("api_key", id);
     locked.append(&[record.draft()?]).await?;
-    super::members::withdraw_of_key(&mut locked, act, id).await?;
+    members::withdraw_of_key(&mut locked, act, id).await?;
     locked.commit().await?;
+    // Whoever has ended it was let in to that; the key may be the one that they did it with.
+    let after = act.clone().on(Terms { standing: Standing::Proven, ..Terms::default() });
+    if let Err(e) = members::withdraw_elsewhere(writer, &after, id).await {
+        tracing::warn!(error = %e, key = %id, "invitations of a key that was ended are not withdrawn yet");
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use super::door::Caller;
 use super::people::{self, Profile};
 use super::scope::{Permission, Permissions, Role};
+use super::secret::AccessSecret;
 use super::{hash_token, secret_text};
 use crate::audit::{Act, Action};
 use crate::database::{Database, WorkspaceTx};
@@ -158,6 +159,63 @@ pub async fn withdraw_of_key(locked: &mut Locked, act: &Act, key: KeyId) -> Resu
     tell_withdrawn(locked, act, &withdrawn).await
 }
 
+/// Withdraws the open invitations that a key of the instance's, which has ended, has made into other workspaces, each in that
+/// one's own transaction and with its entry there. None of them is accepted any more since the key ended: this only says so. A
+/// workspace in which it cannot be said keeps it from no other.
+///
+/// # Errors
+/// The last, if a workspace did not confirm; what was withdrawn stays so, and [`withdraw_of_ended_keys`] does the rest.
+pub async fn withdraw_elsewhere(writer: &Writer, act: &Act, key: KeyId) -> Result<(), append::Error> {
+    let workspaces = sqlx::query_scalar!(
+        r#"SELECT DISTINCT i.workspace_id AS "workspace: WorkspaceId" FROM invitations i JOIN api_keys k
+               ON k.key_id = i.invited_key
+            WHERE i.invited_key = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now()
+              AND (k.revoked_at IS NOT NULL OR k.expires_at <= now())"#,
+        key.uuid()
+    )
+    .fetch_all(&writer.database().worker)
+    .await?;
+    let mut withdrawn = Ok(());
+    for workspace in workspaces {
+        match withdraw_there(writer, act, workspace, key).await {
+            // Of a workspace that has ended meanwhile the invitations have too.
+            Ok(()) | Err(append::Error::NoWorkspace(_)) => {}
+            e => withdrawn = e,
+        }
+    }
+    withdrawn
+}
+
+async fn withdraw_there(
+    writer: &Writer,
+    act: &Act,
+    workspace: WorkspaceId,
+    key: KeyId,
+) -> Result<(), append::Error> {
+    let mut locked = writer.lock(workspace).await?;
+    withdraw_of_key(&mut locked, act, key).await?;
+    locked.commit().await
+}
+
+/// Withdraws what keys that have ended, by themselves or while a node crashed, have left open: the service's own act.
+///
+/// # Errors
+/// The last, if the database did not confirm one; the next time does the rest.
+pub async fn withdraw_of_ended_keys(writer: &Writer) -> Result<(), append::Error> {
+    let keys = sqlx::query_scalar!(
+        r#"SELECT DISTINCT k.key_id AS "key: KeyId" FROM invitations i JOIN api_keys k ON k.key_id = i.invited_key
+            WHERE i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now()
+              AND (k.revoked_at IS NOT NULL OR k.expires_at <= now())"#
+    )
+    .fetch_all(&writer.database().worker)
+    .await?;
+    let mut withdrawn = Ok(());
+    for key in keys {
+        withdrawn = withdraw_elsewhere(writer, &Act::system(), key).await.and(withdrawn);
+    }
+    withdrawn
+}
+
 async fn tell_withdrawn(
     locked: &mut Locked,
     act: &Act,
@@ -290,19 +348,61 @@ async fn take_out(mut locked: Locked, act: &Act, user: UserId, before: Role) -> 
     Ok(Left { invitations, keys })
 }
 
+/// An invitation that was made.
+#[derive(Debug)]
+pub struct Invited {
+    /// Which.
+    pub id: InvitationId,
+    /// Its text, shown this once.
+    pub token: Zeroizing<String>,
+    /// Until when it can be accepted.
+    pub expires_at: OffsetDateTime,
+    /// Those to the same address that were open until then: withdrawn.
+    pub withdrawn: Vec<InvitationId>,
+}
+
+/// Withdraws the open invitations to an address, each with its entry: the next one is made in this transaction.
+async fn withdraw_to(
+    locked: &mut Locked,
+    act: &Act,
+    grants: Permissions,
+    email_index: &[u8; 32],
+) -> Result<Vec<InvitationId>, Error> {
+    let workspace = locked.workspace();
+    let open = sqlx::query!(
+        r#"UPDATE invitations SET revoked_at = now()
+            WHERE workspace_id = $1 AND email_index = $2 AND accepted_at IS NULL AND revoked_at IS NULL
+              AND expires_at > now() RETURNING invitation_id AS "id: InvitationId", role"#,
+        workspace.uuid(),
+        &email_index[..]
+    )
+    .fetch_all(&mut ***locked)
+    .await?;
+    // Without a commit they stay open.
+    if !open.iter().all(|row| Role::from_name(&row.role).is_some_and(|role| grants.covers(role.grants()))) {
+        return Err(Error::TooMuch);
+    }
+    let withdrawn: Vec<InvitationId> = open.into_iter().map(|row| row.id).collect();
+    tell_withdrawn(locked, act, &withdrawn).await?;
+    Ok(withdrawn)
+}
+
 /// Invites somebody. Whoever shows the returned text while signed in becomes a member; it is shown this once. While the
-/// person behind it is disabled, nobody does; where a key made it, it ends with that key at the latest.
+/// person behind it is disabled, nobody does; where a key made it, it ends with that key at the latest. Of one address there
+/// is one open invitation: those before it are withdrawn.
 ///
 /// # Errors
-/// If it is no address, or the role is more than `caller` has, or not a key's to give.
+/// If it is no address, or the role is more than `caller` has, or not a key's to give; or that of an open invitation to the
+/// same address is more than `caller` has.
 pub async fn invite(
     writer: &Writer,
+    secret: &AccessSecret,
     act: &Act,
     caller: &Caller,
     workspace: WorkspaceId,
     email: &str,
     role: Role,
-) -> Result<(InvitationId, Zeroizing<String>, OffsetDateTime), Error> {
+) -> Result<Invited, Error> {
     if !people::is_email(email.trim()) {
         return Err(Error::Email);
     }
@@ -320,11 +420,14 @@ pub async fn invite(
     let data_key = writer.data_keys().get(workspace).await?;
     let profile = Profile { email: Some(email.trim().to_owned()), name: None };
     let sealed = people::seal_profile(&data_key, "invitations", id.uuid(), &profile)?;
+    let email_index = people::email_index(secret, email);
     let mut locked = writer.lock(workspace).await?;
     check_passkeys(&mut locked, caller, role).await?;
+    let withdrawn = withdraw_to(&mut locked, act, caller.grants(), &email_index).await?;
     sqlx::query!(
-        "INSERT INTO invitations (workspace_id, invitation_id, role, profile, hash, expires_at, invited_by, invited_key)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO invitations (workspace_id, invitation_id, role, profile, hash, expires_at, invited_by, invited_key,
+                                  email_index)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         workspace.uuid(),
         id.uuid(),
         role.name(),
@@ -332,7 +435,8 @@ pub async fn invite(
         &hash_token(&token)[..],
         expires_at,
         caller.person().map(UserId::uuid),
-        key.map(KeyId::uuid)
+        key.map(KeyId::uuid),
+        &email_index[..]
     )
     .execute(&mut **locked)
     .await?;
@@ -340,7 +444,7 @@ pub async fn invite(
     let record = act.of(Action::MemberInvited).target("invitation", id).changed("member", None, Some(&is));
     locked.append(&[record.draft()?]).await?;
     locked.commit().await?;
-    Ok((id, token, expires_at))
+    Ok(Invited { id, token, expires_at, withdrawn })
 }
 
 /// Withdraws an invitation.
@@ -433,23 +537,36 @@ pub async fn accept(
     let mut locked = writer.lock(row.workspace).await?;
     // Under the lock that the end of a key and a workspace's rules take.
     open_invitation(database, token).await?.ok_or(Error::NoInvitation)?;
-    let role = sqlx::query_scalar!(
+    let taken = sqlx::query!(
         "UPDATE invitations SET accepted_at = now()
           WHERE workspace_id = $1 AND invitation_id = $2 AND accepted_at IS NULL AND revoked_at IS NULL
-            AND expires_at > now() AND COALESCE(claimed_by, $3) = $3 RETURNING role",
+            AND expires_at > now() AND COALESCE(claimed_by, $3) = $3 RETURNING role, profile",
         row.workspace.uuid(),
         row.id.uuid(),
         user.uuid()
     )
     .fetch_optional(&mut **locked)
     .await?
-    .and_then(|role| Role::from_name(&role))
     .ok_or(Error::NoInvitation)?;
-    if !join(&mut locked, act, user, role, Some(row.id)).await? {
+    let role = Role::from_name(&taken.role).ok_or(Error::NoInvitation)?;
+    // Sealed anew: each value is bound to its row, and the invitation's goes after a month.
+    let data_key = writer.data_keys().get(row.workspace).await?;
+    let profile = people::open_profile(&data_key, "invitations", row.id.uuid(), &taken.profile)?;
+    let profile = people::seal_profile(&data_key, "members", user.uuid(), &profile)?;
+    if !join(&mut locked, act, user, role, Some(Accepted { id: row.id, profile })).await? {
         return Err(Error::Member);
     }
     locked.commit().await?;
     Ok((row.workspace, role))
+}
+
+/// An invitation that somebody comes by.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Which.
+    pub id: InvitationId,
+    /// The address that it was for, sealed for the member's row.
+    pub profile: Vec<u8>,
 }
 
 /// Makes somebody a member, by an invitation or otherwise, with the entry that says so; false, and no entry, where they are
@@ -462,14 +579,15 @@ pub async fn join(
     act: &Act,
     user: UserId,
     role: Role,
-    invitation: Option<InvitationId>,
+    invitation: Option<Accepted>,
 ) -> Result<bool, Error> {
     let workspace = locked.workspace();
     let inserted = sqlx::query!(
-        "INSERT INTO members (workspace_id, user_id, role) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO members (workspace_id, user_id, role, profile) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         workspace.uuid(),
         user.uuid(),
-        role.name()
+        role.name(),
+        invitation.as_ref().map(|by| &by.profile[..])
     )
     .execute(&mut ***locked)
     .await?
@@ -479,8 +597,8 @@ pub async fn join(
     }
     let is = json!({ "role": role.name() });
     let mut record = act.of(Action::MemberJoined).target("user", user);
-    if let Some(invitation) = invitation {
-        record = record.target("invitation", invitation);
+    if let Some(by) = invitation {
+        record = record.target("invitation", by.id);
     }
     locked.append(&[record.changed("member", None, Some(&is)).draft()?]).await?;
     Ok(true)

@@ -21,6 +21,19 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// Name and address in a line, as far as there are any: `Ana <ana@example.com>`. Where no provider has verified an address,
+    /// the one that a member was invited by, and that it is no more than that: `Ana (invited as ana@example.com)`.
+    #[must_use]
+    pub fn display(&self, invited_as: Option<&str>) -> Option<String> {
+        match (&self.name, &self.email, invited_as) {
+            (Some(name), Some(email), _) => Some(format!("{name} <{email}>")),
+            (None, Some(email), _) => Some(email.clone()),
+            (Some(name), None, Some(invited)) => Some(format!("{name} (invited as {invited})")),
+            (None, None, Some(invited)) => Some(format!("invited as {invited}")),
+            (name, None, None) => name.clone(),
+        }
+    }
+
     /// What can be kept of what others say of somebody: a name without what is hidden in it, cut, and an address that is
     /// one.
     #[must_use]
@@ -58,7 +71,7 @@ pub fn subject_index(secret: &AccessSecret, issuer: &str, subject: &str) -> [u8;
     secret.mac(Purpose::Subject, format!("{issuer}\n{subject}").as_bytes())
 }
 
-/// Seals a profile for its row of `table` (`users`, `invitations`).
+/// Seals a profile for its row of `table` (`users`, `invitations`, `members`).
 ///
 /// # Errors
 /// If it is too long.
@@ -127,6 +140,24 @@ mod tests {
         }
         for bad in ["", "a", "a@b", "@b.c", "a@@b.c", "a b@c.d", "a@b .c", "a\u{202e}@b.c", "a@b\u{200b}.c"] {
             assert!(!is_email(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_verified_is_not_shown_as_one_that_somebody_did() {
+        let of = |name: Option<&str>, email: Option<&str>, invited| {
+            Profile { email: email.map(str::to_owned), name: name.map(str::to_owned) }.display(invited)
+        };
+        let (ana, mail, other) = (Some("Ana"), Some("ana@example.com"), Some("a@example.org"));
+        for (shown, expected) in [
+            (of(ana, mail, other), Some("Ana <ana@example.com>")),
+            (of(None, mail, other), Some("ana@example.com")),
+            (of(ana, None, other), Some("Ana (invited as a@example.org)")),
+            (of(None, None, other), Some("invited as a@example.org")),
+            (of(ana, None, None), Some("Ana")),
+            (of(None, None, None), None),
+        ] {
+            assert_eq!(shown.as_deref(), expected);
         }
     }
 

@@ -47,7 +47,8 @@ pub async fn sealed(
     Ok(named)
 }
 
-/// A person's name and address, as far as there are any.
+/// A person's name and address, as far as there are any; the address that they were invited by into the workspace that the
+/// transaction sees, where there is no other.
 async fn look_up(
     tx: &mut PgConnection,
     data_keys: &DataKeys,
@@ -62,7 +63,12 @@ async fn look_up(
     .await?
     .before;
     let row = sqlx::query!(
-        r#"SELECT u.profile, i.workspace_id AS "instance: WorkspaceId" FROM users u, instance i WHERE u.user_id = $1"#,
+        r#"SELECT u.profile, i.workspace_id AS "instance: WorkspaceId", m.workspace_id AS "workspace?: WorkspaceId",
+                  m.profile AS "invited_as?"
+             FROM users u CROSS JOIN instance i
+             LEFT JOIN members m ON m.user_id = u.user_id
+                  AND m.workspace_id = NULLIF(current_setting('sl.workspace', true), '')::uuid
+            WHERE u.user_id = $1"#,
         person.uuid()
     )
     .fetch_optional(&mut *tx)
@@ -71,8 +77,10 @@ async fn look_up(
     let Some(row) = row else { return Ok(None) };
     let data_key = data_keys.get(row.instance).await?;
     let profile = people::open_profile(&data_key, "users", person.uuid(), &row.profile)?;
-    Ok(match (profile.name, profile.email) {
-        (Some(name), Some(email)) => Some(format!("{name} <{email}>")),
-        (name, email) => name.or(email),
-    })
+    let mut invited_as = None;
+    if let (None, Some(workspace), Some(sealed)) = (&profile.email, row.workspace, row.invited_as) {
+        let data_key = data_keys.get(workspace).await?;
+        invited_as = people::open_profile(&data_key, "members", person.uuid(), &sealed)?.email;
+    }
+    Ok(profile.display(invited_as.as_deref()))
 }

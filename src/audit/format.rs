@@ -321,6 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_is_left_out_of_an_event() {
+        let event = ocsf("i", &entry(), &json!({ "ip": "", "user_agent": "", "actor_display": "" }));
+        assert_eq!(event, ocsf("i", &entry(), &json!({})));
+        assert_eq!(event["src_endpoint"], json!({ "uid": "api" }));
+        assert!(event.get("http_request").is_none() && event["actor"]["user"].get("name").is_none());
+        let opened = ocsf("i", &entry(), &json!({ "ip": "192.0.2.1", "actor_display": "Ana" }));
+        assert_eq!(opened["src_endpoint"], json!({ "uid": "api", "ip": "192.0.2.1" }));
+        assert_eq!(opened["actor"]["user"]["name"], "Ana");
+        // Outside the entry itself nothing is empty.
+        let mut rest = event;
+        rest.as_object_mut().unwrap().remove("unmapped");
+        assert!(!rest.to_string().contains("\"\""), "{rest}");
+    }
+
+    #[test]
     fn cef_escapes_what_would_end_a_field() {
         let line = Format::Cef.line("status.example.com", &entry(), &json!({ "user_agent": "a=b\nc" }));
         assert!(line.starts_with("CEF:0|statusledger|statusledger|"));

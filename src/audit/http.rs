@@ -1,19 +1,17 @@
 //! `/v1/workspaces/{workspace}/audit`: searching audit entries, and taking them away in the forms of others.
 
-use super::Actor;
 use super::format::Format;
-use crate::access::{Access, needs};
+use super::names;
+use super::search::{AuditQuery, PAGE, Search};
+use crate::access::{Access, Gate, needs};
 use crate::database::Database;
 use crate::http::App;
 use crate::http::extract::{InPath, InQuery};
 use crate::http::problem::Problem;
-use crate::id::{
-    DestinationId, IdentityId, InvitationId, KeyId, LedgerId, NodeId, PasskeyId, SessionId, SourceId, UserId,
-    WorkspaceId,
-};
+use crate::id::{LedgerId, WorkspaceId};
 use crate::keyring::Keyring;
 use crate::ledger::{Writer, export, read};
-use crate::sealing;
+use crate::sealing::{self, DataKeys};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -22,8 +20,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use statusledger_keys::envelope::DataKey;
-use statusledger_verify::json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -31,45 +28,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Entries of a page, at most, and of a step of an export.
-const PAGE: i64 = 1000;
-
-/// Which audit entries.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct AuditQuery {
-    /// Only this action: an entry's type, with or without `audit.` (`key.created`), or its beginning and `.*` (`key.*`).
-    #[param(example = "key.*")]
-    action: Option<String>,
-    /// Only by this actor: its id (`key_…`, `usr_…`, `operator`, `system`).
-    actor: Option<String>,
-    /// Only with this outcome: `success`, `denied`, `failure`.
-    outcome: Option<String>,
-    /// Only what was done to this: its id.
-    target: Option<String>,
-    /// Only from this time on (RFC 3339).
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    since: Option<OffsetDateTime>,
-    /// Only before this time (RFC 3339).
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    until: Option<OffsetDateTime>,
-    /// Only entries before this seq: where the next page begins.
-    #[param(minimum = 0)]
-    before: Option<i64>,
-    /// At most this many (1 to 1000; default 100).
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<i64>,
-}
-
 /// A page of audit entries, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AuditPage {
     /// The canonical entries, as the ledger has them.
     #[schema(value_type = Vec<Object>)]
     items: Vec<Box<RawValue>>,
+    /// Where they were asked for: what those who act in them are called now, by id: API keys, for whoever may list them
+    /// (`keys:read`), and people, by name and address, for whoever may list members (`members:read`). Whoever is gone, or
+    /// has no name, is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names: Option<BTreeMap<String, String>>,
     /// What `before` has to be for the next page; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<i64>,
@@ -111,162 +80,34 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(super::configuration::router())
 }
 
-/// An entry found.
-struct Row {
-    seq: i64,
-    entry: String,
-}
-
-/// Whether it is what an entry can have as the id of its actor.
-fn is_actor(text: &str) -> bool {
-    [Actor::Operator, Actor::System, Actor::Unknown].iter().any(|actor| actor.to_string() == text)
-        || text.parse::<KeyId>().is_ok()
-        || text.parse::<UserId>().is_ok()
-        || text.parse::<SessionId>().is_ok()
-        || text.parse::<SourceId>().is_ok()
-}
-
-/// Whether it is what an entry can have as the id of a target; that of an entry is its seq.
-fn is_target(text: &str) -> bool {
-    is_actor(text)
-        || text.parse::<u64>().is_ok()
-        || text.parse::<WorkspaceId>().is_ok()
-        || text.parse::<DestinationId>().is_ok()
-        || text.parse::<PasskeyId>().is_ok()
-        || text.parse::<IdentityId>().is_ok()
-        || text.parse::<InvitationId>().is_ok()
-        || text.parse::<NodeId>().is_ok()
-}
-
-/// A search, checked.
-#[derive(Clone, Debug)]
-struct Search {
-    /// A whole action, or its beginning (with the dot).
-    action: Option<String>,
-    beginning: Option<String>,
-    actor: Option<String>,
-    outcome: Option<String>,
-    target: Option<String>,
-    since: Option<i64>,
-    until: Option<i64>,
-}
-
-impl Search {
-    fn of(query: AuditQuery) -> Result<Self, Problem> {
-        let (mut action, mut beginning) = (None, None);
-        if let Some(asked) = &query.action {
-            let asked = asked.strip_prefix("audit.").unwrap_or(asked);
-            if !crate::ledger::draft::is_type(asked.strip_suffix(".*").unwrap_or(asked)) {
-                return Err(Problem::bad_request(
-                    "action is an action's code (lower-case words joined by dots), or its beginning and \".*\"",
-                ));
-            }
-            match asked.strip_suffix('*') {
-                Some(start) => beginning = Some(start.to_owned()),
-                None => action = Some(asked.to_owned()),
-            }
-        }
-        if query.outcome.as_deref().is_some_and(|o| !["success", "denied", "failure"].contains(&o)) {
-            return Err(Problem::bad_request("outcome is success, denied or failure"));
-        }
-        // An export says for good what was searched for: nothing but ids, which are nobody's name.
-        if query.actor.as_deref().is_some_and(|actor| !is_actor(actor))
-            || query.target.as_deref().is_some_and(|target| !is_target(target))
-        {
-            return Err(Problem::bad_request("actor and target are ids, as entries have them"));
-        }
-        let micros = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
-        Ok(Self {
-            action,
-            beginning,
-            actor: query.actor,
-            outcome: query.outcome,
-            target: query.target,
-            since: query.since.map(micros),
-            until: query.until.map(micros),
-        })
+/// The id of who did what an entry says.
+fn actor_of(entry: &str) -> Result<String, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Entry {
+        data: Data,
     }
-
-    /// What was asked for, as the entry of an export shows it; none where all was.
-    fn said(&self) -> Option<json::Value> {
-        let text = |value: &Option<String>| value.clone().map(json::Value::String);
-        let time = |at: Option<i64>| at.map(json::Value::Int);
-        let mut said = json::Object::default();
-        for (name, value) in [
-            ("action", text(&self.action)),
-            ("action_begins", text(&self.beginning)),
-            ("actor", text(&self.actor)),
-            ("outcome", text(&self.outcome)),
-            ("target", text(&self.target)),
-            ("since_us", time(self.since)),
-            ("until_us", time(self.until)),
-        ] {
-            if let Some(value) = value {
-                said.insert(name.into(), value);
-            }
-        }
-        (!said.is_empty()).then_some(json::Value::Object(said))
+    #[derive(Deserialize)]
+    struct Data {
+        actor: Id,
     }
-
-    /// Entries before `before`, newest first, or from `from` on, oldest first.
-    async fn page(
-        &self,
-        database: &Database,
-        workspace: WorkspaceId,
-        ledger: LedgerId,
-        range: (i64, i64),
-        descending: bool,
-        limit: i64,
-    ) -> Result<Vec<(i64, String)>, sqlx::Error> {
-        let mut tx = database.workspace(workspace).await?;
-        // The order is part of the text: only then is the index read in it, and no more of it than is asked for.
-        macro_rules! rows {
-            ($order:literal) => {
-                sqlx::query_as!(
-                    Row,
-                    r#"SELECT e.seq, e.entry
-                         FROM audit_index a JOIN entries e USING (workspace_id, ledger_id, seq)
-                        WHERE a.workspace_id = $1 AND a.ledger_id = $2 AND a.seq >= $3 AND a.seq < $4
-                          AND ($5::text IS NULL OR a.action = $5)
-                          AND ($6::text IS NULL OR starts_with(a.action, $6))
-                          AND ($7::text IS NULL OR a.actor = $7)
-                          AND ($8::text IS NULL OR a.outcome = $8)
-                          AND ($9::text IS NULL OR a.targets @> ARRAY[$9])
-                          AND ($10::bigint IS NULL OR a.recorded_at >= $10)
-                          AND ($11::bigint IS NULL OR a.recorded_at < $11)
-                        ORDER BY "# + $order,
-                    workspace.uuid(),
-                    ledger.uuid(),
-                    range.0,
-                    range.1,
-                    self.action,
-                    self.beginning,
-                    self.actor,
-                    self.outcome,
-                    self.target,
-                    self.since,
-                    self.until,
-                    limit
-                )
-                .fetch_all(&mut *tx)
-                .await?
-            };
-        }
-        let rows: Vec<Row> =
-            if descending { rows!("a.seq DESC LIMIT $12") } else { rows!("a.seq LIMIT $12") };
-        Ok(rows.into_iter().map(|row| (row.seq, row.entry)).collect())
+    #[derive(Deserialize)]
+    struct Id {
+        id: String,
     }
+    Ok(serde_json::from_str::<Entry>(entry)?.data.actor.id)
 }
 
-/// Searches the audit entries by who, what, to what, when; newest first.
+/// Searches the audit entries by who, what, to what, when; newest first. With `names`, whoever may list keys and
+/// members is told what those who act are called.
 #[utoipa::path(get, path = "/v1/workspaces/{workspace}/audit", tag = "audit", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), AuditQuery),
     responses((status = 200, body = AuditPage),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn search(
-    _: Access<needs::AuditRead>,
-    State(database): State<Database>,
+    access: Access<needs::AuditRead>,
+    State(gate): State<Gate>,
+    State(data_keys): State<DataKeys>,
     InPath(workspace): InPath<WorkspaceId>,
     InQuery(query): InQuery<AuditQuery>,
 ) -> Result<Json<AuditPage>, Problem> {
@@ -275,20 +116,32 @@ async fn search(
         return Err(Problem::bad_request("limit is 1 to 1000"));
     }
     let before = query.before.unwrap_or(i64::MAX);
+    let with_names = query.names.unwrap_or(false);
     let search = Search::of(query)?;
+    let database = &gate.database;
     let mut tx = database.workspace(workspace).await?;
     let (ledger, _) = read::size(&mut tx).await?.ok_or_else(|| read::no_workspace(workspace))?;
     drop(tx);
-    let mut found = search.page(&database, workspace, ledger, (0, before), true, limit + 1).await?;
+    let mut found = search.page(database, workspace, ledger, (0, before), true, limit + 1).await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().map(|(seq, _)| *seq).filter(|_| more);
+    let names = if with_names {
+        let actors = found
+            .iter()
+            .map(|(_, entry)| actor_of(entry))
+            .collect::<Result<_, _>>()
+            .map_err(Problem::internal)?;
+        Some(names::of(&gate, &data_keys, &access.caller, workspace, &actors).await?)
+    } else {
+        None
+    };
     let items = found
         .into_iter()
         .map(|(_, entry)| RawValue::from_string(entry))
         .collect::<Result<_, _>>()
         .map_err(Problem::internal)?;
-    Ok(Json(AuditPage { items, next }))
+    Ok(Json(AuditPage { items, names, next }))
 }
 
 /// Takes audit entries away as JSON Lines, CSV, OCSF or CEF, oldest first. It proves nothing by itself: each line names

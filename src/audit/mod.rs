@@ -9,6 +9,9 @@ pub mod display;
 pub mod fields;
 pub mod format;
 pub mod http;
+pub mod names;
+mod nearest;
+pub mod search;
 pub mod startup;
 
 use crate::access::context::{RequestContext, Surface};
@@ -181,6 +184,14 @@ actions! {
     LedgerAgrees = "ledger.agrees",
     /// The configuration in a file was applied.
     ConfigurationApplied = "configuration.applied",
+}
+
+impl Action {
+    /// Its code: the entry's type without `audit.`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        &self.kind()["audit.".len()..]
+    }
 }
 
 /// What came of it.
@@ -406,7 +417,7 @@ impl Record<'_> {
             sealed.push(("user_agent", Value::String(agent.clone())));
         }
         let found = Found {
-            action: &self.action.kind()["audit.".len()..],
+            action: self.action.code(),
             actor: self.act.actor.to_string(),
             outcome: self.outcome.name(),
             targets: self.targets.into_iter().map(|(_, id)| id).collect(),

@@ -3,17 +3,20 @@
 //! Both stores are simulated over real HTTP; everything else is the real thing: embedded Postgres, polling, ledger,
 //! receipts, webhooks, and a receiver that verifies each receipt under the pin.
 
+mod made;
+
 use super::receiver::{Proven, Receiver};
 use super::words::Told;
 use super::{export, remote, serve, show};
 use crate::access::Gate;
 use crate::config::Settings;
-use crate::database::attach;
+use crate::database::{attach, embedded};
 use crate::id::WorkspaceId;
 use crate::ledger::Writer;
 use crate::ledger::export::{Exporter, Request};
 use crate::node::Node;
 use anyhow::{Context, Result, anyhow, bail};
+use made::Made;
 use serde_json::json;
 use statusledger_simulator::{Options, Scenario, Simulator};
 use std::os::unix::fs::DirBuilderExt;
@@ -51,6 +54,7 @@ pub async fn run(
     settings.delivery.allow_http = true;
     settings.delivery.allow_networks = vec!["127.0.0.0/8".into()];
     settings.check()?;
+    let mut made = Made::before(&directory);
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     if directory.join("receipts").exists() {
         bail!(
@@ -62,14 +66,25 @@ pub async fn run(
     // Making the stores' keys takes as long as starting the database: both at once. They are kept, so that `up`
     // finds sources whose keys are still keys.
     let stores = directory.join("stores");
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&stores)?;
+    made.stores = match std::fs::DirBuilder::new().mode(0o700).create(&stores) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
+        result => result.map(|()| true).with_context(|| format!("cannot make {}", stores.display()))?,
+    };
     let keys = Options { keys: Some(stores), ..Options::default() };
     let simulator = tokio::spawn(Simulator::start(Scenario::demo(), keys));
-    let attached = attach::start(&settings).await?;
-    let cluster = attached.cluster;
-    let shown = show(&settings, events, attached.database, simulator, started).await;
-    attach::stop(cluster).await?;
-    shown?;
+    let simulated = simulator.abort_handle();
+    let shown = async {
+        let attached = attach::start(&settings).await?;
+        let shown = show(&settings, events, attached.database, simulator, started).await;
+        attach::stop(attached.cluster).await?;
+        shown
+    };
+    if let Err(e) = shown.await {
+        simulated.abort();
+        let in_use = matches!(e.downcast_ref(), Some(embedded::Error::InUse { .. }));
+        made.remove(in_use);
+        return Err(e);
+    }
     show::line(match temporary {
         None => format!("  kept      receipts/, ledger-*.zip, keys.json, pins in {}", directory.display()),
         Some(temporary) => {

@@ -4,6 +4,7 @@
 //! the invited. Its API keys and its sources' tokens end, its destinations stop. Entries, tiles and checkpoints stay:
 //! receipts that were handed out verify as before, and nobody can tell any more what the sealed values were.
 
+use crate::access::members;
 use crate::audit::{Act, Action};
 use crate::id::WorkspaceId;
 use crate::ledger::{Draft, Writer, append};
@@ -79,8 +80,8 @@ pub async fn cancel(writer: &Writer, act: &Act, workspace: WorkspaceId) -> Resul
     Ok(())
 }
 
-/// Ends the workspaces whose time has come, and forgets the keys of those that another node has ended. A crash leaves
-/// each whole or ended.
+/// Ends the workspaces whose time has come, and forgets the keys of those that another node has ended; and withdraws from
+/// every workspace the invitations of keys that have ended elsewhere. A crash leaves each whole or ended.
 ///
 /// # Errors
 /// If the database does not confirm; those that were ended stay ended.
@@ -105,6 +106,10 @@ pub async fn end_due(writer: &Writer) -> Result<usize, Error> {
     .await?;
     for workspace in ended {
         writer.data_keys().forget(workspace);
+    }
+    // Nobody accepts them any more, so nothing depends on when it is said.
+    if let Err(e) = members::withdraw_of_ended_keys(writer).await {
+        tracing::warn!(error = %e, "invitations of a key that has ended are not withdrawn yet");
     }
     Ok(due.len())
 }

@@ -213,47 +213,57 @@ async fn what_is_wrong_is_said_with_its_place_before_anything_is_changed() {
     let good = "[[destination]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/\"\n";
     desk.write("no-key.p8", "MARK");
     desk.write("there", "already");
+    desk.write("short", "MARK");
     for (more, place) in [
         ("max_inflight = 4\n", "4:1: unknown field `max_inflight`"),
         ("[[source]]\nkind = \"inbound\"\n", "4:1: missing field `name`"),
         ("max_in_flight = \"four\"\n", "4:17: invalid type"),
-        ("max_in_flight = 400\n", "2:8: max_in_flight is 1 to 256"),
+        ("max_in_flight = 400\n", "4:17: max_in_flight is 1 to 256"),
         ("filter = { typs = [\"x\"] }\n", "4:12: unknown field `typs`"),
-        ("filter = { types = [\"Store\"] }\n", "2:8: filter.types[0]"),
-        ("filter = { sources = [\"nobody\"] }\n", "2:8: filter.sources: there is no source \"nobody\""),
+        ("filter = { types = [\"store.*\", \"Store\"] }\n", "4:32: filter.types[1]"),
+        ("\n[destination.filter]\napps = [\n  \"a\",\n  \"\",\n]\n", "8:3: filter.apps[1]"),
+        ("filter = { sources = [\"nobody\"] }\n", "4:23: filter.sources: there is no source \"nobody\""),
         (
             "filter = { sources = [\"\\u001b[2J\"] }\n",
-            "2:8: filter.sources: there is no source \"\u{fffd}[2J\"",
+            "4:23: filter.sources: there is no source \"\u{fffd}[2J\"",
         ),
-        ("url_file = \"x\"\n", "2:8: a destination has one of"),
-        ("secret_file = \"there\"\n", "2:8: there exists already"),
-        ("secret_file = \"nowhere/x\"\n", "2:8: cannot write nowhere/x"),
+        ("url_file = \"x\"\n", "4:12: a destination has one of"),
+        ("secret_file = \"there\"\n", "4:15: there exists already"),
+        ("secret_file = \"nowhere/x\"\n", "4:15: cannot write nowhere/x"),
         ("nonsense\n", "4:"),
         (
             "[[destination]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/\"\n",
             "5:8: two destinations are called",
         ),
-        ("[[destination]]\nname = \"other\"\nurl = \"ftp://127.0.0.1\"\n", "5:8: the address is not one"),
+        ("[[destination]]\nname = \"other\"\nurl = \"ftp://127.0.0.1\"\n", "6:7: the address is not one"),
         ("[[source]]\nkind = \"play\"\nname = \"x\"\n", "5:8: unknown variant `play`"),
         ("\"x\\u001b]0;P\\u0007\" = 1\n", "4:1: unknown field `x\u{fffd}]0;P\u{fffd}`"),
         ("[[source]]\nkind = \"in\\u001b[2J\"\nname = \"x\"\n", "5:8: unknown variant `in\u{fffd}[2J`"),
         ("[[source]]\nkind = \"inbound\"\nname = \"x\"\n", "6:8: a source of this kind needs token_file"),
         (
             "[[source]]\nkind = \"inbound\"\nname = \"x\"\nkey_id = \"x\"\n",
-            "6:8: a source of the kind inbound has no key_id",
+            "7:10: a source of the kind inbound has no key_id",
         ),
         ("[[source]]\nkind = \"app_store\"\nname = \"x\"\n", "6:8: a source of this kind needs key_id"),
         (
             "[[source]]\nkind = \"app_store\"\nname = \"x\"\nkey_id = \"K\"\nprivate_key_file = \"nowhere.p8\"\n",
-            "6:8: cannot read the private key from nowhere.p8",
+            "8:20: cannot read the private key from nowhere.p8",
         ),
         (
             "[[source]]\nkind = \"app_store\"\nname = \"x\"\nkey_id = \"K\"\nprivate_key_file = \"no-key.p8\"\n",
-            "6:8: the key is not usable",
+            "8:20: the key is not usable",
+        ),
+        (
+            "[[source]]\nkind = \"app_store\"\nname = \"x\"\nissuer_id = \"I\"\nkey_id = \"K\"\n",
+            "8:10: key_id and private_key_file (or private_key_env) go together",
+        ),
+        (
+            "[[source]]\nkind = \"app_store\"\nname = \"x\"\nwebhook_secret_file = \"short\"\n",
+            "7:23: a webhook secret has 8 to 255 bytes",
         ),
         (
             "[[source]]\nkind = \"google_play\"\nname = \"x\"\nservice_account_env = \"NOT_THERE\"\n",
-            "6:8: the service account is not in the variable NOT_THERE",
+            "7:23: the service account is not in the variable NOT_THERE",
         ),
         (
             "[[source]]\nkind = \"app_store\"\nname = \"taken\"\nwebhook_secret_file = \"apple.secret\"\n",
@@ -273,9 +283,23 @@ async fn what_is_wrong_is_said_with_its_place_before_anything_is_changed() {
     let (code, told, _) = desk.not_applied(&["--workspace", "Other"]).await;
     assert_eq!((code, told.as_str()), (2, "the file names another workspace than --workspace"));
     // The service's settings have the same name in many places.
-    desk.write("statusledger.toml", "instance = \"status.example.com\"\n[delivery]\nallow_http = true\n");
+    for (settings, which) in [
+        ("instance = \"status.example.com\"\n[delivery]\nallow_http = true\n", "delivery"),
+        // Also one that the service would refuse.
+        ("[[access.providers]]\nid = \"x\"\n", "access"),
+        ("prot = 1\n[access]\nsession_idle_h = \"long\"\n", "access"),
+    ] {
+        desk.write("statusledger.toml", settings);
+        let (code, told, _) = desk.not_applied(&[]).await;
+        let expected = format!(
+            "statusledger.toml seems to be the service's settings file (`{which}` is a setting), which `--config` takes"
+        );
+        assert!(code == 1 && told.starts_with(&expected), "{told}");
+    }
+    // What has something of a workspace's is a file of one, with a member that it has not.
+    desk.write("statusledger.toml", &format!("{good}[access]\nsession_idle_h = 1.0\n"));
     let (code, told, _) = desk.not_applied(&[]).await;
-    assert!(code == 1 && told.contains("has settings of the service, which `--config` takes"), "{told}");
+    assert!(code == 1 && told.starts_with("statusledger.toml:4:2: unknown field `access`"), "{told}");
     std::fs::remove_file(desk.directory.join("statusledger.toml")).unwrap();
     let (code, told, _) = desk.not_applied(&[]).await;
     assert!(code == 1 && told.starts_with("cannot read statusledger.toml"), "{told}");

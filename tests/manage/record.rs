@@ -52,6 +52,14 @@ async fn the_record_is_searched_page_by_page_and_taken_away() {
     assert!(
         lines[1].contains("source.created") && lines[1].contains("success") && lines[1].contains("  api  ")
     );
+    // Who did it, by name too.
+    let heading = lines[0].find("NAME").unwrap();
+    assert!(lines[1][heading..].starts_with("bootstrap ") && lines[1].contains(" key_"), "{}", found.out);
+    let (code, sentence) = desk.refused(&["audit", "search", "--action", "source.create"]).await;
+    assert!(
+        code == 1 && sentence.contains("there is no action") && sentence.contains("source.created"),
+        "{sentence}"
+    );
     let before = found.err.split("--before ").nth(1).unwrap().split_whitespace().next().unwrap();
     let all = async |more: &[&str]| -> Vec<Value> {
         let document = desk.said(&[&["audit", "search", "--json"][..], more].concat()).await.json();
@@ -63,6 +71,8 @@ async fn the_record_is_searched_page_by_page_and_taken_away() {
     assert_eq!(all(&sources).await[2..], rest, "newest first, none twice, none left out");
     let document = desk.said(&["audit", "search", "--json", "-n", "2"]).await.json();
     assert_eq!(document["next"], document["items"][1]["seq"]);
+    let who = document["items"][0]["data"]["actor"]["id"].as_str().unwrap();
+    assert_eq!(document["names"][who], "bootstrap");
     assert_eq!(all(&["--target", &desk.workspace.id.to_string(), "--since", "1h"]).await.len(), 1);
     assert_eq!(all(&["--until", "1h"]).await, [Value::Null; 0]);
     assert_eq!(all(&["--outcome", "denied"]).await, [Value::Null; 0]);
@@ -76,7 +86,7 @@ async fn the_record_is_searched_page_by_page_and_taken_away() {
         nothing.err
     );
 
-    for (n, format) in ["jsonl", "csv", "ocsf", "cef"].into_iter().enumerate() {
+    for format in ["jsonl", "csv", "ocsf", "cef"] {
         let file = format!("audit.{format}");
         let export = ["audit", "export", "--format", format, "--action", "source.created", "--openings"];
         let told = desk.said(&[&export[..], &["--out", &file, "--json"]].concat()).await.json();
@@ -89,16 +99,25 @@ async fn the_record_is_searched_page_by_page_and_taken_away() {
             "the name is in the form that has openings"
         );
         assert!(written.contains("127.0.0.1"), "{written}");
+        if format == "ocsf" {
+            let closed =
+                ["audit", "export", "--format", format, "--action", "source.created", "--out", "closed.ocsf"];
+            desk.said(&closed).await;
+            for line in desk.read("closed.ocsf").lines() {
+                let event: Value = serde_json::from_str(line).unwrap();
+                assert_eq!(event["src_endpoint"], json!({ "uid": "api" }), "what is not opened is not there");
+            }
+        }
         let piped = desk.said(&[&export[..], &["--out", "-"]].concat()).await;
         assert_eq!(piped.out, written, "and nothing but that");
         let exports = desk.workspace.entries_of("audit.ledger.exported").await;
-        assert_eq!(exports.len(), 2 * (n + 1));
-        assert_eq!(exports[2 * n]["data"]["details"]["format"], format);
+        let of_it = exports.iter().filter(|e| e["data"]["details"]["format"] == format).count();
+        assert_eq!(of_it, 2 + usize::from(format == "ocsf"));
     }
     let again = ["audit", "export", "--format", "csv", "--out", "audit.csv"];
     let exists = "audit.csv exists already; choose another name, or remove it".to_owned();
     assert_eq!(desk.refused(&again).await, (1, exists));
-    assert_eq!(desk.workspace.entries_of("audit.ledger.exported").await.len(), 8, "nobody was asked");
+    assert_eq!(desk.workspace.entries_of("audit.ledger.exported").await.len(), 9, "nobody was asked");
 }
 
 #[tokio::test]

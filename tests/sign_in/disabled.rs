@@ -4,10 +4,12 @@ use super::browser::{Browser, location};
 use super::issuer::Signed;
 use super::ways::invited;
 use super::{by_issuer, many, owner, use_link, with_issuer};
-use crate::harness::{Person, World, eventually, send};
+use crate::harness::{Person, World, eventually, run, send, temporary};
 use serde_json::{Value, json};
 use statusledger::access::scope::Role;
 use statusledger::access::sign_in::link::Whom;
+use statusledger::database::roles;
+use statusledger::id::UserId;
 
 /// A browser in which somebody is signed in whom the harness made.
 async fn browser_of(world: &World, person: &Person) -> Browser {
@@ -228,6 +230,42 @@ async fn an_instance_without_owners_keeps_its_last_administrator() {
     let at = |person: &Person| format!("/v1/people/{}", person.id);
     world.api.patch(&at(&one), disabled(true)).await.expect(200);
     assert_eq!(world.api.patch(&at(&two), disabled(true)).await.problem(409), "conflict");
+}
+
+#[tokio::test]
+async fn no_link_is_made_for_somebody_whom_it_would_not_sign_in() {
+    let world = World::new().await;
+    let instance = world.node().instance.workspace;
+    let ana = world.person("ana@example.com", &[(instance, Role::Owner)]).await;
+    world.person("bo@example.com", &[(instance, Role::Owner)]).await;
+    let [service, worker] = [roles::SERVICE, roles::WORKER].map(|role| world.database.url(role));
+    let data_dir = world.settings.data_dir.to_str().unwrap();
+    let place = ["--data-dir", data_dir, "--database-url", &service, "--worker-database-url", &worker];
+    let link = async |user: &str| {
+        let arguments = [&["sign-in-link", "--user", user][..], &place].concat();
+        let output = run(&temporary("link"), &arguments, &[]).await;
+        let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), out, err.lines().last().unwrap_or_default().to_owned())
+    };
+    let (id, path) = (ana.id.to_string(), format!("/v1/people/{}", ana.id));
+    let made = async || world.of_the_instance("audit.link.created").await.len();
+    world.api.patch(&path, disabled(true)).await.expect(200);
+    let before = made().await;
+    let (code, out, told) = link(&id).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{told}");
+    assert!(
+        told.starts_with(&format!("statusledger: {id} is disabled, and a link would not sign them in")),
+        "{told}"
+    );
+    assert!(told.contains("people enable") && told.contains("--new-owner"), "{told}");
+    let stranger = UserId::new().to_string();
+    let nobody = format!("statusledger: there is nobody here by the id {stranger}");
+    assert_eq!(link(&stranger).await, (Some(1), String::new(), nobody));
+    assert_eq!(made().await, before, "and none is on the record");
+    world.api.patch(&path, disabled(false)).await.expect(200);
+    let (code, out, told) = link(&id).await;
+    assert!(code == Some(0) && out.contains("/sign-in/link/sl_link_"), "{told}");
+    assert_eq!(made().await, before + 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `/v1/workspaces/{workspace}/invitations`, and how they are accepted.
 
 use crate::access::door::{Access, Gate, Person};
+use crate::access::members::Invited;
 use crate::access::scope::{Role, needs};
 use crate::access::sign_in::SignIn;
 use crate::access::{members, people};
@@ -78,6 +79,9 @@ pub struct CreatedInvitation {
     /// Until when.
     #[serde(with = "time::serde::rfc3339")]
     expires_at: OffsetDateTime,
+    /// Invitations to the same address that were open until now: withdrawn, since this one takes their place.
+    #[schema(value_type = Vec<String>)]
+    invitations_withdrawn: Vec<InvitationId>,
 }
 
 /// What the invited shows.
@@ -153,7 +157,8 @@ async fn list_invitations(
 }
 
 /// Invites somebody, for a week; by a key that ends sooner, until then. The answer's `link` is shown this once: hand it to
-/// them. Where the key that made it is revoked, the invitation is withdrawn.
+/// them. Where the key that made it is revoked, the invitation is withdrawn. One that is still open to the same address is
+/// withdrawn too: this one takes its place, if its role is no more than one's own.
 #[utoipa::path(post, path = "/v1/workspaces/{workspace}/invitations", tag = "members", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id")), request_body = NewInvitation,
     responses((status = 201, body = CreatedInvitation),
@@ -167,11 +172,13 @@ async fn invite(
     InPath(workspace): InPath<WorkspaceId>,
     Body(new): Body<NewInvitation>,
 ) -> Result<(StatusCode, Json<CreatedInvitation>), Problem> {
-    let (id, token, expires_at) =
-        members::invite(&writer, &access.act(), &access.caller, workspace, &new.email, new.role).await?;
+    let (act, secret) = (access.act(), &sign_in.gate.secret);
+    let Invited { id, token, expires_at, withdrawn } =
+        members::invite(&writer, secret, &act, &access.caller, workspace, &new.email, new.role).await?;
     let token = token.as_str().to_owned();
     let link = format!("{}/invite/{token}", sign_in.base.as_str().trim_end_matches('/'));
-    Ok((StatusCode::CREATED, Json(CreatedInvitation { id, token, link, expires_at })))
+    let made = CreatedInvitation { id, token, link, expires_at, invitations_withdrawn: withdrawn };
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// Withdraws an invitation, to a role of no more than one's own.

@@ -28,8 +28,10 @@ pub struct Member {
     user: UserId,
     /// What they may do.
     role: Role,
-    /// Their address.
+    /// Their address, where an identity provider has verified it.
     email: Option<String>,
+    /// The address that they were invited by, which nobody has verified; null where they came otherwise.
+    invited_as: Option<String>,
     /// Their name.
     name: Option<String>,
     /// Since when.
@@ -112,7 +114,7 @@ async fn list_members(
     let data_key = data_keys.get(gate.instance).await?;
     let mut tx = gate.database.workspace(workspace).await?;
     let rows = sqlx::query!(
-        r#"SELECT m.user_id AS "user: UserId", m.role, m.created_at, u.profile
+        r#"SELECT m.user_id AS "user: UserId", m.role, m.created_at, m.profile AS invited_as, u.profile
              FROM members m JOIN users u USING (user_id)
             WHERE m.workspace_id = $1
               AND ($2::timestamptz IS NULL OR (m.created_at, m.user_id) > ($2, $3::uuid))
@@ -129,7 +131,14 @@ async fn list_members(
         let Profile { email, name } =
             people::open_profile(&data_key, "users", row.user.uuid(), &row.profile)?;
         let role = Role::from_name(&row.role).ok_or_else(|| Problem::internal("a member has no role"))?;
-        items.push(Member { user: row.user, role, email, name, created_at: row.created_at });
+        let invited_as = match &row.invited_as {
+            Some(sealed) => {
+                let workspace_key = data_keys.get(workspace).await?;
+                people::open_profile(&workspace_key, "members", row.user.uuid(), sealed)?.email
+            }
+            None => None,
+        };
+        items.push(Member { user: row.user, role, email, invited_as, name, created_at: row.created_at });
     }
     let next = page.cut(&mut items, |member| made(member.created_at, member.user.uuid()));
     Ok(Json(Members { items, next }))

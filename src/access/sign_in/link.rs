@@ -4,6 +4,7 @@
 //! link unused marks it used, so that of two who come with it one comes in. Opening the link changes nothing, since
 //! mail programs and chats open links by themselves: a button on the page does.
 
+use super::arrival::see;
 use super::{Error, Refusal};
 use crate::access::{hash_token, new_token};
 use crate::audit::{Act, Action};
@@ -34,6 +35,15 @@ pub enum Whom {
 /// A link that was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
+    /// There is nobody of that id.
+    #[error("there is nobody here by the id {0}")]
+    Unknown(UserId),
+    /// A link would not sign them in.
+    #[error(
+        "{0} is disabled, and a link would not sign them in: enable them first (`statusledger people enable {0}`), or make \
+         another owner (--new-owner)"
+    )]
+    Disabled(UserId),
     /// The database.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
@@ -63,7 +73,7 @@ pub async fn owners(writer: &Writer, instance: WorkspaceId) -> Result<Vec<UserId
 /// Makes a link's text. A first owner's ends those before it.
 ///
 /// # Errors
-/// If the database does not confirm.
+/// If there is nobody of that id, or they are disabled; or the database does not confirm.
 pub async fn make(
     writer: &Writer,
     act: &Act,
@@ -79,6 +89,21 @@ pub async fn make(
         sqlx::query!("UPDATE sign_in_links SET expires_at = now() WHERE first AND used_at IS NULL")
             .execute(&mut **locked)
             .await?;
+    }
+    if let Some(user) = user {
+        see(&mut locked, user).await?;
+        // Whoever is disabled is so in this ledger, under its lock.
+        let disabled = sqlx::query_scalar!(
+            r#"SELECT disabled_at IS NOT NULL AS "disabled!" FROM users WHERE user_id = $1"#,
+            user.uuid()
+        )
+        .fetch_optional(&mut **locked)
+        .await?;
+        match disabled {
+            None => return Err(MakeError::Unknown(user)),
+            Some(true) => return Err(MakeError::Disabled(user)),
+            Some(false) => {}
+        }
     }
     sqlx::query!(
         "INSERT INTO sign_in_links (link_id, hash, user_id, first, expires_at) VALUES ($1, $2, $3, $4, $5)",

@@ -6,6 +6,7 @@
 //! destination need not have the store's key.
 
 use super::raw::Raw;
+use super::spots::{Spots, line_and_column};
 use crate::cli::manage::secret;
 use crate::cli::terminal::clean;
 use crate::config::Settings;
@@ -40,9 +41,11 @@ impl Place {
         file: Option<PathBuf>,
         variable: Option<String>,
         beside: &Path,
+        spots: &Spots,
     ) -> Result<Option<Self>> {
         match (file, variable) {
-            (Some(_), Some(_)) => bail!("{what}_file and {what}_env are both given"),
+            (Some(_), Some(_)) => Err(anyhow!("{what}_file and {what}_env are both given"))
+                .with_context(|| spots.of(&format!("{what}_env"))),
             (Some(file), None) => Ok(Some(Self::File(beside.join(file)))),
             (None, variable) => Ok(variable.map(Self::Variable)),
         }
@@ -107,7 +110,7 @@ pub struct Source {
     /// What it is called.
     pub name: String,
     /// Where the file says so.
-    pub at: String,
+    pub spots: Spots,
     /// What it is.
     pub kind: Kind,
     /// What makes it one.
@@ -120,7 +123,7 @@ pub struct Destination {
     /// What it is called.
     pub name: String,
     /// Where the file says so.
-    pub at: String,
+    pub spots: Spots,
     /// Where to.
     pub url: String,
     /// Whether the address came from elsewhere and is not to be shown.
@@ -155,14 +158,6 @@ pub struct Wanted {
     pub destinations: Vec<Destination>,
 }
 
-/// Line and column, from 1, of a byte of `text`.
-fn place(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    (line, column)
-}
-
 /// Reads `file`.
 ///
 /// # Errors
@@ -172,21 +167,20 @@ pub fn read(file: &Path) -> Result<Wanted> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| anyhow!("cannot read {shown}: {}", crate::cli::remote::system(&e)))?;
     let raw: Raw = toml::from_str(&text).map_err(|e| {
-        if toml::from_str::<Settings>(&text).is_ok() {
+        if let Some(setting) = setting(&text) {
             return anyhow!(
-                "{shown} has settings of the service, which `--config` takes; `apply` takes a file of a workspace's \
-                 sources and destinations (docs/operations.md, \"Configuration in a file\")"
+                "{shown} seems to be the service's settings file (`{setting}` is a setting), which `--config` takes; \
+                 `apply` takes a file of a workspace's sources and destinations (docs/operations.md, \"Configuration in \
+                 a file\")"
             );
         }
-        let (line, column) = place(&text, e.span().map_or(0, |span| span.start));
+        let (line, column) = line_and_column(&text, e.span().map_or(0, |span| span.start));
         // It has words of the file in it, which somebody else may have written.
         anyhow!("{shown}:{line}:{column}: {}", clean(&e.message().trim().replace('\n', "; ")))
     })?;
     let beside = file.parent().unwrap_or(Path::new("")).to_owned();
-    let at = |name: &Spanned<String>| {
-        let (line, column) = place(&text, name.span().start);
-        format!("{shown}:{line}:{column}")
-    };
+    let spots =
+        |list: &str, index: usize, name: &Spanned<String>| Spots::new(file, &text, list, index, name.span());
     let mut wanted = Wanted {
         sha256: crate::ledger::hex(&Sha256::digest(text.as_bytes())),
         workspace: raw.workspace,
@@ -195,9 +189,10 @@ pub fn read(file: &Path) -> Result<Wanted> {
         destinations: Vec::with_capacity(raw.destinations.len()),
     };
     let mut names = HashSet::new();
-    for raw in raw.sources {
-        let at = at(&raw.name);
-        let source = raw.source(at.clone(), &beside).with_context(|| at.clone())?;
+    for (i, raw) in raw.sources.into_iter().enumerate() {
+        let spots = spots("source", i, &raw.name)?;
+        let at = spots.name();
+        let source = raw.source(spots, &beside)?;
         check_name(&source.name).with_context(|| at.clone())?;
         if !names.insert(source.name.clone()) {
             bail!("{at}: two sources are called \"{}\"", source.name);
@@ -205,9 +200,10 @@ pub fn read(file: &Path) -> Result<Wanted> {
         wanted.sources.push(source);
     }
     names.clear();
-    for raw in raw.destinations {
-        let at = at(&raw.name);
-        let destination = raw.destination(at.clone(), &beside).with_context(|| at.clone())?;
+    for (i, raw) in raw.destinations.into_iter().enumerate() {
+        let spots = spots("destination", i, &raw.name)?;
+        let at = spots.name();
+        let destination = raw.destination(spots, &beside)?;
         check_name(&destination.name).with_context(|| at.clone())?;
         if !names.insert(destination.name.clone()) {
             bail!("{at}: two destinations are called \"{}\"", destination.name);
@@ -215,6 +211,16 @@ pub fn read(file: &Path) -> Result<Wanted> {
         wanted.destinations.push(destination);
     }
     Ok(wanted)
+}
+
+/// A setting of the service that the text has, where it has nothing of a workspace's.
+fn setting(text: &str) -> Option<String> {
+    let has: toml::Table = toml::from_str(text).ok()?;
+    if ["workspace", "prune", "source", "destination"].iter().any(|member| has.contains_key(*member)) {
+        return None;
+    }
+    let settings = serde_json::to_value(Settings::default()).ok()?;
+    has.into_iter().map(|(name, _)| name).find(|name| settings.get(name).is_some())
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -246,7 +252,7 @@ impl Source {
         match &self.keys {
             Keys::AppStore { key, base_url, .. } => {
                 if let Some(key) = key {
-                    request["credentials"] = credentials(key, base_url.as_ref())?;
+                    request["credentials"] = self.credentials(key, base_url.as_ref())?;
                 }
                 if let Some(secret) = self.webhook_secret()? {
                     request["webhook_secret"] = secret.as_str().into();
@@ -256,7 +262,7 @@ impl Source {
                 }
             }
             Keys::GooglePlay { account, settings } => {
-                request["service_account"] = service_account(account, settings)?;
+                request["service_account"] = self.service_account(account, settings)?;
                 for (name, value) in settings {
                     request[*name] = value.clone();
                 }
@@ -274,10 +280,10 @@ impl Source {
     pub fn key_request(&self, other_account: bool) -> Result<Option<Value>> {
         let mut request = match &self.keys {
             Keys::AppStore { key: Some(key), base_url, .. } => {
-                json!({ "kind": "app_store", "credentials": credentials(key, base_url.as_ref())? })
+                json!({ "kind": "app_store", "credentials": self.credentials(key, base_url.as_ref())? })
             }
             Keys::GooglePlay { account, settings } => {
-                let account = service_account(account, settings)?;
+                let account = self.service_account(account, settings)?;
                 let dedicated = settings.iter().find(|(name, _)| *name == "dedicated_account");
                 json!({
                     "kind": "google_play",
@@ -317,11 +323,24 @@ impl Source {
     /// If it cannot be read, or is out of bounds.
     pub fn webhook_secret(&self) -> Result<Option<Zeroizing<String>>> {
         let Keys::AppStore { webhook_secret: Some(place), .. } = &self.keys else { return Ok(None) };
-        let secret = place.read_line("webhook secret")?;
+        let at = || self.spots.first_of(&["webhook_secret_file", "webhook_secret_env"]);
+        let secret = place.read_line("webhook secret").with_context(at)?;
         if !(8..=255).contains(&secret.len()) {
-            bail!("a webhook secret has 8 to 255 bytes");
+            return Err(anyhow!("a webhook secret has 8 to 255 bytes")).with_context(at);
         }
         Ok(Some(secret))
+    }
+
+    /// Credentials as the API takes them.
+    fn credentials(&self, key: &(String, Option<String>, Place), base_url: Option<&String>) -> Result<Value> {
+        credentials(key, base_url)
+            .with_context(|| self.spots.first_of(&["private_key_file", "private_key_env"]))
+    }
+
+    /// A service account as the API takes it.
+    fn service_account(&self, place: &Place, settings: &[(&'static str, Value)]) -> Result<Value> {
+        service_account(place, settings)
+            .with_context(|| self.spots.first_of(&["service_account_file", "service_account_env"]))
     }
 }
 

@@ -8,6 +8,7 @@
 mod file;
 mod plan;
 mod raw;
+mod spots;
 mod work;
 
 use super::manage::{Asking, Place, pretty};

@@ -5,7 +5,7 @@
 use super::file::{Destination, Source, Wanted};
 use crate::cli::terminal::{Colour, Screen, clean};
 use crate::source::Kind;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
 
@@ -95,7 +95,7 @@ pub fn plan(wanted: &Wanted, present: &Present, replaced: &[String], prune: bool
         if kind != source.kind.name() {
             bail!(
                 "{}: the source \"{}\" is there with the kind {}: remove it, or choose another name",
-                source.at,
+                source.spots.name(),
                 source.name,
                 clean(kind)
             );
@@ -125,8 +125,9 @@ pub fn plan(wanted: &Wanted, present: &Present, replaced: &[String], prune: bool
             || (!prune && present.sources.iter().any(|s| text(s, "name") == name))
     };
     for destination in &wanted.destinations {
-        if let Some(name) = destination.sources.iter().find(|name| !stays(name)) {
-            bail!("{}: filter.sources: there is no source \"{name}\"", destination.at);
+        if let Some(i) = destination.sources.iter().position(|name| !stays(name)) {
+            let at = destination.spots.of(&format!("filter.sources[{i}]"));
+            bail!("{at}: filter.sources: there is no source \"{}\"", destination.sources[i]);
         }
         let Some(there) = present.destinations.iter().find(|d| text(d, "name") == destination.name) else {
             plan.acts.push(Act::AddDestination(destination.clone()));
@@ -163,7 +164,7 @@ fn is_other_key(source: &Source, there: &Value) -> Result<Option<bool>> {
     match there.get("key_fingerprint") {
         Some(Value::Null) => Ok(Some(true)),
         Some(Value::String(has)) => {
-            let fingerprint = source.fingerprint(id(there)?.parse()?).with_context(|| source.at.clone())?;
+            let fingerprint = source.fingerprint(id(there)?.parse()?)?;
             Ok(fingerprint.map(|would| would != *has))
         }
         _ => Ok(None),

@@ -1,9 +1,10 @@
 //! The file as it is written: what TOML there is, and what of it belongs together.
 
 use super::file::{Destination, Keys, Place, Source};
-use crate::delivery::routes::Filter;
+use super::spots::Spots;
+use crate::delivery::routes::{Filter, FilterError};
 use crate::source::Kind;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -92,24 +93,34 @@ impl RawSource {
     }
 
     /// It as it is to be.
-    pub(super) fn source(self, at: String, beside: &Path) -> Result<Source> {
+    pub(super) fn source(self, spots: Spots, beside: &Path) -> Result<Source> {
         if let Some(member) = self.strange() {
-            bail!("a source of the kind {} has no {member}", self.kind.name());
+            let kind = self.kind.name();
+            return Err(anyhow!("a source of the kind {kind} has no {member}")).context(spots.of(member));
         }
         let keys = match self.kind {
             Kind::AppStore => {
-                let private = Place::of("private_key", self.private_key_file, self.private_key_env, beside)?;
+                let private =
+                    Place::of("private_key", self.private_key_file, self.private_key_env, beside, &spots)?;
                 let key = match (private, self.key_id) {
                     (Some(place), Some(id)) => Some((id, self.issuer_id, place)),
                     (None, None) if self.issuer_id.is_none() => None,
-                    _ => bail!("key_id and private_key_file (or private_key_env) go together"),
+                    _ => {
+                        let given = ["key_id", "private_key_file", "private_key_env", "issuer_id"];
+                        return Err(anyhow!("key_id and private_key_file (or private_key_env) go together"))
+                            .context(spots.first_of(&given));
+                    }
                 };
-                let webhook_secret =
-                    Place::of("webhook_secret", self.webhook_secret_file, self.webhook_secret_env, beside)?;
+                let webhook_secret = Place::of(
+                    "webhook_secret",
+                    self.webhook_secret_file,
+                    self.webhook_secret_env,
+                    beside,
+                    &spots,
+                )?;
                 if key.is_none() && webhook_secret.is_none() {
-                    bail!(
-                        "a source of this kind needs key_id and private_key_file, webhook_secret_file, or both"
-                    );
+                    let needs = "a source of this kind needs key_id and private_key_file, webhook_secret_file, or both";
+                    return Err(anyhow!(needs)).context(spots.name());
                 }
                 Keys::AppStore { key, webhook_secret, base_url: self.base_url }
             }
@@ -119,8 +130,10 @@ impl RawSource {
                     self.service_account_file,
                     self.service_account_env,
                     beside,
+                    &spots,
                 )?
-                .context("a source of this kind needs service_account_file or service_account_env")?;
+                .context("a source of this kind needs service_account_file or service_account_env")
+                .with_context(|| spots.name())?;
                 let settings = [
                     ("publisher_url", self.publisher_url.map(Value::from)),
                     ("reporting_url", self.reporting_url.map(Value::from)),
@@ -134,40 +147,60 @@ impl RawSource {
             Kind::Inbound => {
                 let file = self
                     .token_file
-                    .context("a source of this kind needs token_file: its token is shown once")?;
+                    .context("a source of this kind needs token_file: its token is shown once")
+                    .with_context(|| spots.name())?;
                 Keys::Inbound { token_file: beside.join(file) }
             }
         };
-        Ok(Source { name: self.name.into_inner(), at, kind: self.kind, keys })
+        Ok(Source { name: self.name.into_inner(), spots, kind: self.kind, keys })
     }
 }
 
 impl RawDestination {
     /// It as it is to be.
-    pub(super) fn destination(self, at: String, beside: &Path) -> Result<Destination> {
-        let elsewhere = Place::of("url", self.url_file, self.url_env, beside)?;
+    pub(super) fn destination(self, spots: Spots, beside: &Path) -> Result<Destination> {
+        let elsewhere = Place::of("url", self.url_file, self.url_env, beside, &spots)?;
         let url_is_secret = elsewhere.is_some();
+        let of_url = spots.first_of(&["url", "url_file", "url_env"]);
         let url = match (self.url, elsewhere) {
             (Some(url), None) => url,
             // An address is compared each time, and so it is read each time.
-            (None, Some(place)) => place.read_line("address")?.as_str().to_owned(),
-            _ => bail!("a destination has one of url, url_file and url_env"),
+            (None, Some(place)) => {
+                place.read_line("address").with_context(|| of_url.clone())?.as_str().to_owned()
+            }
+            (given, _) => {
+                // Of two the second, which is one too many.
+                let at =
+                    if given.is_some() { spots.first_of(&["url_file", "url_env"]) } else { spots.name() };
+                return Err(anyhow!("a destination has one of url, url_file and url_env")).context(at);
+            }
         };
         // As it is kept: what is the same address is no change.
         let url = match url::Url::parse(&url) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => String::from(url),
-            _ => bail!("the address is not one like https://example.com/hook"),
+            _ => {
+                return Err(anyhow!("the address is not one like https://example.com/hook")).context(of_url);
+            }
         };
         let max_in_flight = self.max_in_flight.unwrap_or(1);
         if !(1..=256).contains(&max_in_flight) {
-            bail!("max_in_flight is 1 to 256");
+            return Err(anyhow!("max_in_flight is 1 to 256")).context(spots.of("max_in_flight"));
         }
         let RawFilter { types, apps, sources, first_seen } = self.filter;
         let filter = Filter { types, apps, sources: Vec::new(), first_seen };
-        filter.check()?;
+        if let Err(e) = filter.check() {
+            let at = match &e {
+                FilterError::Type(i) => spots.of(&format!("filter.types[{i}]")),
+                FilterError::App(i) => spots.of(&format!("filter.apps[{i}]")),
+                FilterError::TooMany if filter.types.len() > filter.apps.len() => spots.of("filter.types"),
+                FilterError::TooMany => spots.of("filter.apps"),
+                FilterError::TooLong(_) => spots.of("filter"),
+            };
+            return Err(e).context(at);
+        }
         Ok(Destination {
             name: self.name.into_inner(),
-            at,
+            spots,
             url,
             url_is_secret,
             filter,

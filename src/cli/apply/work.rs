@@ -39,23 +39,25 @@ pub fn prepare(act: Act, other_accounts: &[String]) -> Result<Job> {
     let room = |file: &Path| Aside::begin(file, true).map(Some);
     let (request, secret) = match &act {
         Act::AddSource(source) | Act::ReplaceSource(source, _) => {
-            let request = source.request().with_context(|| source.at.clone())?;
+            let request = source.request()?;
             let secret = match &source.keys {
-                Keys::Inbound { token_file } => room(token_file).with_context(|| source.at.clone())?,
+                Keys::Inbound { token_file } => {
+                    room(token_file).with_context(|| source.spots.of("token_file"))?
+                }
                 Keys::AppStore { .. } | Keys::GooglePlay { .. } => None,
             };
             (Some(request), secret)
         }
         Act::SetKey(source, _) => {
             let other_account = other_accounts.contains(&source.name);
-            (source.key_request(other_account).with_context(|| source.at.clone())?, None)
+            (source.key_request(other_account)?, None)
         }
         Act::SetWebhookSecret(source, _) => {
-            let secret = source.webhook_secret().with_context(|| source.at.clone())?;
+            let secret = source.webhook_secret()?;
             (Some(json!({ "secret": secret.as_ref().map(|s| s.as_str()) })), None)
         }
         Act::AddDestination(destination) => match &destination.secret_file {
-            Some(file) => (None, room(file).with_context(|| destination.at.clone())?),
+            Some(file) => (None, room(file).with_context(|| destination.spots.of("secret_file"))?),
             None => (None, None),
         },
         Act::ChangeDestination(..) | Act::RemoveDestination(..) | Act::RemoveSource(..) => (None, None),
@@ -132,7 +134,8 @@ impl<'a> Work<'a> {
                 let all = self.place.list("sources").await?;
                 let there =
                     all.into_iter().find(|s| s["name"] == source.name && s["kind"] == source.kind.name());
-                let there = there.with_context(|| format!("{}: another source took the name", source.at))?;
+                let there = there
+                    .with_context(|| format!("{}: another source took the name", source.spots.name()))?;
                 show::note(format!(
                     "statusledger: somebody else made the source \"{}\" meanwhile, with keys of their own",
                     clean(&source.name)

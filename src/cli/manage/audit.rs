@@ -108,15 +108,16 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
     match command {
         Command::Search { asking, of, limit, before } => {
             let place = Place::open(settings, &asking).await?;
-            let (items, next) = search(&place, &of, limit, before).await?;
+            let Found { items, names, next } = search(&place, &of, limit, before).await?;
             if asking.json() {
                 let mut document = Map::new();
                 document.insert("items".into(), items.into());
+                document.insert("names".into(), names.into());
                 document.extend(next.map(|next| ("next".to_owned(), next.into())));
                 terminal::print([pretty(&document.into())?])?;
                 return Ok(0);
             }
-            terminal::print(table(&items))?;
+            terminal::print(table(&items, &names))?;
             if let Some(next) = next {
                 show::note(format!("statusledger: there are older ones: go on with --before {next}"));
             }
@@ -155,34 +156,45 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
     }
 }
 
-/// Up to `limit` entries, newest first, and before which the next ones are.
-async fn search(
-    place: &Place,
-    of: &Of,
-    limit: u64,
-    mut before: Option<u64>,
-) -> Result<(Vec<Value>, Option<u64>)> {
+/// What a search finds.
+#[derive(Default)]
+struct Found {
+    /// Entries, newest first.
+    items: Vec<Value>,
+    /// What those who act are called, by id, as far as the instance tells.
+    names: Map<String, Value>,
+    /// Before which the next ones are.
+    next: Option<u64>,
+}
+
+/// Up to `limit` entries.
+async fn search(place: &Place, of: &Of, limit: u64, mut before: Option<u64>) -> Result<Found> {
     #[derive(Deserialize)]
     struct Page {
         items: Vec<Value>,
+        #[serde(default)]
+        names: Map<String, Value>,
         next: Option<u64>,
     }
     let of = of.query()?;
-    let mut found = Vec::new();
+    let mut found = Found::default();
     loop {
-        let left = limit - found.len() as u64;
+        let left = limit - found.items.len() as u64;
         let mut query: Vec<(&str, String)> = of.clone();
         query.push(("limit", left.min(PAGE).to_string()));
+        query.push(("names", "true".to_owned()));
         query.extend(before.map(|before| ("before", before.to_string())));
         let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let path = format!("{}/audit", place.path);
         let page: Page = place.desk.remote.get(&path, &query, Duration::ZERO).await?;
         let got = page.items.len() as u64;
-        found.extend(page.items);
+        found.items.extend(page.items);
+        found.names.extend(page.names);
         before = page.next;
         // An instance that gives more than it was asked for, or nothing and a next, would be asked for ever.
-        if before.is_none() || got == 0 || found.len() as u64 >= limit {
-            return Ok((found, before));
+        if before.is_none() || got == 0 || found.items.len() as u64 >= limit {
+            found.next = before;
+            return Ok(found);
         }
     }
 }
@@ -206,10 +218,11 @@ async fn take_away(place: &Place, query: &[(&'static str, String)], mut aside: O
     Ok(bytes)
 }
 
-fn table(items: &[Value]) -> Vec<String> {
+fn table(items: &[Value], names: &Map<String, Value>) -> Vec<String> {
     let mut table = Table::new(&[
         ("WHEN", Yield::Never),
         ("WHO", Yield::Never),
+        ("NAME", Yield::End),
         ("DID", Yield::End),
         ("OUTCOME", Yield::Never),
         ("TO", Yield::End),
@@ -225,9 +238,11 @@ fn table(items: &[Value]) -> Vec<String> {
         };
         let targets: Vec<&str> =
             data["targets"].as_array().into_iter().flatten().map(|target| text(target, "id")).collect();
+        let who = text(&data["actor"], "id");
         table.row(vec![
             plain(words::second(text(entry, "timestamp"))),
-            plain(text(&data["actor"], "id")),
+            plain(who),
+            plain(names.get(who).and_then(Value::as_str).unwrap_or_default()),
             plain(text(entry, "type").trim_start_matches("audit.")),
             outcome,
             plain(targets.join(" ")),

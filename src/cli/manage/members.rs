@@ -79,10 +79,12 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             let body = json!({ "email": email, "role": role });
             let made = place.change(Method::POST, "invitations", Some(&body)).await?;
             let until = words::second(text(&made, "expires_at"));
-            let sentence = format!(
+            let mut sentence = format!(
                 "{} is invited as {role}, until {until}: they open the link, which holds for one person",
                 clean(&email)
             );
+            let before = "; it takes the place of an earlier one, which was withdrawn";
+            sentence.extend(listed(&made["invitations_withdrawn"], before));
             place.desk.show_once(&made, "link", &sentence)
         }
         Command::Withdraw { asking, invitation } => {
@@ -121,7 +123,7 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
 
 async fn find(settings: &Settings, named: &Named) -> Result<(Place, String)> {
     let place = Place::open(settings, &named.asking).await?;
-    let id = super::one(place.list("members").await?, &["email"], "member", &named.member)?.id;
+    let id = super::one(place.list("members").await?, &["email", "invited_as"], "member", &named.member)?.id;
     Ok((place, id))
 }
 
@@ -146,8 +148,14 @@ fn table(members: &[Value], invited: &[Value]) -> Vec<String> {
         ("ID", Yield::Never),
     ]);
     for member in members {
+        // What they were invited by is what there is to know them by where no provider has said more.
+        let address = match (text(member, "email"), text(member, "invited_as")) {
+            ("", "") => String::new(),
+            ("", invited) => format!("{invited} (not verified)"),
+            (email, _) => email.to_owned(),
+        };
         table.row(vec![
-            plain(text(member, "email")),
+            plain(address),
             plain(text(member, "name")),
             plain(text(member, "role")),
             plain(format!("since {}", words::second(text(member, "created_at")))),
