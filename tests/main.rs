@@ -32,7 +32,6 @@ mod outages;
 mod overload;
 mod pooled;
 mod proofs;
-mod protocol;
 mod reach;
 mod recorded;
 mod refusals;

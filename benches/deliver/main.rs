@@ -118,16 +118,17 @@ async fn measure(service: &Service, arguments: &Arguments) -> Result<()> {
     let hmac = bench.lane("hmac", "receiver checks the HMAC", Manner::Hmac).await?;
     let receipt = bench.lane("receipt", "… and verifies the receipt", Manner::Receipt(keys)).await?;
     let mut claims: Vec<(&str, f64, &str, f64)> = Vec::new();
+    // Before the load, in whose wake the database cleans up for minutes.
+    if bench.wants("latency") {
+        let (p50, p99) = latency([&hmac, &receipt]).await?;
+        claims.push(("deliver.p50_ms", p50, "<=", 2.5));
+        claims.push(("deliver.p99_ms", p99, "<=", 4.0));
+    }
     if bench.wants("throughput") {
         claims.push(("deliver.events_per_s", throughput(&bench, [&hmac, &receipt]).await?, ">=", 5000.0));
     }
     if bench.wants("drain") {
         claims.push(("deliver.drain_per_s", drain(&bench, [&hmac, &receipt]).await?, ">=", 7500.0));
-    }
-    if bench.wants("latency") {
-        let (p50, p99) = latency([&hmac, &receipt]).await?;
-        claims.push(("deliver.p50_ms", p50, "<=", 2.5));
-        claims.push(("deliver.p99_ms", p99, "<=", 4.0));
     }
     if bench.wants("stranger") {
         claims.push(("deliver.stranger_ratio", stranger(&bench, &hmac).await?, "<=", 1.5));

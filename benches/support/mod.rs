@@ -8,6 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// As in the program: what runs in the bench's process is measured as it runs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A temporary directory whose parts the account of the embedded cluster can reach.
 pub fn directory() -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix("statusledger-bench-").tempdir()?;

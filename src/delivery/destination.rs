@@ -544,6 +544,7 @@ pub async fn rotate_secret(
     )
     .execute(&mut **locked)
     .await?;
+    locked.routes_changed().await?;
     let mut data = Object::default();
     data.insert("destination".into(), text(id.to_string()));
     let record = act.of(Action::DestinationSecretRotated).target("destination", id).draft()?.about(id);

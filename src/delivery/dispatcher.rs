@@ -1,6 +1,7 @@
 //! The dispatcher: gives each delivery to its lane, and finds what nobody holds.
 
 use super::channels::webhook;
+use super::configuration::{self, Configurations};
 use super::lane::{LaneTask, Message};
 use super::queue::{self, Held, Job};
 use super::results::Report;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub sender: webhook::Sender,
     /// When to try again.
     pub settings: DeliverySettings,
+    /// How destinations are set.
+    pub configurations: Configurations,
     /// Where outcomes go.
     pub reports: mpsc::Sender<Report>,
     outbox: Outbox,
@@ -130,6 +133,7 @@ impl Shared {
 
     /// A destination's settings have changed.
     pub fn changed(&self, key: LaneKey) {
+        self.configurations.forget(key.workspace);
         self.tell(key, Message::Changed);
     }
 }
@@ -172,6 +176,7 @@ pub fn shared(parts: Parts) -> Arc<Shared> {
         seen_heads: parts.seen_heads,
         sender: parts.sender,
         settings: parts.settings,
+        configurations: Configurations::default(),
         reports: parts.reports,
         outbox: parts.outbox,
         lanes: Mutex::default(),
@@ -198,7 +203,7 @@ pub async fn dispatch(shared: Arc<Shared>, mut handoffs: Handoffs) {
         }
     };
     // Beside it: what was just committed does not wait for questions about all lanes.
-    tokio::join!(handing_out, keep_lanes(&shared));
+    tokio::join!(handing_out, keep_lanes(&shared), keep_configurations(&shared));
     listening.abort();
     // The lanes end by themselves; what they report is written until the last has gone.
     loop {
@@ -227,6 +232,22 @@ async fn keep_lanes(shared: &Arc<Shared>) {
             _ = renew.tick() => renew_leases(shared).await,
             _ = look.tick() => look_for_due(shared).await,
             () = looking.notified() => look_for_due(shared).await,
+        }
+    }
+}
+
+/// Asks whether destinations have changed, until the node stops.
+async fn keep_configurations(shared: &Arc<Shared>) {
+    let mut stop = shared.stopping();
+    let mut ask = tokio::time::interval(configuration::ASK_EVERY);
+    ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            _ = ask.tick() => if let Err(e) = shared.configurations.confirm(&shared.database).await {
+                tracing::warn!(error = %e, "whether destinations have changed cannot be asked");
+            }
         }
     }
 }

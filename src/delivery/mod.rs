@@ -7,10 +7,11 @@
 //! (`FOR UPDATE SKIP LOCKED`). A lane that waits for a slow receiver is a task that waits: it delays no other.
 //!
 //! [`routes`] decides which entries go where, [`lane`] sends, [`queue`] reads and claims, [`results`] writes
-//! outcomes in batches, [`destination`] is what a team configures, [`channels`] how a kind of destination is
+//! outcomes in batches, [`destination`] is what a team configures, [`configuration`] what a node knows of that, [`channels`] how a kind of destination is
 //! spoken to, [`guard`] where no request may go.
 
 pub mod channels;
+pub mod configuration;
 pub mod destination;
 pub mod dispatcher;
 pub mod guard;

@@ -1,7 +1,6 @@
 //! The queue in the database: which lanes have something due, who holds them, and what is next in one.
 
 use super::LaneKey;
-use super::routes::Filter;
 use crate::audit::Act;
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{DestinationId, LedgerId, NodeId, ReceiptId, WorkspaceId};
@@ -411,6 +410,7 @@ async fn jobs(
         let wanted =
             paths.iter().flatten().copied().chain(rows.iter().map(|r| Range::prefix(r.tree_size as u64)));
         let stored = Stored::read(&mut *tx, key.workspace, LedgerId::from(ledger), wanted).await?;
+        let mut nodes = stored.remembering();
         for (row, path) in rows.into_iter().zip(paths) {
             let damaged = |what| Error::Damaged(row.number, what);
             let size = row.tree_size as u64;
@@ -418,8 +418,8 @@ async fn jobs(
                 attempts: row.attempts,
                 entry: entries.get(&row.seq).cloned().ok_or_else(|| damaged("its entry is missing"))?,
                 openings: openings.get(&row.seq).cloned().unwrap_or_default().into(),
-                proof: stored.hashes(&path)?.into(),
-                root: Range::prefix(size).root(|node| stored.find(node))?,
+                proof: nodes.hashes(&path)?.into(),
+                root: nodes.root(Range::prefix(size))?,
                 facts: Facts {
                     destination: key.destination,
                     number: row.number,
@@ -575,45 +575,76 @@ pub async fn sign_unsigned(
 /// A destination's row, as its lane needs it.
 #[derive(Clone, Debug)]
 pub struct Configured {
-    /// Where to, sealed; none where it is deleted.
+    /// Where to, sealed.
     pub url: Option<Vec<u8>>,
     /// Whether notifications carry openings.
     pub openings: bool,
     /// Attempts at once, at most.
     pub max_in_flight: usize,
-    /// The sealed secret in use (none where it is deleted), and the one before while it is still valid.
-    pub secrets: (Option<Vec<u8>>, Option<Vec<u8>>),
-    /// Whether it takes nothing any more.
-    pub disabled: bool,
-    /// What it wants.
-    pub filter: Filter,
+    /// The sealed secret in use, and the one before, with how long that is still valid.
+    pub secrets: (Option<Vec<u8>>, Option<(Vec<u8>, Duration)>),
 }
 
-/// Reads a destination.
+/// A ledger, and how often its workspace's destinations have changed. None of a workspace that has ended.
+pub type RoutesVersion = Option<(LedgerId, i64)>;
+
+/// Reads the destinations of a workspace that take something, and the count of changes at which they were so.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn configured(database: &Database, key: LaneKey) -> Result<Option<Configured>, sqlx::Error> {
-    let mut tx = database.workspace(key.workspace).await?;
-    let row = sqlx::query!(
-        r#"SELECT url, openings, max_in_flight, secret,
-                  CASE WHEN previous_secret_until > now() THEN previous_secret END AS previous_secret,
-                  (disabled_at IS NOT NULL OR deleted_at IS NOT NULL) AS "disabled!",
-                  filter AS "filter: sqlx::types::Json<Filter>"
-             FROM destinations WHERE workspace_id = $1 AND destination_id = $2"#,
-        key.workspace.uuid(),
-        key.destination.uuid()
+pub async fn configured(
+    database: &Database,
+    workspace: WorkspaceId,
+) -> Result<(RoutesVersion, HashMap<DestinationId, Configured>), sqlx::Error> {
+    let mut tx = database.workspace(workspace).await?;
+    // The count first: what is changed in between is read with the older one, and found the next time it is asked for.
+    let version = sqlx::query!(
+        r#"SELECT h.ledger_id AS "ledger: LedgerId", h.routes FROM heads h JOIN workspaces w USING (workspace_id, ledger_id)
+            WHERE h.workspace_id = $1 AND w.deleted_at IS NULL"#,
+        workspace.uuid()
     )
     .fetch_optional(&mut *tx)
     .await?;
-    Ok(row.map(|r| Configured {
-        url: r.url,
-        openings: r.openings,
-        max_in_flight: r.max_in_flight.max(1) as usize,
-        secrets: (r.secret, r.previous_secret),
-        disabled: r.disabled,
-        filter: r.filter.0,
-    }))
+    let Some(version) = version else { return Ok((None, HashMap::new())) };
+    let rows = sqlx::query!(
+        r#"SELECT destination_id AS "destination: DestinationId", url, openings, max_in_flight, secret, previous_secret,
+                  extract(epoch FROM previous_secret_until - now())::float8 AS previous_left
+             FROM destinations WHERE workspace_id = $1 AND disabled_at IS NULL AND deleted_at IS NULL"#,
+        workspace.uuid()
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let rows = rows.into_iter().map(|r| {
+        let left = r.previous_left.and_then(|left| Duration::try_from_secs_f64(left).ok());
+        let configured = Configured {
+            url: r.url,
+            openings: r.openings,
+            max_in_flight: r.max_in_flight.max(1) as usize,
+            secrets: (r.secret, r.previous_secret.zip(left)),
+        };
+        (r.destination, configured)
+    });
+    Ok((Some((version.ledger, version.routes)), rows.collect()))
+}
+
+/// How often the destinations of workspaces have changed. One that has ended is not in it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn routes_of(
+    database: &Database,
+    workspaces: &[WorkspaceId],
+) -> Result<HashMap<WorkspaceId, (LedgerId, i64)>, sqlx::Error> {
+    let ids: Vec<uuid::Uuid> = workspaces.iter().map(|id| id.uuid()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT h.workspace_id AS "workspace: WorkspaceId", h.ledger_id AS "ledger: LedgerId", h.routes
+             FROM heads h JOIN workspaces w USING (workspace_id, ledger_id)
+            WHERE h.workspace_id = ANY($1) AND w.deleted_at IS NULL"#,
+        &ids
+    )
+    .fetch_all(&database.worker)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.workspace, (r.ledger, r.routes))).collect())
 }
 
 /// Destroys retired private keys that nothing needs any more: every delivery that names the key is settled or has its

@@ -313,6 +313,52 @@ impl Stored {
     }
 }
 
+/// Stored nodes, of which those between the stored levels are hashed once for many proofs.
+#[derive(Debug)]
+pub struct Remembered<'a> {
+    stored: &'a Stored,
+    known: HashMap<Node, Hash>,
+}
+
+impl Stored {
+    /// For many proofs in the same trees.
+    #[must_use]
+    pub fn remembering(&self) -> Remembered<'_> {
+        Remembered { stored: self, known: HashMap::new() }
+    }
+}
+
+impl Remembered<'_> {
+    fn find(&mut self, node: Node) -> Option<Hash> {
+        if node.height.is_multiple_of(TILE_HEIGHT) {
+            return self.stored.find(node);
+        }
+        if let Some(hash) = self.known.get(&node) {
+            return Some(*hash);
+        }
+        let below = |side| Node { height: node.height - 1, index: node.index * 2 + side };
+        let hash = node_hash(&self.find(below(0))?, &self.find(below(1))?);
+        self.known.insert(node, hash);
+        Some(hash)
+    }
+
+    /// The root of a range.
+    ///
+    /// # Errors
+    /// If a node is missing.
+    pub fn root(&mut self, range: Range) -> Result<Hash, Error> {
+        range.root(|node| self.find(node))
+    }
+
+    /// The hashes of a proof.
+    ///
+    /// # Errors
+    /// If a node is missing.
+    pub fn hashes(&mut self, ranges: &[Range]) -> Result<Vec<Hash>, Error> {
+        ranges.iter().map(|range| self.root(*range)).collect()
+    }
+}
+
 /// Where a node is kept: level, tile, and the hashes of that tile under it (the first, and how many).
 fn place(node: Node) -> (u32, u64, usize, usize) {
     let (level, rise) = (node.height / TILE_HEIGHT, node.height % TILE_HEIGHT);
@@ -402,6 +448,13 @@ mod tests {
             prop_assert_eq!(root, whole(&leaves[..at as usize]).root());
             let hashes = stored.hashes(&inclusion(index, at).unwrap()).unwrap();
             verify_inclusion(index, at, &leaves[index as usize], &hashes, &root).unwrap();
+            // Whatever was asked for before.
+            let mut nodes = stored.remembering();
+            for index in [at - 1, index, index / 2, index] {
+                let path = inclusion(index, at).unwrap();
+                prop_assert_eq!(nodes.hashes(&path).unwrap(), stored.hashes(&path).unwrap());
+            }
+            prop_assert_eq!(nodes.root(Range::prefix(at)).unwrap(), root);
             let from = b % at + 1;
             let older = Range::prefix(from).root(|n| stored.find(n)).unwrap();
             let hashes = stored.hashes(&consistency(from, at).unwrap()).unwrap();

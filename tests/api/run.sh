@@ -30,9 +30,12 @@ chmod 711 "$work"
     fail "schemathesis cannot be installed"
 
 cd "$root"
-SQLX_OFFLINE=true cargo build --quiet --bin statusledger || fail "the program cannot be built"
-target=$(cargo metadata --format-version 1 --no-deps |
-    "$python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+program=${STATUSLEDGER:-}
+if [ -z "$program" ]; then
+    SQLX_OFFLINE=true cargo build --quiet --bin statusledger || fail "the program cannot be built"
+    program=$(cargo metadata --format-version 1 --no-deps |
+        "$python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/statusledger
+fi
 
-"$work/venv/bin/python" "$here/conformance.py" "$target/debug/statusledger" "$work" "${1:-20260301}" ||
+"$work/venv/bin/python" "$here/conformance.py" "$program" "$work" "${1:-20260301}" ||
     fail "the API is not what its document says"

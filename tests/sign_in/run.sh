@@ -20,15 +20,15 @@ command -v npm >/dev/null || fail "npm is not installed"
 (cd "$here" && npm ci --ignore-scripts --no-audit --no-fund --silent) || fail "the OpenID provider cannot be installed"
 
 cd "$root"
-STATUSLEDGER_SIGN_IN_REQUIRED=1 cargo test --quiet -p statusledger --test main -- sign_in:: ||
+STATUSLEDGER_SIGN_IN_REQUIRED=1 cargo test --quiet --workspace --test main -- sign_in:: ||
     fail "not as it should be at the OpenID provider"
 
-cargo build --quiet -p statusledger --bin statusledger || fail "the program cannot be built"
-target=$(cargo metadata --format-version 1 --no-deps |
-    node -e 'process.stdout.write(JSON.parse(require("fs").readFileSync(0)).target_directory)')
+# The tests have built it.
+program=$(cargo metadata --format-version 1 --no-deps |
+    node -e 'process.stdout.write(JSON.parse(require("fs").readFileSync(0)).target_directory)')/debug/statusledger
 work=$(mktemp -d /tmp/statusledger-sign-in.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 # As root the database child runs as another account, which has to reach its directory.
 chmod 711 "$work"
-node "$here/browser.mjs" "$target/debug/statusledger" "$work" || fail "not as it should be in the browser"
+node "$here/browser.mjs" "$program" "$work" || fail "not as it should be in the browser"

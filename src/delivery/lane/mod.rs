@@ -18,7 +18,8 @@ use super::queue::{self, Held, Job, LEASE, Wanted};
 use super::results::Report;
 use crate::database::in_time;
 use crate::receipt::{self, Signatures};
-use send::{Settings, read_settings, send};
+use outcome::fraction;
+use send::send;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,10 +35,9 @@ const BYTES_IN_MEMORY: usize = 4 << 20;
 const READ: i64 = 256;
 /// How long a number that the database has may be on its way through memory.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
-/// A lane with nothing to do is let go after this.
+/// A lane with nothing to do is let go after this and up to half as long again: thousands that became idle together do not
+/// end together.
 const IDLE: Duration = Duration::from_secs(60);
-/// How old a destination's settings may be; a change on this node is seen at once.
-const SETTINGS_AGE: Duration = Duration::from_secs(5);
 
 /// What a lane is told.
 #[derive(Debug)]
@@ -74,8 +74,6 @@ enum Done {
     Written { number: i64, all: bool },
     /// Jobs were read.
     Read { retries: bool, jobs: Result<queue::Read, queue::Error> },
-    /// The settings were read, asked for at that moment.
-    Configured { settings: Result<Option<Arc<Settings>>, queue::Error>, asked: Instant },
 }
 
 /// Whether something was left to the database that a read which is on its way may not have seen.
@@ -88,10 +86,6 @@ pub struct LaneTask {
     key: LaneKey,
     fence: i64,
     lease_until: Instant,
-    /// What was read last: none where the destination takes nothing any more.
-    settings: Option<(Option<Arc<Settings>>, Instant)>,
-    /// Whether they are being read again.
-    refreshing: bool,
     /// The next number whose first attempt is to start.
     next: i64,
     /// First attempts in memory, in order; the first is `next` unless there is a gap to read.
@@ -124,6 +118,8 @@ pub struct LaneTask {
     failing_since: Option<OffsetDateTime>,
     paused_until: Option<Instant>,
     last_work: Instant,
+    /// After how long without work it is let go.
+    idle: Duration,
 }
 
 impl LaneTask {
@@ -135,8 +131,6 @@ impl LaneTask {
             key: held.key,
             fence: held.fence,
             lease_until: now + LEASE,
-            settings: None,
-            refreshing: false,
             next: held.sent_through + 1,
             first: VecDeque::new(),
             first_bytes: 0,
@@ -156,6 +150,7 @@ impl LaneTask {
             failing_since: held.failing_since,
             paused_until: None,
             last_work: now,
+            idle: IDLE + (IDLE / 2).mul_f64(fraction()),
         }
     }
 
@@ -169,7 +164,7 @@ impl LaneTask {
             }
             let idle =
                 self.in_flight == 0 && self.first.is_empty() && self.retries.is_empty() && !self.behind;
-            if idle && self.running.is_empty() && self.last_work.elapsed() >= IDLE {
+            if idle && self.running.is_empty() && self.last_work.elapsed() >= self.idle {
                 break;
             }
             let wake = self.next_wake();
@@ -224,9 +219,8 @@ impl LaneTask {
                     self.retry_at = Some(Instant::now());
                 }
             }
-            Message::Changed => self.settings = None,
             Message::Renewed(at) => self.lease_until = at + LEASE,
-            Message::Lost => {}
+            Message::Changed | Message::Lost => {}
         }
     }
 
@@ -269,7 +263,10 @@ impl LaneTask {
             if !self.may_send() || !(waiting || unread) {
                 return Ok(());
             }
-            let Some(settings) = self.settings().await? else {
+            let shared = Arc::clone(&self.shared);
+            let Some(settings) =
+                shared.configurations.get(&shared.database, &shared.data_keys, self.key).await?
+            else {
                 self.first.clear();
                 self.first_bytes = 0;
                 self.retries.clear();
@@ -295,7 +292,6 @@ impl LaneTask {
             }
             self.in_flight += 1;
             self.last_work = now;
-            let shared = Arc::clone(&self.shared);
             self.running.spawn(send(shared, settings, job));
         }
     }
@@ -371,36 +367,13 @@ impl LaneTask {
         }
     }
 
-    /// How the destination is set; none where it takes nothing any more. Of one that was deleted, or whose workspace has
-    /// ended, there is nothing left to be opened.
-    async fn settings(&mut self) -> Result<Option<Arc<Settings>>, queue::Error> {
-        if let Some((settings, read)) = &self.settings
-            && read.elapsed() < SETTINGS_AGE
-        {
-            let settings = settings.clone();
-            if read.elapsed() > SETTINGS_AGE / 2 && !self.refreshing {
-                // Read again while the old ones still hold: nothing waits for the database behind thousands of lanes.
-                self.refreshing = true;
-                let (shared, key, asked) = (Arc::clone(&self.shared), self.key, Instant::now());
-                self.running.spawn(async move {
-                    Done::Configured { settings: read_settings(&shared, key).await, asked }
-                });
-            }
-            return Ok(settings);
-        }
-        let asked = Instant::now();
-        let settings = read_settings(&self.shared, self.key).await?;
-        self.settings = Some((settings.clone(), asked));
-        Ok(settings)
-    }
-
     async fn finished(&mut self, done: Done) {
         match done {
             Done::Written { number, all } => {
                 if !all {
                     // It may be this one: a destination that was disabled or deleted, or whose workspace has ended, over
                     // another node is sent nothing more.
-                    self.settings = None;
+                    self.shared.configurations.forget(self.key.workspace);
                 }
                 self.is_written(number);
                 if self.unsettled.remove(&number) || self.unsettled.is_empty() {
@@ -408,15 +381,6 @@ impl LaneTask {
                 }
             }
             Done::Read { retries, jobs } => self.has_read(retries, jobs),
-            Done::Configured { settings, asked } => {
-                self.refreshing = false;
-                // Where something was changed meanwhile they were emptied, and perhaps read since: this may be what was before.
-                if let (Some(known), Ok(settings)) = (&mut self.settings, settings)
-                    && known.1 < asked
-                {
-                    *known = (settings, asked);
-                }
-            }
             Done::Sent { job, started_at, attempt, signatures } => {
                 self.in_flight -= 1;
                 self.record(job, started_at, attempt, signatures).await;

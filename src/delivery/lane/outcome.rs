@@ -184,7 +184,7 @@ impl LaneTask {
         let number = failed.number;
         self.is_written(number);
         self.unsettled.remove(&number);
-        self.settings = None;
+        self.shared.configurations.forget(self.key.workspace);
         self.report_progress().await;
     }
 
@@ -198,7 +198,7 @@ impl LaneTask {
 }
 
 /// A number drawn from 0 to 1.
-fn fraction() -> f64 {
+pub(super) fn fraction() -> f64 {
     let mut bytes = [0; 4];
     crate::ledger::fill_random(&mut bytes);
     f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)

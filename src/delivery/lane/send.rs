@@ -1,55 +1,16 @@
 //! One attempt: how its destination is set, what its body is, and the sending of it.
 
 use super::Done;
-use crate::database::in_time;
 use crate::delivery::channels::webhook;
+use crate::delivery::configuration::Settings;
 use crate::delivery::dispatcher::Shared;
-use crate::delivery::queue::{self, Configured, Job};
-use crate::delivery::{LaneKey, destination};
+use crate::delivery::queue::Job;
 use crate::ledger::checkpoint::SignedTree;
 use crate::receipt;
 use statusledger_verify::Mode;
 use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
-
-/// A destination's settings, opened.
-pub struct Settings {
-    url: url::Url,
-    openings: bool,
-    pub(super) max_in_flight: usize,
-    secrets: Vec<webhook::WebhookSecret>,
-}
-
-/// How a destination is set.
-pub(super) async fn read_settings(
-    shared: &Shared,
-    key: LaneKey,
-) -> Result<Option<Arc<Settings>>, queue::Error> {
-    let row = in_time(queue::configured(&shared.database, key)).await??.filter(|row| !row.disabled);
-    let Some(row) = row else { return Ok(None) };
-    let data_key = shared.data_keys.get(key.workspace).await?;
-    let opened = open_settings(&row, &data_key, key).map_err(|e| {
-        tracing::error!(destination = %key.destination, error = %e, "a destination's settings do not open");
-        queue::Error::Damaged(0, "the destination's settings do not open")
-    })?;
-    Ok(Some(Arc::new(opened)))
-}
-
-fn open_settings(
-    row: &Configured,
-    key: &statusledger_keys::envelope::DataKey,
-    lane: LaneKey,
-) -> Result<Settings, destination::Error> {
-    let secret = row.secrets.0.as_deref().ok_or(destination::Error::Emptied)?;
-    let mut secrets = vec![destination::open_secret(key, lane.destination, secret, false)?];
-    if let Some(previous) = &row.secrets.1 {
-        secrets.push(destination::open_secret(key, lane.destination, previous, true)?);
-    }
-    let url = destination::open_url(key, lane.destination, row.url.as_deref())?;
-    let url = url::Url::parse(&url).map_err(|e| destination::Error::Url(e.to_string()))?;
-    Ok(Settings { url, openings: row.openings, max_in_flight: row.max_in_flight, secrets })
-}
 
 /// Makes the body and sends it. The checkpoint in it is on this node's disk before it leaves.
 pub(super) async fn send(shared: Arc<Shared>, settings: Arc<Settings>, job: Job) -> Done {
@@ -71,7 +32,7 @@ pub(super) async fn send(shared: Arc<Shared>, settings: Arc<Settings>, job: Job)
             url: &settings.url,
             id: &id,
             timestamp: OffsetDateTime::now_utc().unix_timestamp(),
-            secrets: &settings.secrets,
+            secrets: settings.secrets(),
             headers: &webhook::CustomHeaders::default(),
             body: made.body.into(),
         })

@@ -5,6 +5,8 @@
 //! later), leases run out with an attempt in flight. A step of the model is what happens at once in the service: one
 //! statement of Postgres, one write of the node's file of heads, one attempt. The service's names stand at the steps.
 
+#![cfg(test)]
+
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 /// An entry: which request it records, and its nonce, by which a batch is known again.
