@@ -141,13 +141,15 @@ impl Configurations {
         lane: LaneKey,
     ) -> Result<Option<Arc<Settings>>, queue::Error> {
         let slot = self.slot(lane.workspace);
+        let waiting = Instant::now();
+        // One that is not among them may have been made since they were read, as whatever there is for it was.
+        let tells = |loaded: &Loaded| loaded.read >= waiting || loaded.rows.contains_key(&lane.destination);
         let loaded = loop {
-            if let Some(loaded) = slot.current() {
+            if let Some(loaded) = slot.current().filter(|loaded| tells(loaded)) {
                 break loaded;
             }
-            let waiting = Instant::now();
             let _turn = slot.reading.lock().await;
-            if let Some(loaded) = slot.current() {
+            if let Some(loaded) = slot.current().filter(|loaded| tells(loaded)) {
                 break loaded;
             }
             let forgotten = {
@@ -168,6 +170,7 @@ impl Configurations {
                         let opened = Mutex::default();
                         state.loaded = Some(Arc::new(Loaded { version, read: asked, rows, opened }));
                         state.confirmed = Some(asked);
+                        state.failed = None;
                     }
                 }
                 Err(e) => {
