@@ -184,8 +184,8 @@ impl Service {
     }
 
     /// Makes a workspace with a source and a destination for each of `urls`, each of which wants all that comes in there.
-    pub async fn fan(&self, name: &str, urls: &[String]) -> Result<Fan> {
-        let workspace = self.workspace(name).await?;
+    pub async fn fan(&self, name: String, urls: &[String]) -> Result<Fan> {
+        let workspace = self.workspace(&name).await?;
         let base = format!("/v1/workspaces/{workspace}");
         let source =
             self.post(&format!("{base}/sources"), json!({ "kind": "inbound", "name": "bench" })).await?;

@@ -56,13 +56,12 @@ impl Settings {
         lane: LaneKey,
         read: Instant,
     ) -> Result<Self, destination::Error> {
-        let (secret, previous) = &row.secrets;
-        let secret = secret.as_deref().ok_or(destination::Error::Emptied)?;
+        let secret = row.secret.as_deref().ok_or(destination::Error::Emptied)?;
         let mut secrets = vec![destination::open_secret(key, lane.destination, secret, false)?];
         let mut previous_until = None;
-        if let Some((previous, left)) = previous {
-            secrets.push(destination::open_secret(key, lane.destination, previous, true)?);
-            previous_until = Some(read + *left);
+        if let Some(previous) = &row.previous {
+            secrets.push(destination::open_secret(key, lane.destination, &previous.secret, true)?);
+            previous_until = Some(read + previous.left);
         }
         let url = destination::open_url(key, lane.destination, row.url.as_deref())?;
         let url = Url::parse(&url).map_err(|e| destination::Error::Url(e.to_string()))?;

@@ -581,8 +581,19 @@ pub struct Configured {
     pub openings: bool,
     /// Attempts at once, at most.
     pub max_in_flight: usize,
-    /// The sealed secret in use, and the one before, with how long that is still valid.
-    pub secrets: (Option<Vec<u8>>, Option<(Vec<u8>, Duration)>),
+    /// The sealed secret in use.
+    pub secret: Option<Vec<u8>>,
+    /// The sealed one before, while it is still valid.
+    pub previous: Option<Previous>,
+}
+
+/// A destination's secret that another has replaced.
+#[derive(Clone, Debug)]
+pub struct Previous {
+    /// Sealed.
+    pub secret: Vec<u8>,
+    /// How long it is still valid, from when it was read.
+    pub left: Duration,
 }
 
 /// A ledger, and how often its workspace's destinations have changed. None of a workspace that has ended.
@@ -620,7 +631,8 @@ pub async fn configured(
             url: r.url,
             openings: r.openings,
             max_in_flight: r.max_in_flight.max(1) as usize,
-            secrets: (r.secret, r.previous_secret.zip(left)),
+            secret: r.secret,
+            previous: r.previous_secret.zip(left).map(|(secret, left)| Previous { secret, left }),
         };
         (r.destination, configured)
     });

@@ -71,10 +71,23 @@ impl SeenHeads {
     /// If the file cannot be read or written, or holds what this program never wrote.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let fault = |source| Error::File { path: path.to_owned(), source };
-        let seen = read_heads(path).map_err(fault)?;
-        // A line that a crash cut short must not swallow the next.
-        compact(path, &seen).map_err(fault)?;
-        Self::start(seen, Heads::Own { file: None, path: path.to_owned(), added: 0 }).map_err(fault)
+        let mut heads = Heads::new(Open::Own { file: None, path: path.to_owned(), added: 0 });
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(fault)?;
+        let seen = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(_locked) => {
+                let seen = read_heads(path).map_err(fault)?;
+                compact(path, &seen).map_err(fault)?;
+                seen
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                // A command is adding to it: it stays as it is, whatever it ends in.
+                heads.torn = true;
+                flush_name(path).map_err(fault)?;
+                read_heads(path).map_err(fault)?
+            }
+            Err((_, e)) => return Err(fault(e.into())),
+        };
+        Self::start(seen, heads).map_err(fault)
     }
 
     /// Joins a file that a node may be using: what is remembered here is added at its end.
@@ -97,7 +110,8 @@ impl SeenHeads {
             // A line that a crash cut short must not swallow the next.
             file.write_all(b"\n").map_err(fault)?;
         }
-        Self::start(seen, Heads::Joined(file)).map_err(fault)
+        flush_name(path).map_err(fault)?;
+        Self::start(seen, Heads::new(Open::Joined(file))).map_err(fault)
     }
 
     fn start(seen: HashMap<LedgerId, SignedTree>, heads: Heads) -> io::Result<Self> {
@@ -190,9 +204,18 @@ type HeadRequest = (LedgerId, SignedTree, Option<oneshot::Sender<io::Result<()>>
 /// How much is added to the file before it is written anew with one line a ledger, in bytes.
 const COMPACT_AFTER: u64 = 16 << 20;
 
-/// The file.
+/// The file, whose lines are only ever added to.
 #[derive(Debug)]
-enum Heads {
+struct Heads {
+    file: Open,
+    /// A write failed: it may have left half a line, which must not swallow the next.
+    torn: bool,
+    /// The name may be another file's after a crash: nothing is remembered before the directory is flushed.
+    unnamed: bool,
+}
+
+#[derive(Debug)]
+enum Open {
     /// The node's, which it compacts; opened when something is added.
     Own { file: Option<File>, path: PathBuf, added: u64 },
     /// Of a command beside the node. While the lock is held nobody compacts: what is added would be lost with the old file.
@@ -200,25 +223,42 @@ enum Heads {
 }
 
 impl Heads {
+    const fn new(file: Open) -> Self {
+        Self { file, torn: false, unnamed: false }
+    }
+
     fn add(&mut self, text: &str) -> io::Result<()> {
-        let file = match self {
-            Self::Own { file, path, added } => {
-                *added += text.len() as u64;
-                match file {
-                    Some(file) => file,
-                    None => file.insert(OpenOptions::new().create(true).append(true).open(path)?),
+        let line = if self.torn { format!("\n{text}") } else { text.to_owned() };
+        let path = match &mut self.file {
+            Open::Own { file, path, added } => {
+                *added += line.len() as u64;
+                if file.is_none() {
+                    *file = Some(OpenOptions::new().create(true).append(true).open(&*path)?);
                 }
+                Some(path.clone())
             }
-            Self::Joined(file) => &mut **file,
+            Open::Joined(_) => None,
         };
-        file.write_all(text.as_bytes())?;
-        file.sync_data()
+        let file: &mut File = match &mut self.file {
+            Open::Own { file: Some(file), .. } => file,
+            Open::Joined(file) => file,
+            Open::Own { file: None, .. } => return Err(io::Error::other("the file of heads is not open")),
+        };
+        self.torn = true;
+        file.write_all(line.as_bytes())?;
+        file.sync_data()?;
+        self.torn = false;
+        if let (true, Some(path)) = (self.unnamed, path) {
+            flush_name(&path)?;
+            self.unnamed = false;
+        }
+        Ok(())
     }
 
     /// Compacts the file where it has grown and nobody else has it open. Whatever becomes of that, what is added next is
     /// added to the file that has the name then.
     fn keep_small(&mut self) {
-        let Self::Own { file, path, added } = self else { return };
+        let Open::Own { file, path, added } = &mut self.file else { return };
         if *added < COMPACT_AFTER {
             return;
         }
@@ -227,10 +267,20 @@ impl Heads {
         else {
             return;
         };
+        self.unnamed = true;
         // As it is read, and not as it is known here: a command may have added to it.
-        if let Err(e) = read_heads(path).and_then(|all| compact(path, &all)) {
-            tracing::warn!(error = %e, "the node's memory of heads is not compacted");
+        match read_heads(path).and_then(|all| compact(path, &all)) {
+            Ok(()) => self.unnamed = false,
+            Err(e) => tracing::warn!(error = %e, "the node's memory of heads is not compacted"),
         }
+    }
+}
+
+/// Flushes the directory that a file's name stands in.
+fn flush_name(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -242,10 +292,7 @@ fn compact(path: &Path, seen: &HashMap<LedgerId, SignedTree>) -> io::Result<()> 
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&aside, path)?;
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    flush_name(path)
 }
 
 /// Writes what has gathered, flushes once, answers all: one flush for as many receipts as wait. What is on disk already is
@@ -353,10 +400,10 @@ mod tests {
         let path = dir.path().join("heads");
         let (ledger, other) = (LedgerId::new(), LedgerId::new());
         let tree = |size: u64| SignedTree { size, root: [u8::try_from(size % 251).unwrap(); 32] };
-        let mut node = Heads::Own { file: None, path: path.clone(), added: 0 };
+        let mut node = Heads::new(Open::Own { file: None, path: path.clone(), added: 0 });
         let grow = |node: &mut Heads, size: u64| {
             node.add(&line(ledger, &tree(size))).unwrap();
-            if let Heads::Own { added, .. } = node {
+            if let Open::Own { added, .. } = &mut node.file {
                 *added = COMPACT_AFTER;
             }
             node.keep_small();
@@ -380,5 +427,26 @@ mod tests {
         grow(&mut node, 8);
         assert_eq!(read_heads(&path).unwrap(), HashMap::from([(ledger, tree(8)), (other, tree(3))]));
         assert_eq!(lines(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_starts_beside_a_command_leaves_it_its_file_and_half_a_line_swallows_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("heads");
+        let (ledger, other) = (LedgerId::new(), LedgerId::new());
+        let tree = |size: u64| SignedTree { size, root: [7; 32] };
+        let command = SeenHeads::join(&path).unwrap();
+        let node = SeenHeads::open(&path).unwrap();
+        command.remember(ledger, tree(3)).await.unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"half a line").unwrap();
+        node.remember(other, tree(5)).await.unwrap();
+        // As a write that failed leaves it.
+        let mut torn = Heads::new(Open::Own { file: None, path: path.clone(), added: 0 });
+        torn.torn = true;
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"another half").unwrap();
+        torn.add(&line(ledger, &tree(4))).unwrap();
+        let heads = read_heads(&path).unwrap();
+        assert_eq!(heads.get(&ledger), Some(&tree(4)));
+        assert_eq!(heads.get(&other), Some(&tree(5)));
     }
 }

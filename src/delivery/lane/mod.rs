@@ -272,6 +272,10 @@ impl LaneTask {
                 self.retries.clear();
                 return Ok(());
             };
+            // That may have taken longer than the lease.
+            if !self.may_send() {
+                return Ok(());
+            }
             self.read_ahead();
             if self.first.is_empty() && self.retries.is_empty() {
                 return Ok(());

@@ -139,7 +139,8 @@ impl From<sqlx::Error> for Trouble {
             Some("SL006") => Self::Closed,
             // Until the node has looked at that server.
             Some(UNCOMPARED) => Self::Lost(e),
-            _ if is_passing(&e) => Self::Lost(e),
+            // What the server did not refuse may have been written: it is looked for.
+            _ if is_passing(&e) || e.as_database_error().is_none() => Self::Lost(e),
             _ => Self::Refused(e.into()),
         }
     }

@@ -173,8 +173,9 @@ async fn send(connection: &mut sqlx::PgConnection, by: &Sender, mut company: Vec
             }
         }
         Err(e) => {
-            // A server that shuts down may have committed before it said so: who asks again looks first.
-            let lost = is_passing(&e);
+            // A server that shuts down may have committed before it said so, and what cannot be read was answered to
+            // something: who asks again looks first.
+            let lost = is_passing(&e) || !matches!(e, sqlx::Error::Database(_));
             tracing::debug!(error = %e, ledgers = company.len(), "a commit of several ledgers failed");
             for waiting in company {
                 let _ = waiting.reply.send(Err(if lost { Unwritten::Lost } else { Unwritten::Apart }));
