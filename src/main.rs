@@ -16,11 +16,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What it cannot read as a filter is none.
-    let told = std::env::var("STATUSLEDGER_LOG").ok().and_then(|told| told.parse::<Targets>().ok());
-    let usual = || Targets::new().with_default(Level::WARN).with_target("statusledger", Level::INFO);
+    let filter = match std::env::var("STATUSLEDGER_LOG") {
+        Err(_) => Targets::new().with_default(Level::WARN).with_target("statusledger", Level::INFO),
+        Ok(told) => match told.parse::<Targets>() {
+            Ok(filter) => filter,
+            Err(e) => {
+                return fail(&anyhow::anyhow!(
+                    "STATUSLEDGER_LOG is no filter like \"warn,statusledger=debug\": {e}"
+                ));
+            }
+        },
+    };
     let writer = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(told.unwrap_or_else(usual)).with(writer).init();
+    tracing_subscriber::registry().with(filter).with(writer).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&e.into()),

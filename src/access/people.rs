@@ -25,12 +25,15 @@ impl Profile {
     /// the one that a member was invited by, and that it is no more than that: `Ana (invited as ana@example.com)`.
     #[must_use]
     pub fn display(&self, invited_as: Option<&str>) -> Option<String> {
-        match (&self.name, &self.email, invited_as) {
+        // What somebody calls themselves must not look like an address that was verified.
+        let name = self.name.as_deref().map(|name| name.replace(['<', '>', '(', ')'], ""));
+        match (name, &self.email, invited_as) {
             (Some(name), Some(email), _) => Some(format!("{name} <{email}>")),
             (None, Some(email), _) => Some(email.clone()),
             (Some(name), None, Some(invited)) => Some(format!("{name} (invited as {invited})")),
             (None, None, Some(invited)) => Some(format!("invited as {invited}")),
-            (name, None, None) => name.clone(),
+            (Some(name), None, None) if name.contains('@') => Some(format!("{name} (not verified)")),
+            (name, None, None) => name,
         }
     }
 

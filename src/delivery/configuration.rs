@@ -23,6 +23,8 @@ use url::Url;
 pub const AGE: Duration = Duration::from_secs(5);
 /// How often it is asked whether that has changed.
 pub const ASK_EVERY: Duration = Duration::from_secs(2);
+/// For how long one that was not there is not looked for again.
+pub const ABSENT: Duration = Duration::from_secs(1);
 /// A workspace that no lane has wanted for so long is forgotten.
 const UNUSED: Duration = Duration::from_secs(120);
 /// For how long nobody tries again to read what has just not been had.
@@ -142,7 +144,11 @@ impl Configurations {
         let slot = self.slot(lane.workspace);
         let waiting = Instant::now();
         // One that is not among them may have been made since they were read, as whatever there is for it was.
-        let tells = |loaded: &Loaded| loaded.read >= waiting || loaded.rows.contains_key(&lane.destination);
+        let tells = |loaded: &Loaded| {
+            loaded.read >= waiting
+                || loaded.read.elapsed() < ABSENT
+                || loaded.rows.contains_key(&lane.destination)
+        };
         let loaded = loop {
             if let Some(loaded) = slot.current().filter(|loaded| tells(loaded)) {
                 break loaded;

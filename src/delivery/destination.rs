@@ -355,7 +355,9 @@ pub async fn update(
         // What the destination heard before, and has not got yet, goes to the new address.
         check_open(&mut locked, id).await?;
     }
-    if let Some(enabled) = change.enabled {
+    if let Some(enabled) = change.enabled
+        && differs("enabled")
+    {
         set_stopped(&mut locked, id, !enabled).await?;
     }
     locked.routes_changed().await?;

@@ -362,6 +362,7 @@ async fn create(
     access: Access<needs::DestinationsWrite>,
     State(writer): State<Writer>,
     State(policy): State<Policy>,
+    State(shared): State<Arc<Shared>>,
     InPath(workspace): InPath<WorkspaceId>,
     Body(request): Body<DestinationRequest>,
 ) -> Result<(StatusCode, Json<CreatedDestination>), Problem> {
@@ -376,6 +377,7 @@ async fn create(
     let (id, secret) = destination::create(&writer, &access.act(), grants, &policy, workspace, new)
         .await
         .map_err(|e| refused(&access.caller, e))?;
+    shared.changed(LaneKey { workspace, destination: id });
     let destination = one(&writer, workspace, id).await?;
     let secret = secret.expose().as_str().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedDestination { destination, secret })))
@@ -395,6 +397,17 @@ async fn read(
     Ok(etag::configured(&destination))
 }
 
+/// A change of a destination, after which its lane is told: also where its answer is not waited for any more, or where it is
+/// not known whether it was committed.
+struct Changing<'a>(&'a Shared, LaneKey);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.changed(self.1);
+        self.0.look();
+    }
+}
+
 /// Changes a destination. Its address, its filter and its openings change only to what whoever asks may read.
 #[utoipa::path(patch, path = "/v1/workspaces/{workspace}/destinations/{destination}", tag = "destinations", security(("token" = []), ("session" = [])),
     params(("workspace" = String, Path, description = "The workspace's id"), ("destination" = String, Path)),
@@ -412,6 +425,7 @@ async fn update(
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
     Body(request): Body<DestinationChange>,
 ) -> Result<Json<Destination>, Problem> {
+    let _changed = Changing(&shared, LaneKey { workspace, destination: id });
     let change = Change {
         name: request.name,
         url: request.url,
@@ -424,7 +438,6 @@ async fn update(
     destination::update(&writer, &access.act(), grants, &policy, workspace, id, change)
         .await
         .map_err(|e| refused(&access.caller, e))?;
-    shared.changed(LaneKey { workspace, destination: id });
     shared.look();
     Ok(Json(one(&writer, workspace, id).await?))
 }
@@ -439,8 +452,8 @@ async fn remove(
     State(shared): State<Arc<Shared>>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<StatusCode, Problem> {
+    let _changed = Changing(&shared, LaneKey { workspace, destination: id });
     destination::delete(&writer, &access.act(), workspace, id).await?;
-    shared.changed(LaneKey { workspace, destination: id });
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -467,8 +480,8 @@ async fn rotate_secret(
     State(shared): State<Arc<Shared>>,
     InPath((workspace, id)): InPath<(WorkspaceId, DestinationId)>,
 ) -> Result<Json<NewSecret>, Problem> {
+    let _changed = Changing(&shared, LaneKey { workspace, destination: id });
     let secret = destination::rotate_secret(&writer, &access.act(), workspace, id).await?;
-    shared.changed(LaneKey { workspace, destination: id });
     Ok(Json(NewSecret { secret: secret.expose().as_str().to_owned() }))
 }
 

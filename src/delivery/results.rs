@@ -5,9 +5,9 @@
 
 use super::{LaneKey, queue};
 use crate::database::{Database, in_time};
-use crate::id::NodeId;
+use crate::id::{DestinationId, NodeId};
 use crate::receipt::Signatures;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
@@ -53,7 +53,7 @@ pub struct Outcome {
     pub state: State,
     /// The signatures in its body: stored, they let the body be made again when the keys are gone.
     pub signatures: Option<Signatures>,
-    /// Told when it is written: whether all that were written with it still were this node's to write.
+    /// Told when it is written: whether it still was this node's to write.
     pub written: oneshot::Sender<bool>,
 }
 
@@ -105,9 +105,9 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if !outcomes.is_empty() {
-            let all = loop {
+            let written = loop {
                 match in_time(write_outcomes(&database, node, &outcomes)).await.and_then(|written| written) {
-                    Ok(written) => break written == outcomes.len() as u64,
+                    Ok(written) => break written,
                     Err(e) => {
                         tracing::warn!(error = %e, outcomes = outcomes.len(), "outcomes of attempts wait for the database");
                         tokio::time::sleep(PAUSE).await;
@@ -115,7 +115,8 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
                 }
             };
             for outcome in outcomes {
-                let _ = outcome.written.send(all);
+                let mine = written.contains(&(outcome.key.destination, outcome.number));
+                let _ = outcome.written.send(mine);
             }
         }
         if (due || !flush.is_empty()) && !progress.is_empty() {
@@ -135,8 +136,12 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
     }
 }
 
-/// Writes outcomes, and says how many were: not those of a lane that is this node's no more.
-async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome]) -> Result<u64, sqlx::Error> {
+/// Writes outcomes, and says which were: not those of a lane that is this node's no more.
+async fn write_outcomes(
+    database: &Database,
+    node: NodeId,
+    outcomes: &[Outcome],
+) -> Result<HashSet<(DestinationId, i64)>, sqlx::Error> {
     let keys: Vec<LaneKey> = outcomes.iter().map(|o| o.key).collect();
     let (workspaces, destinations) = queue::columns(&keys);
     let fences: Vec<i64> = outcomes.iter().map(|o| o.fence).collect();
@@ -165,7 +170,7 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
     // Durable when this has returned: the lane moves on then, and a retry that a crash of Postgres took with it would be
     // nobody's any more.
     let written = sqlx::query!(
-        "WITH r AS MATERIALIZED (
+        r#"WITH r AS MATERIALIZED (
              SELECT u.* FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
                                     $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::bytea[],
                                     $12::timestamptz[], $13::bytea[], $14::bytea[])
@@ -189,7 +194,8 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
                 first_attempt_at = COALESCE(d.first_attempt_at, r.started_at),
                 settled_at = CASE WHEN r.next_attempt_at IS NULL THEN now() END
            FROM r
-          WHERE d.workspace_id = r.workspace_id AND d.destination_id = r.destination_id AND d.number = r.number",
+          WHERE d.workspace_id = r.workspace_id AND d.destination_id = r.destination_id AND d.number = r.number
+         RETURNING d.destination_id AS "destination: DestinationId", d.number"#,
         node.uuid(),
         &workspaces,
         &destinations,
@@ -207,9 +213,9 @@ async fn write_outcomes(database: &Database, node: NodeId, outcomes: &[Outcome])
         compared.as_ref().map(|server| server.started_at),
         compared.as_ref().map(|server| server.tables),
     )
-    .execute(&database.worker)
+    .fetch_all(&database.worker)
     .await?;
-    Ok(written.rows_affected())
+    Ok(written.into_iter().map(|row| (row.destination, row.number)).collect())
 }
 
 /// Brings the lanes' rows up to date (durable a moment later: where a crash takes it back, the lane is looked at from where it

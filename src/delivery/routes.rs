@@ -139,6 +139,18 @@ impl Routes {
         Ok(Self { version, routes })
     }
 
+    /// How many destinations there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
     /// The destinations that `draft` goes to.
     pub fn matching<'a>(&'a self, draft: &'a Draft) -> impl Iterator<Item = DestinationId> + 'a {
         let topic = &draft.topic;

@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -61,6 +62,8 @@ pub struct SeenHeads {
     /// What is on disk. Locked for look-ups only; written by the file's own thread.
     seen: Arc<Mutex<HashMap<LedgerId, SignedTree>>>,
     writer: mpsc::UnboundedSender<HeadRequest>,
+    /// How many of those that were begun wait to be written.
+    begun: Arc<AtomicUsize>,
 }
 
 impl SeenHeads {
@@ -71,7 +74,7 @@ impl SeenHeads {
     /// If the file cannot be read or written, or holds what this program never wrote.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let fault = |source| Error::File { path: path.to_owned(), source };
-        let mut heads = Heads::new(Open::Own { file: None, path: path.to_owned(), added: 0 });
+        let heads = Heads::new(Open::Own { file: None, path: path.to_owned(), added: 0 });
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(fault)?;
         let seen = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(_locked) => {
@@ -81,7 +84,6 @@ impl SeenHeads {
             }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                 // A command is adding to it: it stays as it is, whatever it ends in.
-                heads.torn = true;
                 flush_name(path).map_err(fault)?;
                 read_heads(path).map_err(fault)?
             }
@@ -117,11 +119,12 @@ impl SeenHeads {
     fn start(seen: HashMap<LedgerId, SignedTree>, heads: Heads) -> io::Result<Self> {
         let seen = Arc::new(Mutex::new(seen));
         let (writer, requests) = mpsc::unbounded_channel();
-        let shared = Arc::clone(&seen);
+        let begun = Arc::<AtomicUsize>::default();
+        let (shared, waiting) = (Arc::clone(&seen), Arc::clone(&begun));
         std::thread::Builder::new()
             .name("heads".into())
-            .spawn(move || write_heads(heads, &shared, requests))?;
-        Ok(Self { seen, writer })
+            .spawn(move || write_heads(heads, &shared, &waiting, requests))?;
+        Ok(Self { seen, writer, begun })
     }
 
     /// Remembers that a checkpoint of `tree` is about to leave; returns when that is on disk.
@@ -140,7 +143,10 @@ impl SeenHeads {
 
     /// Begins to remember it, for whoever will have to wait for that soon.
     pub fn begin(&self, ledger: LedgerId, tree: SignedTree) {
-        if self.newest(ledger).is_none_or(|seen| seen.size < tree.size) {
+        let wanted = self.newest(ledger).is_none_or(|seen| seen.size < tree.size);
+        // Where the disk hangs, those who wait for it are enough.
+        if wanted && self.begun.load(Ordering::Acquire) < BEGUN {
+            self.begun.fetch_add(1, Ordering::AcqRel);
             // Without the thread that writes, `remember` says so.
             let _ = self.writer.send((ledger, tree, None));
         }
@@ -201,6 +207,8 @@ fn parse_line(line: &str) -> Option<(LedgerId, SignedTree)> {
 /// What is to be remembered, and who waits for that.
 type HeadRequest = (LedgerId, SignedTree, Option<oneshot::Sender<io::Result<()>>>);
 
+/// Begun ones that may wait to be written.
+const BEGUN: usize = 256;
 /// How much is added to the file before it is written anew with one line a ledger, in bytes.
 const COMPACT_AFTER: u64 = 16 << 20;
 
@@ -208,8 +216,6 @@ const COMPACT_AFTER: u64 = 16 << 20;
 #[derive(Debug)]
 struct Heads {
     file: Open,
-    /// A write failed: it may have left half a line, which must not swallow the next.
-    torn: bool,
     /// The name may be another file's after a crash: nothing is remembered before the directory is flushed.
     unnamed: bool,
 }
@@ -224,11 +230,12 @@ enum Open {
 
 impl Heads {
     const fn new(file: Open) -> Self {
-        Self { file, torn: false, unnamed: false }
+        Self { file, unnamed: false }
     }
 
     fn add(&mut self, text: &str) -> io::Result<()> {
-        let line = if self.torn { format!("\n{text}") } else { text.to_owned() };
+        // A write that failed, ours or that of a command beside us, may have left half a line, which must not swallow this.
+        let line = format!("\n{text}");
         let path = match &mut self.file {
             Open::Own { file, path, added } => {
                 *added += line.len() as u64;
@@ -244,10 +251,8 @@ impl Heads {
             Open::Joined(file) => file,
             Open::Own { file: None, .. } => return Err(io::Error::other("the file of heads is not open")),
         };
-        self.torn = true;
         file.write_all(line.as_bytes())?;
         file.sync_data()?;
-        self.torn = false;
         if let (true, Some(path)) = (self.unnamed, path) {
             flush_name(&path)?;
             self.unnamed = false;
@@ -300,6 +305,7 @@ fn compact(path: &Path, seen: &HashMap<LedgerId, SignedTree>) -> io::Result<()> 
 fn write_heads(
     mut heads: Heads,
     seen: &Mutex<HashMap<LedgerId, SignedTree>>,
+    begun: &AtomicUsize,
     mut requests: mpsc::UnboundedReceiver<HeadRequest>,
 ) {
     let mut gathered = Vec::new();
@@ -324,7 +330,11 @@ fn write_heads(
         if written.is_ok() {
             seen.lock().unwrap_or_else(PoisonError::into_inner).extend(newest);
         }
-        for done in gathered.drain(..).filter_map(|(_, _, done)| done) {
+        for (_, _, done) in gathered.drain(..) {
+            let Some(done) = done else {
+                begun.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            };
             let _ = done.send(written.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
         }
         heads.keep_small();
@@ -411,7 +421,8 @@ mod tests {
         for size in 1..=5 {
             grow(&mut node, size);
         }
-        let lines = || std::fs::read_to_string(&path).unwrap().lines().count();
+        let lines =
+            || std::fs::read_to_string(&path).unwrap().lines().filter(|line| !line.is_empty()).count();
         assert_eq!(lines(), 1);
         let command = SeenHeads::join(&path).unwrap();
         grow(&mut node, 6);
@@ -440,11 +451,9 @@ mod tests {
         command.remember(ledger, tree(3)).await.unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"half a line").unwrap();
         node.remember(other, tree(5)).await.unwrap();
-        // As a write that failed leaves it.
-        let mut torn = Heads::new(Open::Own { file: None, path: path.clone(), added: 0 });
-        torn.torn = true;
+        // As a write that failed leaves it, ours or that of a command that was killed.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"another half").unwrap();
-        torn.add(&line(ledger, &tree(4))).unwrap();
+        node.remember(ledger, tree(4)).await.unwrap();
         let heads = read_heads(&path).unwrap();
         assert_eq!(heads.get(&ledger), Some(&tree(4)));
         assert_eq!(heads.get(&other), Some(&tree(5)));

@@ -4,7 +4,6 @@ use super::watch_over::{Watched, remember_acknowledged};
 use crate::access::ended;
 use crate::audit::Act;
 use crate::delivery::queue;
-use crate::workspace;
 use statusledger_keys::ring::{DueWork, Rotation};
 use statusledger_keys::signing::KeyPurpose;
 use statusledger_verify::time::Timestamp;
@@ -29,9 +28,6 @@ pub(super) async fn housekeeping(watched: &Watched) {
         .await;
     if let Err(e) = old {
         tracing::debug!(error = %e, "old events of the stores stay for now");
-    }
-    if let Err(e) = workspace::end::end_due(&watched.writer).await {
-        tracing::error!(error = %e, "a workspace whose time has come is not ended yet");
     }
     let stale =
         sqlx::query!("DELETE FROM sign_ins WHERE expires_at < now()").execute(&watched.database.worker).await;

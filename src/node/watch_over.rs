@@ -9,7 +9,7 @@ use crate::instance::Instance;
 use crate::keyring::Keyring;
 use crate::ledger::checkpoint::{self, SeenHeads};
 use crate::ledger::{Writer, history};
-use crate::peers;
+use crate::{peers, workspace};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -30,26 +30,50 @@ pub(super) struct Watched {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Watches the database and the keys. After every reconnect to a server that is not the same as before, the heads are
-/// compared again before anything is served; until then appends are refused by the database itself.
-pub(super) async fn watch_over(mut watched: Watched) -> Result<()> {
+/// Watches the database, and beside that keeps house. Ends when the node stops, or must not serve any more.
+pub(super) async fn watch_over(watched: Watched) -> Result<()> {
+    tokio::select! {
+        ended = watch_database(&watched) => ended,
+        () = keep_house(&watched) => Ok(()),
+    }
+}
+
+/// Looks after what has to be looked after, until the node stops.
+async fn keep_house(watched: &Watched) {
+    let mut stop = watched.stop.clone();
+    let mut tick = tokio::time::interval(HOUSEKEEPING_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            _ = tick.tick() => {}
+        }
+        // What was not done is done the next time.
+        if tokio::time::timeout(HOUSEKEEPING_EVERY, housekeeping(watched)).await.is_err() {
+            tracing::warn!("the database does not answer what has to be looked after");
+        }
+        // By itself: it may be much, and what else there is to do is done before.
+        match tokio::time::timeout(HOUSEKEEPING_EVERY, workspace::end::end_due(&watched.writer)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => tracing::error!(error = %e, "a workspace whose time has come is not ended yet"),
+            Err(_) => tracing::warn!("what ended is not all put away yet; the rest has its turn in a minute"),
+        }
+    }
+}
+
+/// After every reconnect to a server that is not the same as before, the heads are compared again before anything is
+/// served; until then appends are refused by the database itself.
+async fn watch_database(watched: &Watched) -> Result<()> {
+    let mut stop = watched.stop.clone();
     let mut known = watched.database.compared.server();
     // The server that was met last, and since when.
     let mut met = None;
     let mut tick = tokio::time::interval(WATCH_EVERY);
-    let mut keep_house = tokio::time::interval(HOUSEKEEPING_EVERY);
     loop {
         tokio::select! {
-            _ = watched.stop.changed() => return Ok(()),
+            _ = stop.changed() => return Ok(()),
             _ = tick.tick() => {}
             () = watched.database.compared.doubted() => known = None,
-            _ = keep_house.tick() => {
-                // What was not done is done the next time.
-                if tokio::time::timeout(HOUSEKEEPING_EVERY, housekeeping(&watched)).await.is_err() {
-                    tracing::warn!("the database does not answer what has to be looked after");
-                }
-                continue;
-            }
         }
         match database::in_time(watched.database.identify()).await.and_then(|server| server) {
             Ok(now) if known.as_ref() == Some(&now) => {
@@ -73,7 +97,7 @@ pub(super) async fn watch_over(mut watched: Watched) -> Result<()> {
                     Some((server, since)) if *server == now => *since,
                     _ => met.insert((now.clone(), Instant::now())).1,
                 };
-                if compare_again(&watched, &now, since).await? {
+                if compare_again(watched, &now, since).await? {
                     watched.database.compared.trust(now.clone());
                     watched.readiness.set(Reason::History, Ok(()));
                     known = Some(now);

@@ -123,7 +123,8 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
 
 async fn find(settings: &Settings, named: &Named) -> Result<(Place, String)> {
     let place = Place::open(settings, &named.asking).await?;
-    let id = super::one(place.list("members").await?, &["email", "invited_as"], "member", &named.member)?.id;
+    // Not by the address that somebody was invited by: whoever had the link came in as that.
+    let id = super::one(place.list("members").await?, &["email"], "member", &named.member)?.id;
     Ok((place, id))
 }
 

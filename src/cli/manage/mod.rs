@@ -197,7 +197,14 @@ fn one(items: Vec<Value>, members: &[&str], what: &str, given: &str) -> Result<F
     if let Some(found) = with_id.pop() {
         return Ok(found);
     }
-    let is_called = |found: &Found| members.iter().any(|m| found.item[*m].as_str() == Some(given));
+    // Addresses are compared as the service compares them.
+    let address = given.trim().to_lowercase();
+    let is_called = |found: &Found| {
+        members.iter().any(|m| match found.item[*m].as_str() {
+            Some(email) if *m == "email" => email.trim().to_lowercase() == address,
+            name => name == Some(given),
+        })
+    };
     let mut called: Vec<Found> = others.into_iter().filter(is_called).collect();
     let given = clean(given);
     match called.len() {
@@ -255,4 +262,21 @@ fn lines(table: &Table, nothing: &str) -> Vec<String> {
 /// A cell in no colour.
 fn plain(text: impl Into<String>) -> (String, Colour) {
     (text.into(), Colour::Plain)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_however_they_are_written_and_names_as_they_are() {
+        let all = || {
+            vec![json!({ "id": "inv_1", "email": "Ana@Example.com" }), json!({ "id": "inv_2", "name": "CI" })]
+        };
+        let find = |given: &str| one(all(), &["email", "name"], "invitation", given).map(|found| found.id);
+        assert_eq!(find(" ana@example.COM").unwrap(), "inv_1");
+        assert_eq!(find("CI").unwrap(), "inv_2");
+        assert!(find("ci").is_err());
+    }
 }

@@ -87,8 +87,12 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             let (desk, path) = find(settings, &named).await?;
             let after = desk.remote.change(Method::DELETE, &path, None).await?;
             let at = words::second(text(&after, "delete_after"));
-            show::note("statusledger: until then `statusledger workspaces restore` calls it off");
-            done(&desk, &named, &after, &format!("asked to end: {at} UTC"))
+            let shown = done(&desk, &named, &after, &format!("asked to end: {at} UTC"));
+            let which = clean(&named.which);
+            show::note(format!(
+                "statusledger: until then `statusledger workspaces restore {which}` calls it off"
+            ));
+            shown
         }
         Command::Restore(named) => {
             let (desk, path) = find(settings, &named).await?;

@@ -13,6 +13,7 @@ mod send;
 
 use super::LaneKey;
 use super::channels::webhook;
+use super::configuration;
 use super::dispatcher::Shared;
 use super::queue::{self, Held, Job, LEASE, Wanted};
 use super::results::Report;
@@ -70,8 +71,8 @@ enum Done {
     },
     /// The body could not be made.
     Unmade { job: Box<Job>, started_at: OffsetDateTime, error: receipt::Error },
-    /// An outcome was written; with `all`, so was each that was written with it. If not, somebody's lane was lost or stopped.
-    Written { number: i64, all: bool },
+    /// An outcome was written, or was not this node's (`mine`) to write: the lane was lost or stopped.
+    Written { number: i64, mine: bool },
     /// Jobs were read.
     Read { retries: bool, jobs: Result<queue::Read, queue::Error> },
 }
@@ -267,9 +268,7 @@ impl LaneTask {
             let Some(settings) =
                 shared.configurations.get(&shared.database, &shared.data_keys, self.key).await?
             else {
-                self.first.clear();
-                self.first_bytes = 0;
-                self.retries.clear();
+                self.set_aside(now);
                 return Ok(());
             };
             // That may have taken longer than the lease.
@@ -298,6 +297,21 @@ impl LaneTask {
             self.last_work = now;
             self.running.spawn(send(shared, settings, job));
         }
+    }
+
+    /// Leaves everything to the database: the destination takes nothing, and the lane will be lost, or it was made after
+    /// its workspace's were read, which is known in a moment.
+    fn set_aside(&mut self, now: Instant) {
+        for job in self.first.drain(..) {
+            self.busy.remove(&job.facts.number);
+            self.behind = true;
+        }
+        self.first_bytes = 0;
+        for job in self.retries.drain(..) {
+            self.busy.remove(&job.facts.number);
+            self.retry_at = Some(now);
+        }
+        self.paused_until = Some(now + configuration::ABSENT);
     }
 
     /// Has what memory lacks read from the database, while what it has is being sent.
@@ -373,10 +387,10 @@ impl LaneTask {
 
     async fn finished(&mut self, done: Done) {
         match done {
-            Done::Written { number, all } => {
-                if !all {
-                    // It may be this one: a destination that was disabled or deleted, or whose workspace has ended, over
-                    // another node is sent nothing more.
+            Done::Written { number, mine } => {
+                if !mine {
+                    // A destination that was disabled or deleted, or whose workspace has ended, over another node is sent
+                    // nothing more.
                     self.shared.configurations.forget(self.key.workspace);
                 }
                 self.is_written(number);

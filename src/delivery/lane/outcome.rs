@@ -125,8 +125,8 @@ impl LaneTask {
         if self.shared.reports.send(Report::Outcome(Box::new(outcome))).await.is_ok() {
             self.running.spawn(async move {
                 // Gone without an answer only when the node stops.
-                let all = confirmed.await.unwrap_or(true);
-                Done::Written { number, all }
+                let mine = confirmed.await.unwrap_or(true);
+                Done::Written { number, mine }
             });
         }
     }

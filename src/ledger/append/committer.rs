@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Most entries in a batch: beyond that a larger one saves nothing and makes the others wait.
 const MAX_BATCH: usize = 2048;
+/// Most deliveries in a batch, about: each is a row, and the statement has its time.
+const MAX_BATCH_DELIVERIES: usize = 16_384;
 /// Most bytes in a batch, entries and openings together.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// From how many requests on the next batch is built while one is on its way: fewer wait for more to come.
@@ -65,7 +67,10 @@ pub(super) async fn commit_batches(
         }
         let ready = match ahead.take() {
             Some(building) => building.done().await,
-            None => prepare(&writer, workspace, take(&mut gathered)).await,
+            None => {
+                let most = writer.remembered(workspace).map_or(MAX_BATCH, |head| most(&head));
+                prepare(&writer, workspace, take(&mut gathered, most)).await
+            }
         };
         let ready = match ready {
             Ok(ready) => ready,
@@ -133,13 +138,18 @@ pub(super) async fn commit_batches(
     }
 }
 
-/// Takes from the front of `gathered` what fits one batch.
-fn take(gathered: &mut Vec<Request>) -> Vec<Request> {
+/// Most entries of a batch behind `head`: fewer where each may go to many.
+fn most(head: &Head) -> usize {
+    (MAX_BATCH_DELIVERIES / head.routes.len().max(1)).clamp(1, MAX_BATCH)
+}
+
+/// Takes from the front of `gathered` what fits one batch, at most `most`.
+fn take(gathered: &mut Vec<Request>, most: usize) -> Vec<Request> {
     let mut bytes = 0;
     let mut keys = std::collections::HashSet::new();
     let fits = gathered
         .iter()
-        .take(MAX_BATCH)
+        .take(most)
         .take_while(|r| {
             bytes += r.draft.weight();
             // One key twice in a batch: the second waits for the next, and finds the first's answer.
@@ -202,7 +212,8 @@ struct Building(tokio::task::JoinHandle<Result<Ready, Vec<Request>>>);
 impl Building {
     async fn start(writer: &Writer, head: &Head, gathered: &mut Vec<Request>) -> Option<Self> {
         let key = writer.0.data_keys.get(head.workspace).await.ok()?;
-        let (head, ring, requests) = (head.clone(), writer.0.keyring.current(), take(gathered));
+        let requests = take(gathered, most(head));
+        let (head, ring) = (head.clone(), writer.0.keyring.current());
         Some(Self(tokio::task::spawn_blocking(move || Ready::new(requests, &head, &key, ring))))
     }
 
