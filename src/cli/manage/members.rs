@@ -2,6 +2,7 @@
 
 use super::{Asking, Place, Value, is_past, items, lines, plain, text};
 use crate::access::scope::Role;
+use crate::cli::remote::Error;
 use crate::cli::terminal::{Table, Yield, clean};
 use crate::cli::words;
 use crate::config::Settings;
@@ -123,9 +124,26 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
 
 async fn find(settings: &Settings, named: &Named) -> Result<(Place, String)> {
     let place = Place::open(settings, &named.asking).await?;
+    let members = place.list("members").await?;
     // Not by the address that somebody was invited by: whoever had the link came in as that.
-    let id = super::one(place.list("members").await?, &["email"], "member", &named.member)?.id;
-    Ok((place, id))
+    let invited = invited_as(&members, &named.member);
+    match super::one(members, &["email"], "member", &named.member) {
+        Ok(found) => Ok((place, found.id)),
+        Err(_) if !invited.is_empty() => {
+            let (given, ids) = (clean(&named.member), invited.join(", "));
+            let words = format!("nobody has verified the address \"{given}\": give the member's id: {ids}");
+            Err(Error::Usage(words).into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The ids of members that were invited by the address `given`, whoever they are.
+fn invited_as(members: &[Value], given: &str) -> Vec<String> {
+    let given = given.trim().to_lowercase();
+    let is_meant = |member: &&Value| text(member, "invited_as").trim().to_lowercase() == given;
+    let members = members.iter().filter(is_meant);
+    members.map(|member| clean(text(member, "user")).into_owned()).filter(|id| !id.is_empty()).collect()
 }
 
 /// A sentence about ids; none where there are none.
