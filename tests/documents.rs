@@ -2,7 +2,7 @@
 //! its tables say the same of each control. docs/access.md says of every scope what it opens.
 
 use clap::CommandFactory;
-use statusledger::access::scope::{Permission, Scope};
+use statusledger::access::scope::{Permission, Role, Scope};
 use statusledger::cli::Cli;
 use statusledger::http::needs::NEEDS;
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,6 +239,24 @@ fn the_access_page_says_what_every_scope_opens() {
         }
     }
     assert_eq!(commands.iter().map(|c| (*c).to_owned()).collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn the_access_page_says_what_every_role_has() {
+    let has = |role: Role| -> Vec<&str> {
+        let within = |scope: &Scope| role.grants().covers(scope.grants());
+        Scope::all().map(|(scope, _)| scope).filter(within).map(Scope::name).collect()
+    };
+    let expected: Vec<_> = Role::ALL.iter().map(|role| (role.name(), has(*role))).collect();
+    let (_, rest) = ACCESS.split_once("| role | scopes |\n|---|---|\n").unwrap();
+    let rows = rest.lines().take_while(|line| line.starts_with('|'));
+    let said: Vec<_> = rows
+        .map(|row| {
+            let (role, scopes) = row.trim_matches('|').split_once('|').unwrap();
+            (role.trim(), spans(scopes))
+        })
+        .collect();
+    assert_eq!(said, expected);
 }
 
 #[test]

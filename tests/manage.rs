@@ -193,6 +193,14 @@ async fn sources_are_added_listed_and_removed_and_their_keys_are_told_to_nobody(
         desk.said(&["sources", "look", "Apple"]).await.line(),
         "the source \"Apple\" was asked for everything now"
     );
+    let told = "the source \"CI\" is only told: it has no store key to ask with".to_owned();
+    assert_eq!(desk.refused(&["sources", "look", "CI"]).await, (1, told));
+    let (code, told) =
+        desk.refused(&["workspaces", "update", "team", "--workspace", "x", "--name", "y"]).await;
+    assert_eq!(
+        (code, told.as_str()),
+        (2, "the workspace is the argument WORKSPACE here, and no --workspace")
+    );
     desk.said(&["sources", "webhook-secret", "Apple", "apple.secret"]).await;
     let gone = desk.said(&["sources", "webhook-secret", apple.line(), "--none", "--json"]).await.json();
     assert_eq!(gone["id"], apple.line());

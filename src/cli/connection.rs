@@ -45,6 +45,19 @@ impl Connection {
         Self { url, token_file, data_dir, workspace }
     }
 
+    /// Refuses `--workspace` where the workspace is an argument by itself.
+    ///
+    /// # Errors
+    /// If it was given.
+    pub fn of_no_workspace(&self) -> Result<(), Error> {
+        match &self.workspace {
+            Some(_) => {
+                Err(Error::Usage("the workspace is the argument WORKSPACE here, and no --workspace".into()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The workspace that the command line names.
     #[must_use]
     pub fn workspace(&self) -> Option<&str> {

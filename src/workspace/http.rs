@@ -29,6 +29,10 @@ pub struct Workspace {
     name: String,
     /// Whether it is the instance's own: of its keys and its administration, without apps.
     own: bool,
+    /// What the person who asks is in it; in the list that a session asks for, and nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Role>)]
+    role: Option<String>,
     /// Its ledger.
     #[schema(value_type = String)]
     ledger: LedgerId,
@@ -120,7 +124,8 @@ async fn list(
         Workspace,
         r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
                   passkey_required, delete_after, deleted_at,
-                  workspace_id IN (SELECT workspace_id FROM instance) AS "own!"
+                  workspace_id IN (SELECT workspace_id FROM instance) AS "own!",
+                  (SELECT role FROM members m WHERE m.workspace_id = workspaces.workspace_id AND user_id = $3) AS role
              FROM workspaces
             WHERE ($1 OR workspace_id = $2
                OR workspace_id IN (SELECT workspace_id FROM members WHERE user_id = $3) AND deleted_at IS NULL)
@@ -233,7 +238,7 @@ async fn find(database: &Database, id: WorkspaceId) -> Result<Workspace, Problem
         Workspace,
         r#"SELECT workspace_id AS "id: WorkspaceId", name, ledger_id AS "ledger: LedgerId", created_at,
                   passkey_required, delete_after, deleted_at,
-                  workspace_id IN (SELECT workspace_id FROM instance) AS "own!"
+                  workspace_id IN (SELECT workspace_id FROM instance) AS "own!", NULL::text AS role
              FROM workspaces WHERE workspace_id = $1"#,
         id.uuid()
     )

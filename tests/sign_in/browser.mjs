@@ -84,6 +84,30 @@ try {
   await owner.until("a word about it", () => document.getElementById("told").textContent !== "");
   assert.equal((await owner.run(() => fetch("/v1/passkeys").then((r) => r.json()))).items.length, 1);
 
+  step = "they make an API key, which the command line takes";
+  const make = async (tab, name, scopes) => {
+    await tab.run((name, scopes) => {
+      document.getElementById("key-name").value = name;
+      document.getElementById("key-scopes").value = scopes;
+    }, name, scopes);
+    await tab.press("Make the key");
+  };
+  assert.match(await owner.run(() => document.getElementById("workspaces").textContent), /, as owner \(ws_/);
+  await make(owner, "laptop", "members:read  audit:read");
+  const shell = await owner.until("the key", () => !document.getElementById("made-key").hidden && document.getElementById("key-text").textContent);
+  const [, address, place, laptop] =
+    /^export STATUSLEDGER_URL='(.*)'\nexport STATUSLEDGER_WORKSPACE='(.*)'\nexport STATUSLEDGER_TOKEN='(sl_audit:read\.members:read_[^']+)'\n/.exec(shell);
+  assert.equal(address, home);
+  const { stdout: members } = await promisify(execFile)(program, ["members", "list", "--json"], {
+    env: { ...environment, STATUSLEDGER_URL: told.address, STATUSLEDGER_WORKSPACE: place, STATUSLEDGER_TOKEN: laptop },
+  });
+  assert.deepEqual(JSON.parse(members).members.map((m) => m.user), [session.user]);
+  const [keyMade] = (await entries(instance, "audit.key.created")).slice(-1);
+  assert.deepEqual([keyMade.data.actor.id, keyMade.data.surface], [session.user, "dashboard"]);
+  await make(owner, "laptop", "everything");
+  await owner.told("everything");
+  assert.ok(await owner.run(() => document.getElementById("made-key").hidden && document.getElementById("key-text").textContent === ""));
+
   step = "they sign out and in again with it, without a name";
   await owner.press("Sign out");
   await owner.at("/sign-in");
@@ -187,7 +211,9 @@ try {
   await ben.at("/account");
   const bens = await ben.until("the session", () => fetch("/v1/session").then((r) => r.ok && r.json()));
   assert.deepEqual([bens.name, bens.email, bens.passkey], ["Ben", null, true]);
-  assert.deepEqual((await ben.run(() => fetch("/v1/workspaces").then((r) => r.json()))).items.map((w) => w.name), ["team & <co>"]);
+  assert.deepEqual((await ben.run(() => fetch("/v1/workspaces").then((r) => r.json()))).items.map((w) => [w.name, w.role]), [["team & <co>", "viewer"]]);
+  await ben.until("the list", () => document.getElementById("workspaces").textContent.startsWith("team & <co>, as viewer"));
+  assert.ok(await ben.run(() => document.getElementById("make-key").hidden));
   assert.equal((await entries(team.id, "audit.member.joined")).length, 1);
   await ben.goto(`${home}/invite/${invited.token}`);
   await ben.until("that it is used", () => document.querySelector("[role=alert]")?.textContent.includes("was used"));
@@ -247,7 +273,7 @@ try {
   for (const tab of [owner, ben, thief, stranger, elsewhere]) assert.deepEqual(tab.problems, []);
   await owner.goto(`${home}/account`);
   await owner.until("the page", () => !document.getElementById("account").hidden);
-  const nameless = await owner.run(() => [...document.querySelectorAll("button, a, input")]
+  const nameless = await owner.run(() => [...document.querySelectorAll("button, a, input, select")]
     .filter((e) => !(e.textContent.trim() || e.getAttribute("aria-label") || e.labels?.length)).length);
   assert.equal(nameless, 0);
   assert.ok(await owner.run(() => document.documentElement.lang === "en" && document.title !== ""));

@@ -1,11 +1,11 @@
 //! `sources`.
 
-use super::{Asking, Place, Value, ago, items, lines, plain, secret, text};
+use super::{Asking, Found, Place, Value, ago, items, lines, plain, secret, text};
 use crate::cli::remote::Error;
 use crate::cli::show;
 use crate::cli::terminal::{Colour, Table, Yield, clean};
 use crate::config::Settings;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, json};
@@ -178,7 +178,14 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             done(&place, &named, &id, "removed")
         }
         Command::Look(named) => {
-            let (place, id) = find(settings, &named).await?;
+            let place = Place::open(settings, &named.asking).await?;
+            let Found { id, item } = place.find("sources", "source", &named.source).await?;
+            if item["key_fingerprint"].is_null() {
+                bail!(
+                    "the source \"{}\" is only told: it has no store key to ask with",
+                    clean(text(&item, "name"))
+                );
+            }
             place.change(Method::POST, &format!("sources/{id}/look"), None).await?;
             done(&place, &named, &id, "asked for everything now")
         }

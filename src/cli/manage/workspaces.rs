@@ -88,9 +88,9 @@ pub async fn run(settings: &Settings, command: Command) -> Result<u8> {
             let after = desk.remote.change(Method::DELETE, &path, None).await?;
             let at = words::second(text(&after, "delete_after"));
             let shown = done(&desk, &named, &after, &format!("asked to end: {at} UTC"));
-            let which = clean(&named.which);
+            let id = clean(text(&after, "id"));
             show::note(format!(
-                "statusledger: until then `statusledger workspaces restore {which}` calls it off"
+                "statusledger: until then `statusledger workspaces restore {id}` calls it off"
             ));
             shown
         }
@@ -107,6 +107,7 @@ async fn all(desk: &Desk) -> Result<Vec<Value>, Error> {
 }
 
 async fn find(settings: &Settings, named: &Named) -> Result<(Desk, String)> {
+    named.asking.connection().of_no_workspace()?;
     let desk = Desk::open(settings, &named.asking)?;
     let id = super::one(all(&desk).await?, &["name"], "workspace", &named.which)?.id;
     Ok((desk, format!("/v1/workspaces/{id}")))

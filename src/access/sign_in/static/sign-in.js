@@ -133,9 +133,54 @@ function list(id, items) {
 
 const when = (time) => (time ? new Date(time).toLocaleString() : "never");
 
+// All pages of a list.
+async function all(path) {
+  const items = [];
+  let cursor = null;
+  do {
+    const page = await ask("GET", cursor === null ? path : `${path}?cursor=${encodeURIComponent(cursor)}`);
+    items.push(...page.items);
+    cursor = page.next ?? null;
+  } while (cursor !== null);
+  return items;
+}
+
+function workspaces(items) {
+  list("workspaces", items.map((w) => ({ words: `${w.name}, as ${w.role} (${w.id})` })));
+  // Who may make keys; what is asked for beyond one's role is refused with words.
+  const own = items.filter((w) => w.role === "owner" || w.role === "admin");
+  const select = $("key-workspace");
+  const chosen = select.value;
+  select.replaceChildren(...own.map((w) => {
+    const option = document.createElement("option");
+    option.value = w.id;
+    option.textContent = w.name;
+    option.selected = w.id === chosen;
+    return option;
+  }));
+  $("make-key").hidden = own.length === 0;
+}
+
+async function makeKey({ workspace, name, scopes, days }) {
+  const made = await ask("POST", `/v1/workspaces/${workspace.value}/keys`, {
+    name: name.value,
+    scopes: scopes.value.split(/[\s,]+/).filter(Boolean),
+    expires_at: new Date(Date.now() + days.value * 86_400_000).toISOString(),
+  });
+  $("key-text").textContent = [
+    `export STATUSLEDGER_URL='${location.origin}'`,
+    `export STATUSLEDGER_WORKSPACE='${workspace.value}'`,
+    `export STATUSLEDGER_TOKEN='${made.token}'`,
+    "statusledger status",
+  ].join("\n");
+  $("made-key").hidden = false;
+  $("key-text").focus();
+}
+
 async function account() {
   const current = await session();
-  const [sessions, passkeys] = await Promise.all([ask("GET", "/v1/sessions"), ask("GET", "/v1/passkeys")]);
+  const [sessions, passkeys, parts] =
+    await Promise.all([ask("GET", "/v1/sessions"), ask("GET", "/v1/passkeys"), all("/v1/workspaces")]);
   $("who").textContent = [current.name, current.email, current.user].filter(Boolean).join(" · ");
   list("passkeys", passkeys.items.map((p) => ({
     words: `${p.name}, last used: ${when(p.last_used_at)}`,
@@ -150,6 +195,7 @@ async function account() {
       remove: () => ask("DELETE", `/v1/identities/${i.provider}/${i.id}`),
     })));
   }
+  workspaces(parts);
   list("sessions", sessions.items.map((s) => ({
     words: `${s.current ? "This one: " : ""}${s.method}, ${s.ip || "?"}, ${s.user_agent || "?"}, last seen ${when(s.last_seen_at)}`,
     label: "End",
@@ -192,6 +238,13 @@ if ($("account")) {
       await addPasskey(form.elements.name.value);
       form.reset();
     });
+  });
+  $("make-key").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const form = event.target;
+    $("made-key").hidden = true;
+    $("key-text").textContent = "";
+    act(form.querySelector("button"), () => makeKey(form.elements));
   });
   $("sign-out").addEventListener("click", () => act($("sign-out"), async () => {
     await ask("DELETE", "/v1/session");
