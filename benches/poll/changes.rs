@@ -70,9 +70,11 @@ pub fn plan(world: &World, span: &Span) -> Vec<Change> {
     // TestFlight's review of a build in it says what is so, whatever becomes of the build.
     settled.retain(|s| s.kind != "build" || !hot.iter().any(|h| h.kind == "beta_external" && h.id == s.id));
     for subject in hot {
-        let mut at = span.hot.start + draw.unit() * (LEAST_GAP_S + MEAN_GAP_S);
+        // The first within the span, however short it is.
+        let within = (LEAST_GAP_S + MEAN_GAP_S).min((span.hot.end - span.hot.start).max(0.0));
+        let mut at = span.hot.start + draw.unit() * within;
         for turn in 1.. {
-            if at > span.hot.end || (subject.ends && turn >= subject.course.len()) {
+            if at >= span.hot.end || (subject.ends && turn >= subject.course.len()) {
                 break;
             }
             let to = subject.course[turn % subject.course.len()];

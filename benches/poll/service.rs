@@ -6,6 +6,10 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use sqlx::{ConnectOptions, PgConnection};
+use statusledger::config::Settings;
+use statusledger::database::{attach, embedded};
+use statusledger::id::WorkspaceId;
 use statusledger_simulator::Simulator;
 use std::collections::HashSet;
 use std::process::Stdio;
@@ -20,7 +24,7 @@ use tokio::process::{Child, Command};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Apple's hour, less what a promise of an hour needs (the service's own defaults).
 const HOT_S: f64 = 50.0;
-const SETTLED_S: f64 = 3300.0;
+pub const SETTLED_S: f64 = 3300.0;
 
 /// A running service.
 pub struct Service {
@@ -28,8 +32,8 @@ pub struct Service {
     base: String,
     token: String,
     client: reqwest::Client,
-    workspace: String,
-    _directory: TempDir,
+    workspaces: Vec<WorkspaceId>,
+    directory: TempDir,
 }
 
 /// What the service and its database took.
@@ -48,7 +52,11 @@ pub struct Used {
 impl Service {
     /// Starts `statusledger up` in a temporary directory, its intervals `factor` times shorter than its defaults.
     pub async fn start(factor: f64) -> Result<Self> {
-        let directory = crate::support::directory()?;
+        Self::start_in(crate::support::directory()?, factor, Vec::new()).await
+    }
+
+    /// The same in a directory that holds an instance with these workspaces already.
+    pub async fn start_in(directory: TempDir, factor: f64, workspaces: Vec<WorkspaceId>) -> Result<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_statusledger"))
             .args(["up", "--port", "0", "--instance", "bench.localhost", "--data-dir"])
             .arg(directory.path())
@@ -84,8 +92,8 @@ impl Service {
             base: address.context("it names its address")?,
             token,
             client: reqwest::Client::builder().no_proxy().build()?,
-            workspace: String::new(),
-            _directory: directory,
+            workspaces,
+            directory,
         })
     }
 
@@ -103,7 +111,8 @@ impl Service {
     /// Makes a workspace with the simulated team's key.
     pub async fn watch(&mut self, simulator: &Simulator) -> Result<()> {
         let made = self.post("/v1/workspaces", json!({ "name": "bench" })).await?;
-        self.workspace = made["id"].as_str().context("the answer has an id")?.to_owned();
+        let workspace = made["id"].as_str().context("the answer has an id")?.parse()?;
+        self.workspaces.push(workspace);
         let key = simulator.app_store_key(TEAM).context("the team has a key")?;
         let source = json!({
             "kind": "app_store",
@@ -115,22 +124,74 @@ impl Service {
             },
             "base_url": simulator.app_store_base_url(),
         });
-        self.post(&format!("/v1/workspaces/{}/sources", self.workspace), source).await?;
+        self.post(&format!("/v1/workspaces/{workspace}/sources"), source).await?;
         Ok(())
     }
 
-    async fn entries(&self, query: &str) -> Result<Value> {
-        let url = format!("{}/v1/workspaces/{}/entries?{query}", self.base, self.workspace);
+    async fn entries(&self, workspace: WorkspaceId, query: &str) -> Result<Value> {
+        let url = format!("{}/v1/workspaces/{workspace}/entries?{query}", self.base);
         Ok(self.client.get(url).bearer_auth(&self.token).send().await?.error_for_status()?.json().await?)
     }
 
-    /// Waits until so many subjects have been seen for the first time.
+    /// Waits until so many subjects are known, however many workspaces they are in: as its database says, beside it.
+    pub async fn has_subjects(&self, subjects: usize, patience: Duration) -> Result<()> {
+        let mut beside = self.beside().await?;
+        let mut known: i64 = 0;
+        let all = async {
+            while usize::try_from(known)? < subjects {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                known = sqlx::query_scalar("SELECT count(*) FROM subjects").fetch_one(&mut beside).await?;
+            }
+            anyhow::Ok(())
+        };
+        let waited = tokio::time::timeout(patience, all).await;
+        waited.map_err(|_| anyhow::anyhow!("only {known} of {subjects} subjects were seen in time"))?
+    }
+
+    /// Plans what is settled for some time within its interval at another speed, each key by itself: as those of keys that
+    /// were added over an hour are, and not all at once.
+    pub async fn spread(&self, factor: f64) -> Result<()> {
+        let mut beside = self.beside().await?;
+        sqlx::query(
+            "UPDATE polls p SET due_at = CASE WHEN hot THEN now() ELSE now() + u * $1 * interval '1 second' END
+               FROM (SELECT source_id, random() AS u FROM sources) phase WHERE p.source_id = phase.source_id",
+        )
+        .bind(SETTLED_S / factor)
+        .execute(&mut beside)
+        .await?;
+        sqlx::query(
+            "UPDATE sources s SET next_poll_at = (SELECT min(due_at) FROM polls p WHERE p.source_id = s.source_id)",
+        )
+        .execute(&mut beside)
+        .await?;
+        Ok(())
+    }
+
+    /// A connection to its database, beside it.
+    async fn beside(&self) -> Result<PgConnection> {
+        let settings = Settings { data_dir: self.directory.path().to_owned(), ..Settings::default() };
+        let connect = embedded::running(&attach::directory(&settings)).context("its database runs")?;
+        Ok(connect(embedded::SUPERUSER, attach::DATABASE).connect().await?)
+    }
+
+    /// How many entries each of its workspaces has.
+    pub async fn sizes(&self) -> Result<Vec<u64>> {
+        let mut sizes = Vec::with_capacity(self.workspaces.len());
+        for workspace in &self.workspaces {
+            let page = self.entries(*workspace, "from=0&limit=1").await?;
+            sizes.push(page["size"].as_u64().context("a page has a size")?);
+        }
+        Ok(sizes)
+    }
+
+    /// Waits until so many subjects of the one workspace have been seen for the first time.
     pub async fn has_seen(&self, subjects: usize) -> Result<()> {
         let mut seen = HashSet::new();
         let mut from = 0;
         let all = async {
             loop {
-                let page = self.entries(&format!("from={from}&limit=1000&wait=1&type=store.*")).await?;
+                let query = format!("from={from}&limit=1000&wait=1&type=store.*");
+                let page = self.entries(self.workspaces[0], &query).await?;
                 for entry in page["items"].as_array().context("a page has items")? {
                     seen.insert(entry["data"]["subject"].to_string());
                 }
@@ -144,12 +205,19 @@ impl Service {
         waited.map_err(|_| anyhow::anyhow!("only {} of {subjects} subjects were seen in time", seen.len()))?
     }
 
-    /// Everything that it found to have changed.
-    pub async fn found(&self) -> Result<Found> {
+    /// Everything that it found to have changed, from these entries of its workspaces on.
+    pub async fn found(&self, from: &[u64]) -> Result<Found> {
         let mut found = Found::new();
-        let mut from = Some(0);
+        for (workspace, from) in self.workspaces.iter().zip(from) {
+            self.found_in(*workspace, *from, &mut found).await?;
+        }
+        Ok(found)
+    }
+
+    async fn found_in(&self, workspace: WorkspaceId, from: u64, found: &mut Found) -> Result<()> {
+        let mut from = Some(from);
         while let Some(at) = from {
-            let page = self.entries(&format!("from={at}&limit=1000&type=store.*")).await?;
+            let page = self.entries(workspace, &format!("from={at}&limit=1000&type=store.*")).await?;
             for entry in page["items"].as_array().context("a page has items")? {
                 if !entry["type"].as_str().is_some_and(|kind| kind.ends_with(".transitioned")) {
                     continue;
@@ -164,7 +232,7 @@ impl Service {
             }
             from = page["next"].as_u64();
         }
-        Ok(found)
+        Ok(())
     }
 
     /// What it and its database took so far.
@@ -189,8 +257,15 @@ impl Service {
         Ok(used)
     }
 
-    /// Stops it as an operator does; its cluster stops with it.
-    pub async fn stop(mut self) -> Result<()> {
+    /// Stops it and starts it again, at another speed.
+    pub async fn again(self, factor: f64) -> Result<Self> {
+        let workspaces = self.workspaces.clone();
+        let directory = self.stop().await?;
+        Self::start_in(directory, factor, workspaces).await
+    }
+
+    /// Stops it as an operator does; its cluster stops with it, and its directory stays.
+    pub async fn stop(mut self) -> Result<TempDir> {
         if let Some(pid) = self.child.id() {
             kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         }
@@ -198,7 +273,7 @@ impl Service {
             .await
             .context("the service does not stop in time")??;
         anyhow::ensure!(status.success(), "the service ended with {status}");
-        Ok(())
+        Ok(self.directory)
     }
 }
 

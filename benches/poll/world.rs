@@ -1,4 +1,5 @@
-//! What stands behind the key: 200 apps with 10,000 subjects, few of them about to change.
+//! What stands behind the keys: 200 apps with 10,000 subjects behind one, or an app with 50 behind each of many. Few of them
+//! are about to change.
 
 use statusledger::source::app_store::looks::Counts;
 use statusledger_simulator::scenario::{
@@ -7,10 +8,12 @@ use statusledger_simulator::scenario::{
     Version,
 };
 
-/// The name of the team in the scenario.
+/// The name of the one team in the scenario.
 pub const TEAM: &str = "bench";
-/// Apps.
+/// Apps of the one team.
 pub const APPS: usize = 200;
+/// Of so many apps of one each, as many are hot as of the one team's: a tenth.
+const OF_MANY: usize = 720;
 /// Territories of each app's availability.
 pub const TERRITORIES: usize = 40;
 /// When the oldest build was uploaded.
@@ -86,13 +89,16 @@ pub fn turned(subject: &Subject) -> &'static str {
     }
 }
 
-/// The team, and what of it has a status of its own to change.
+/// The teams, and what of them has a status of its own to change.
 pub struct World {
     pub scenario: Scenario,
     pub subjects: Vec<Subject>,
     /// All subjects, the beta states of builds and the apps included.
     pub count: usize,
-    pub counts: Counts,
+    /// What there is behind each team's key.
+    pub counts: Vec<Counts>,
+    /// Whether each team's key has anything hot behind it.
+    pub hot: Vec<bool>,
     /// How many there are of each kind, and how many of them are hot.
     pub mix: Vec<(&'static str, usize, usize)>,
 }
@@ -100,9 +106,29 @@ pub struct World {
 struct Maker {
     team: AppStoreTeam,
     subjects: Vec<Subject>,
+    /// After how many apps those that are hot come again.
+    period: usize,
+}
+
+fn app_id(n: usize) -> String {
+    format!("{}", 1_000_000_000 + n)
 }
 
 impl Maker {
+    fn new(name: String, period: usize) -> Self {
+        let team = AppStoreTeam { name, hourly_limit: 3500, ..AppStoreTeam::default() };
+        Self { team, subjects: Vec::new(), period }
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            apps: self.team.apps.len() as u64,
+            builds: self.team.builds.len() as u64,
+            review_submissions: self.team.review_submissions.len() as u64,
+            apps_with_subscriptions: self.team.subscription_groups.len() as u64,
+        }
+    }
+
     /// Notes a subject, hot or at rest; gives its state.
     fn subject(
         &mut self,
@@ -119,7 +145,7 @@ impl Maker {
     }
 
     fn app(&mut self, n: usize) {
-        let app = format!("{}", 1_000_000_000 + n);
+        let (app, slot) = (app_id(n), n % self.period);
         let bundle_id = format!("com.example.app{n}");
         self.team.apps.push(App {
             id: app.clone(),
@@ -131,7 +157,7 @@ impl Maker {
         self.versions(n, &app);
         for i in 0..3 {
             let id = format!("s{n}-{i}");
-            let hot = i == 2 && IN_REVIEW.contains(&n);
+            let hot = i == 2 && IN_REVIEW.contains(&slot);
             let state = self.subject("review_submission", "reviewSubmissions", &id, hot, "COMPLETE");
             let platform = "IOS".to_owned();
             self.team.review_submissions.push(ReviewSubmission {
@@ -149,7 +175,7 @@ impl Maker {
         }
         for i in 0..2 {
             let id = format!("n{n}-{i}");
-            let hot = i == 1 && IN_REVIEW.contains(&n);
+            let hot = i == 1 && IN_REVIEW.contains(&slot);
             let state = self.subject("app_info", "appInfos", &id, hot, "READY_FOR_DISTRIBUTION");
             self.team.app_infos.push(AppInfo { id, app: app.clone(), state });
         }
@@ -157,14 +183,15 @@ impl Maker {
     }
 
     fn versions(&mut self, n: usize, app: &str) {
+        let slot = n % self.period;
         for i in 0..6 {
             let id = format!("v{n}-{i}");
-            let hot = i == 5 && IN_REVIEW.contains(&n);
-            let live = i == if IN_REVIEW.contains(&n) { 4 } else { 5 };
+            let hot = i == 5 && IN_REVIEW.contains(&slot);
+            let live = i == if IN_REVIEW.contains(&slot) { 4 } else { 5 };
             let rest = if live { "READY_FOR_DISTRIBUTION" } else { "REPLACED_WITH_NEW_VERSION" };
             let state = self.subject("version", "appStoreVersions", &id, hot, rest);
             let phased_release = live.then(|| {
-                let rolling = ROLLING_OUT.contains(&n);
+                let rolling = ROLLING_OUT.contains(&slot);
                 let (id, resource) = (format!("{id}-phased"), "appStoreVersionPhasedReleases");
                 let state = self.subject("phased_release", resource, &id, rolling, "COMPLETE");
                 PhasedRelease { state, day: Some(if rolling { 3 } else { 7 }) }
@@ -184,12 +211,12 @@ impl Maker {
 
     /// The `i`th build of an app; the last one is the newest of all of its round.
     fn build(&mut self, n: usize, i: usize) {
-        let app = self.team.apps[n].id.clone();
+        let (app, slot) = (app_id(n), n % self.period);
         let id = format!("b{n}-{i}");
         let newest = i == 5;
         let processing_state =
-            self.subject("build", "builds", &id, newest && PROCESSING.contains(&n), "VALID");
-        let testing = newest && TESTING.contains(&n);
+            self.subject("build", "builds", &id, newest && PROCESSING.contains(&slot), "VALID");
+        let testing = newest && TESTING.contains(&slot);
         let external_state =
             testing.then(|| self.subject("beta_external", "buildBetaDetails", &id, true, ""));
         self.team.builds.push(Build {
@@ -210,7 +237,7 @@ impl Maker {
         }
         if i >= 2 {
             let upload = format!("u{n}-{i}");
-            let hot = newest && UPLOADING.contains(&n);
+            let hot = newest && UPLOADING.contains(&slot);
             let state = self.subject("build_upload", "buildUploads", &upload, hot, "COMPLETE");
             self.team.build_uploads.push(BuildUpload {
                 id: upload,
@@ -225,9 +252,10 @@ impl Maker {
     }
 
     fn sales(&mut self, n: usize, app: &str) {
+        let slot = n % self.period;
         for i in 0..4 {
             let id = format!("p{n}-{i}");
-            let hot = i == 3 && PURCHASES.contains(&n);
+            let hot = i == 3 && PURCHASES.contains(&slot);
             let state = self.subject("in_app_purchase", "inAppPurchases", &id, hot, "APPROVED");
             self.team.in_app_purchases.push(InAppPurchase {
                 product_id: format!("com.example.app{n}.p{i}"),
@@ -248,7 +276,7 @@ impl Maker {
             });
             for i in 0..4 {
                 let id = format!("r{n}-{i}");
-                let hot = i >= 2 && SELLING.contains(&n);
+                let hot = i >= 2 && SELLING.contains(&slot);
                 let state = self.subject("subscription", "subscriptions", &id, hot, "APPROVED");
                 self.team.subscriptions.push(Subscription {
                     product_id: format!("com.example.app{n}.s{i}"),
@@ -262,7 +290,7 @@ impl Maker {
         }
         for i in 0..3 {
             let id = format!("e{n}-{i}");
-            let hot = i == 2 && EVENTS.contains(&n);
+            let hot = i == 2 && EVENTS.contains(&slot);
             let state = self.subject("app_event", "appEvents", &id, hot, "PUBLISHED");
             let reference_name = format!("Event {i}");
             self.team.app_events.push(AppEvent {
@@ -288,35 +316,53 @@ impl Maker {
 }
 
 impl World {
-    pub fn new() -> Self {
-        let team = AppStoreTeam { name: TEAM.into(), hourly_limit: 3500, ..AppStoreTeam::default() };
-        let mut maker = Maker { team, subjects: Vec::new() };
+    /// One team with 200 apps.
+    pub fn of_one() -> Self {
+        let mut maker = Maker::new(TEAM.into(), APPS);
         (0..APPS).for_each(|n| maker.app(n));
         // All apps' first builds, then their second ones, …: as teams make them, so that the newest of every app are
         // among the newest of all.
         (0..6).for_each(|i| (0..APPS).for_each(|n| maker.build(n, i)));
-        let Maker { team, subjects } = maker;
-        let counts = Counts {
-            apps: team.apps.len() as u64,
-            builds: team.builds.len() as u64,
-            review_submissions: team.review_submissions.len() as u64,
-            apps_with_subscriptions: team.subscription_groups.len() as u64,
+        Self::of(vec![maker])
+    }
+
+    /// So many teams with an app each.
+    pub fn of_many(teams: usize) -> Self {
+        let make = |n| {
+            let mut maker = Maker::new(format!("{TEAM} {n}"), OF_MANY);
+            maker.app(n);
+            (0..6).for_each(|i| maker.build(n, i));
+            maker
         };
-        let mut mix: Vec<(&'static str, usize, usize)> = vec![("app", team.apps.len(), 0)];
+        Self::of((0..teams).map(make).collect())
+    }
+
+    fn of(makers: Vec<Maker>) -> Self {
+        let counts = makers.iter().map(Maker::counts).collect();
+        let is_hot = |subject: &Subject| !subject.course.is_empty();
+        let hot = makers.iter().map(|maker| maker.subjects.iter().any(is_hot)).collect();
+        let (mut app_store, mut subjects) = (Vec::new(), Vec::new());
+        for maker in makers {
+            app_store.push(maker.team);
+            subjects.extend(maker.subjects);
+        }
+        let apps = app_store.iter().map(|team| team.apps.len()).sum();
+        let mut mix: Vec<(&'static str, usize, usize)> = vec![("app", apps, 0)];
         for subject in &subjects {
-            let hot = usize::from(!subject.course.is_empty());
+            let hot = usize::from(is_hot(subject));
             match mix.iter_mut().find(|(kind, ..)| *kind == subject.kind) {
                 Some(row) => (row.1, row.2) = (row.1 + 1, row.2 + hot),
                 None => mix.push((subject.kind, 1, hot)),
             }
         }
         // Every build has both beta states, which are in processing as long as it is.
+        let of = |kind| mix.iter().find(|(known, ..)| *known == kind).map_or((0, 0), |row| (row.1, row.2));
+        let ((builds, processing), (_, testing)) = (of("build"), of("beta_external"));
         mix.retain(|(kind, ..)| *kind != "beta_external");
-        let processing = PROCESSING.len();
-        mix.push(("beta_internal", team.builds.len(), processing));
-        mix.push(("beta_external", team.builds.len(), processing + TESTING.len()));
+        mix.push(("beta_internal", builds, processing));
+        mix.push(("beta_external", builds, processing + testing));
         let count = mix.iter().map(|(_, all, _)| all).sum();
-        let scenario = Scenario { seed: 7, app_store: vec![team], ..Scenario::default() };
-        Self { scenario, subjects, count, counts, mix }
+        let scenario = Scenario { seed: 7, app_store, ..Scenario::default() };
+        Self { scenario, subjects, count, counts, hot, mix }
     }
 }

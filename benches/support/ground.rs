@@ -1,4 +1,6 @@
 //! An instance over an embedded cluster of its own.
+// Each bench uses some of it.
+#![allow(dead_code)]
 
 use crate::support;
 use anyhow::Result;
@@ -14,7 +16,7 @@ pub struct Ground {
     pub attached: Attached,
     pub opened: Opened,
     /// Removed once the cluster has stopped.
-    _directory: TempDir,
+    directory: TempDir,
     /// Nothing comes out of it where there is no destination; held so that the outbox stays open.
     _handoffs: Handoffs,
 }
@@ -27,10 +29,16 @@ impl Ground {
         let (outbox, handoffs) = Outbox::new();
         let keys = KeyEncryption::load(&settings, "bench.localhost", &attached.database).await?;
         let opened = Instance::open(&attached.database, keys, Some("bench.localhost"), None, outbox).await?;
-        Ok(Self { attached, opened, _directory: directory, _handoffs: handoffs })
+        Ok(Self { attached, opened, directory: directory, _handoffs: handoffs })
     }
 
     pub async fn stop(self) -> Result<()> {
         self.attached.close().await
+    }
+
+    /// Stops it, and keeps its directory: for the service itself.
+    pub async fn stop_keeping(self) -> Result<TempDir> {
+        self.attached.close().await?;
+        Ok(self.directory)
     }
 }

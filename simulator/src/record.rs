@@ -19,6 +19,8 @@ pub struct RecordedRequest {
     pub query: String,
     /// The path's template in the store's description; `None` for a path that no description has.
     pub operation: Option<&'static str>,
+    /// The id of the key that its token names, whether or not it holds; `None` without a token, or where that names none.
+    pub key: Option<String>,
     /// The status of the answer; 0 where the connection was cut.
     pub status: u16,
 }

@@ -67,6 +67,7 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         operation: template,
+        key: bearer(&parts.headers).and_then(app_store::token::key_id),
         status: if cut { 0 } else { response.status().as_u16() },
     });
     response
@@ -116,6 +117,11 @@ async fn respond(
 }
 
 impl Shared {
+    /// The team whose key a token names, whether or not it holds.
+    fn team(&self, token: &str) -> Option<usize> {
+        self.teams_by_key.get(&app_store::token::key_id(token)?).copied()
+    }
+
     /// The faults that a request meets. Whose request it is is taken from its token unchecked: a fault may
     /// well come before the check.
     fn meet(&self, operation: &Operation, token: Option<&str>, uri: &Uri) -> Met {
@@ -123,8 +129,7 @@ impl Shared {
         let state = &mut *state;
         let (service, account) = match operation {
             Operation::AppStore(_) => {
-                let key_id = token.and_then(app_store::token::key_id);
-                let team = self.app_store_keys.iter().position(|key| Some(&key.key_id) == key_id.as_ref());
+                let team = token.and_then(|token| self.team(token));
                 (Service::AppStore, team.map(|team| state.world.teams[team].name.as_str()))
             }
             Operation::GooglePlay(_) => {
@@ -146,8 +151,7 @@ impl Shared {
             FaultKind::Agreements | FaultKind::Forbidden | FaultKind::NotFound | FaultKind::RateLimited
         );
         let Operation::AppStore(_) = operation else { return None };
-        let key_id = token.filter(|_| counts).and_then(app_store::token::key_id)?;
-        let team = self.app_store_keys.iter().position(|key| key.key_id == key_id)?;
+        let team = token.filter(|_| counts).and_then(|token| self.team(token))?;
         let quota = &mut self.state().app_store_quota[team];
         Some((quota.limit(), quota.take(self.clock.now()).unwrap_or(0)))
     }
@@ -166,8 +170,7 @@ impl Shared {
             ..Answer::new(error.status, error.body())
         };
         let now = OffsetDateTime::now_utc();
-        let key_id = token.and_then(app_store::token::key_id);
-        let found = self.app_store_keys.iter().position(|key| Some(&key.key_id) == key_id.as_ref());
+        let found = token.and_then(|token| self.team(token));
         let Some(team) = found.filter(|team| {
             token.is_some_and(|token| app_store::token::is_good(token, &self.app_store_keys[*team], now))
         }) else {

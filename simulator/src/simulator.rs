@@ -1,5 +1,6 @@
 //! A running simulator: the listener, and the task that takes the scenario's steps when they are due.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// In the order of the world's teams.
     pub(crate) app_store_keys: Vec<AppStoreKey>,
+    /// The place of each key's team, by the key's id.
+    pub(crate) teams_by_key: HashMap<String, usize>,
     /// In the order of the world's accounts.
     pub(crate) service_accounts: Vec<ServiceAccount>,
     pub(crate) postman: Postman,
@@ -134,13 +137,16 @@ impl Simulator {
         let base = format!("http://{address}");
         let world = World::new(&scenario, &base)?;
         let keys = options.keys.as_deref();
-        let app_store_keys: Result<_, _> =
-            world.teams.iter().map(|team| AppStoreKey::provide(scenario.seed, &team.name, keys)).collect();
+        let provide = |name| AppStoreKey::provide(scenario.seed, name, keys);
+        let app_store_keys =
+            world.teams.iter().map(|team| provide(&team.name)).collect::<Result<Vec<_>, _>>()?;
+        let ids = app_store_keys.iter().map(|key| key.key_id.clone());
         let names: Vec<_> = world.accounts.iter().map(|account| account.name.clone()).collect();
         let (postman, letters) = Postman::new()?;
         let shared = Arc::new(Shared {
             base,
-            app_store_keys: app_store_keys?,
+            teams_by_key: ids.zip(0..).collect(),
+            app_store_keys,
             service_accounts: service_accounts(scenario.seed, names, options.keys.clone()).await?,
             clock: Clock::new(speed),
             state: Mutex::new(Shifting {

@@ -48,6 +48,18 @@ impl Store {
         self == Self::AppStore
     }
 
+    /// The poll whose answer tells all that this one's would.
+    #[must_use]
+    pub fn within(self, poll: &str) -> Option<String> {
+        match self {
+            Self::AppStore => match app_store::looks::Poll::parse(poll)? {
+                app_store::looks::Poll::RecentBuilds => Some(app_store::looks::Poll::Builds.name()),
+                _ => None,
+            },
+            Self::GooglePlay => None,
+        }
+    }
+
     /// Whether a poll tells something hot: of these kinds, in these apps.
     #[must_use]
     pub fn is_hot(self, poll: &str, hot: &HashSet<(Kind, String)>) -> bool {

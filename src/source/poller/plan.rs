@@ -164,6 +164,13 @@ impl Plan {
         gone
     }
 
+    /// When all that a poll which was never asked would tell was told by another in this round, in which those in `answered`
+    /// were answered. None: it has to be asked itself.
+    pub(super) fn told_by_the_whole(&self, poll: &str, answered: &HashSet<String>) -> Option<OffsetDateTime> {
+        let whole = self.store.within(poll).filter(|whole| answered.contains(whole))?;
+        self.answered_at(&whole).filter(|_| self.answered_at(poll).is_none())
+    }
+
     pub(super) fn is_hot(&self, poll: &str) -> bool {
         self.polls.get(poll).is_some_and(|p| p.hot)
     }

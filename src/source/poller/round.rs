@@ -181,6 +181,12 @@ impl Poller {
                 plan.failed(&poll, OffsetDateTime::now_utc(), &self.settings, draw());
                 continue;
             }
+            // A first look at everything; later both are asked, so that an absence from both counts.
+            if let Some(at) = plan.told_by_the_whole(&poll, &outcome.answered) {
+                plan.answered(&poll, at, 1);
+                outcome.answer(&poll);
+                continue;
+            }
             settled += usize::from(!plan.is_hot(&poll));
             let left = client.requests_left();
             if !plan.is_hot(&poll) && left < client.allowance().reserve() {
