@@ -29,7 +29,7 @@ impl Ground {
         let (outbox, handoffs) = Outbox::new();
         let keys = KeyEncryption::load(&settings, "bench.localhost", &attached.database).await?;
         let opened = Instance::open(&attached.database, keys, Some("bench.localhost"), None, outbox).await?;
-        Ok(Self { attached, opened, directory: directory, _handoffs: handoffs })
+        Ok(Self { attached, opened, directory, _handoffs: handoffs })
     }
 
     pub async fn stop(self) -> Result<()> {

@@ -458,6 +458,18 @@ mod tests {
     }
 
     #[test]
+    fn a_first_look_at_all_builds_tells_the_newest_once() {
+        let mut plan = plan(&[("apps", 1), ("builds", 1)]);
+        plan.want(["recent_builds".to_owned()], OffsetDateTime::UNIX_EPOCH);
+        let all = HashSet::from(["apps".to_owned(), "builds".to_owned()]);
+        assert_eq!(plan.told_by_the_whole("recent_builds", &all), Some(OffsetDateTime::UNIX_EPOCH));
+        assert_eq!(plan.told_by_the_whole("recent_builds", &HashSet::new()), None, "not in this round");
+        assert_eq!(plan.told_by_the_whole("builds", &all), None, "nothing tells all that this does");
+        plan.answered("recent_builds", OffsetDateTime::UNIX_EPOCH, 1);
+        assert_eq!(plan.told_by_the_whole("recent_builds", &all), None, "no first look");
+    }
+
+    #[test]
     fn what_is_in_review_is_asked_for_within_a_minute_and_what_is_settled_within_the_hour() {
         let mut plan = plan(&[("apps", 1), ("availability:1", 1), ("versions:1", 1), ("versions:2", 1)]);
         settled(&mut plan, &[(Kind::PhasedRelease, "1")], 2800);
