@@ -487,6 +487,10 @@ async fn a_build_in_processing_is_asked_for_however_many_are_newer() {
     };
     let before = whole_lists();
     assert!(before > 0, "there is more than a page");
+    let requests = scene.simulator.requests();
+    let last_page =
+        requests.iter().position(|r| r.path == "/v1/builds" && r.query.contains("cursor")).unwrap();
+    assert_ne!(requests[last_page + 1].path, "/v1/builds", "a first look asks for no build again");
     scene.apply(Step::BuildState {
         id: "b0".into(),
         processing_state: Some("VALID".into()),

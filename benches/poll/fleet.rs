@@ -9,7 +9,7 @@ use crate::service::{SETTLED_S, Service};
 use crate::support::{claim, count, line, table};
 use crate::world::World;
 use crate::{Arguments, HOUR_S, detection, ratio, resources, seconds, simulator};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::json;
 use statusledger::audit::Act;
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const SETTLED_CHANGES: usize = 2000;
 /// How long the service is left alone after the first sweep, which what is hot had to wait for.
 const WARM: Duration = Duration::from_secs(3);
+/// What a change counts for that was never seen.
+const NEVER: Duration = Duration::from_secs(86_400);
 /// How long what is hot is looked at.
 const HOT_FOR: Duration = Duration::from_secs(20);
 /// How long the last of what is hot is waited for, in seconds of the stores' time.
@@ -50,23 +52,28 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         count(hot as f64)
     ));
     line(format!(
-        "time: the stores' clock runs {fast} times as fast where settled changes are waited for, {slow} times for hot ones; \
-         all times below are the stores'"
+        "time: the service's intervals are {fast} times as short where settled changes are waited for, {slow} times for hot \
+         ones; all times below are so many times ours"
     ));
     let simulator = simulator(&world, fast).await?;
     let (directory, workspaces) = prepare(&world, &simulator).await?;
     let service = Service::start_in(directory, slow, workspaces).await?;
     let bench = Bench { world: &world, simulator: &simulator, minimum };
     let swept = bench.sweep(&service).await?;
+    // What is settled is asked beside what is hot, as on any other day.
+    service.spread(slow).await?;
     let hot = bench.hot(&service, slow).await?;
-    service.spread(fast).await?;
     let service = service.again(fast).await?;
+    service.spread(fast).await?;
     let settled = bench.settled(&service, arguments.hours.unwrap_or(1.02) * HOUR_S, fast, &swept).await;
     service.stop().await?;
     simulator.shutdown().await;
     let (settled, ratio) = settled?;
-    let times = Times { hot: hot.hot, missed_hot: hot.missed_hot, ..settled };
+    let mut times = Times { hot: hot.hot, missed_hot: hot.missed_hot, ..settled };
     detection(&times, "ours");
+    // What was never seen took as long as nothing that was.
+    times.hot.extend(std::iter::repeat_n(NEVER, times.missed_hot));
+    times.settled.extend(std::iter::repeat_n(NEVER, times.missed_settled));
     line("");
     claim("poll.hot_p99_s", seconds(&times.hot, 0.99), "<=", 60.0);
     claim("poll.settled_p99_s", seconds(&times.settled, 0.99), "<=", 3600.0);
@@ -122,7 +129,7 @@ impl Bench<'_> {
     async fn sweep(&self, service: &Service) -> Result<Swept> {
         let started = Instant::now();
         service.has_subjects(self.world.count, PATIENCE).await?;
-        Ok(Swept { took: started.elapsed(), requests: of_settled(self.world, self.simulator) })
+        Ok(Swept { took: started.elapsed(), requests: of_settled(self.world, self.simulator)? })
     }
 
     /// An hour in which something of what is settled changes; with the requests of a sweep, as many times the minimum.
@@ -135,7 +142,7 @@ impl Bench<'_> {
     ) -> Result<(Times, f64)> {
         let Self { world, simulator, minimum } = *self;
         let newest = service.sizes().await?;
-        let asked = of_settled(world, simulator);
+        let asked = of_settled(world, simulator)?;
         let settled = (hours_s - HOUR_S).max(30.0);
         let span = Span { hot: 0.0..0.0, settled, count: SETTLED_CHANGES };
         let before = (service.used()?, simulator.request_count(), simulator.now());
@@ -150,7 +157,7 @@ impl Bench<'_> {
         let least: u64 = of.map(|(counts, _)| minimum_requests(counts)).sum();
         let swept = first.requests as f64 / least as f64;
         // A sweep in each interval, of which up to a tenth is spread; beside it `recent_builds`, which tells again what is new.
-        let since = of_settled(world, simulator).saturating_sub(asked) as f64;
+        let since = (of_settled(world, simulator)? - asked) as f64;
         let again = since / (least as f64 * hours * HOUR_S / SETTLED_S);
         let an_hour = (after.1 - before.1) as f64 / hours;
         table(
@@ -190,10 +197,16 @@ impl Bench<'_> {
 }
 
 /// The requests so far by keys behind which nothing is hot.
-fn of_settled(world: &World, simulator: &Simulator) -> u64 {
+fn of_settled(world: &World, simulator: &Simulator) -> Result<u64> {
     let teams = world.scenario.app_store.iter().zip(&world.hot).filter(|(_, hot)| !**hot);
     let keys: HashSet<String> =
         teams.filter_map(|(team, _)| Some(simulator.app_store_key(&team.name)?.key_id.clone())).collect();
     let is_theirs = |key: &String| keys.contains(key);
-    simulator.requests().iter().filter(|request| request.key.as_ref().is_some_and(is_theirs)).count() as u64
+    let requests = simulator.requests();
+    // It forgets the oldest of more than it remembers.
+    ensure!(
+        simulator.request_count() == requests.len() as u64,
+        "more was asked than the simulator remembers"
+    );
+    Ok(requests.iter().filter(|request| request.key.as_ref().is_some_and(is_theirs)).count() as u64)
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// How many requests are remembered; a demo may run for weeks.
-const REMEMBERED: usize = 65_536;
+const REMEMBERED: usize = 131_072;
 
 /// A request, as it came over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -141,7 +141,10 @@ async fn find(settings: &Settings, named: &Named) -> Result<(Place, String)> {
 /// The ids of members that were invited by the address `given`, whoever they are.
 fn invited_as(members: &[Value], given: &str) -> Vec<String> {
     let given = given.trim().to_lowercase();
-    let is_meant = |member: &&Value| text(member, "invited_as").trim().to_lowercase() == given;
+    let is_meant = |member: &&Value| {
+        let invited = text(member, "invited_as").trim().to_lowercase();
+        !invited.is_empty() && invited == given
+    };
     let members = members.iter().filter(is_meant);
     members.map(|member| clean(text(member, "user")).into_owned()).filter(|id| !id.is_empty()).collect()
 }

@@ -128,6 +128,16 @@ impl Unusable {
         matches!(self, Self::Observation(observation::Error::Gone) | Self::Source(super::Error::Missing(_)))
     }
 
+    /// Whether the node has closed its connections.
+    fn is_the_nodes_end(&self) -> bool {
+        let closed =
+            |e: &(dyn std::error::Error + 'static)| matches!(e.downcast_ref(), Some(sqlx::Error::PoolClosed));
+        match self {
+            Self::Sql(e) | Self::Observation(observation::Error::Sql(e)) => closed(e),
+            other => std::error::Error::source(other).is_some_and(closed),
+        }
+    }
+
     /// What it says of the source's health, with the words to it; none where it is the service's own trouble, which may
     /// be over the next moment.
     fn health(&self) -> Option<(Health, String)> {
@@ -287,10 +297,7 @@ impl Poller {
         let wait = match swept {
             Ok(wait) => wait,
             // The node stops: the lease runs out, and whoever is next goes on.
-            Err(
-                Unusable::Sql(sqlx::Error::PoolClosed)
-                | Unusable::Observation(observation::Error::Sql(sqlx::Error::PoolClosed)),
-            ) => return,
+            Err(e) if e.is_the_nodes_end() => return,
             Err(e) if e.is_deletion() => {
                 self.forget(due.source);
                 // One whose key was replaced goes on at once with the new one.

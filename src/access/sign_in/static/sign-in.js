@@ -167,11 +167,12 @@ async function makeKey({ workspace, name, scopes, days }) {
     scopes: scopes.value.split(/[\s,]+/).filter(Boolean),
     expires_at: new Date(Date.now() + days.value * 86_400_000).toISOString(),
   });
-  $("key-text").textContent = [
-    `export STATUSLEDGER_URL='${location.origin}'`,
-    `export STATUSLEDGER_WORKSPACE='${workspace.value}'`,
-    `export STATUSLEDGER_TOKEN='${made.token}'`,
-    "statusledger status",
+  $("key-text").textContent = made.token;
+  // The key itself is read, and so in no shell's history.
+  $("key-shell").textContent = [
+    `export STATUSLEDGER_URL='${location.origin}' STATUSLEDGER_WORKSPACE='${workspace.value}'`,
+    "read -rs STATUSLEDGER_TOKEN && export STATUSLEDGER_TOKEN",
+    "statusledger workspaces list",
   ].join("\n");
   $("made-key").hidden = false;
   $("key-text").focus();
