@@ -373,11 +373,12 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_new_size bigint := p_size + cardinality(p_leaves);
     v_taken integer;
-BEGIN
-    PERFORM set_config('sl.workspace', p_workspace::text, true);
-    PERFORM is_compared(p_server, p_tables);
+    -- What is called for its effect is assigned to something: an expression costs a fraction of PERFORM, which is a query.
+    v_compared boolean := is_compared(p_server, p_tables);
+    v_workspace text := set_config('sl.workspace', p_workspace::text, true);
     -- Where somebody holds the head for longer, the caller hears it (55P03) and no backend is left waiting for nobody.
-    PERFORM set_config('lock_timeout', '5s', true);
+    v_patience text := set_config('lock_timeout', '5s', true);
+BEGIN
     IF cardinality(p_destinations) > 0 THEN
         -- Shared with every append, exclusive to a rotation: no receipt is fixed under a key just retired.
         PERFORM pg_advisory_xact_lock_shared(1397489665);
@@ -501,9 +502,10 @@ DECLARE
     n integer := 1;
     k integer := 1;
     d integer := 1;
+    v_compared boolean := is_compared(p_server, p_tables);
+    v_workspace text;
+    v_patience text := set_config('lock_timeout', '5s', true);
 BEGIN
-    PERFORM is_compared(p_server, p_tables);
-    PERFORM set_config('lock_timeout', '5s', true);
     FOR b IN
         SELECT * FROM unnest(p_workspaces, p_ledgers, p_sizes, p_leaf, p_routes, p_new_leaf, p_frontiers, p_recorded_at,
                              p_leaves, p_types, p_entries, p_openings_each, p_nodes_each, p_keys_each, p_deliveries_each)
@@ -511,7 +513,7 @@ BEGIN
                  AS u (workspace, ledger, size, leaf, routes, new_leaf, frontier, recorded_at, leaves, types, entries,
                        openings, nodes, keys, deliveries, place)
     LOOP
-        PERFORM set_config('sl.workspace', b.workspace::text, true);
+        v_workspace := set_config('sl.workspace', b.workspace::text, true);
         v_new_size := b.size + length(b.leaves) / 32;
         IF b.openings + b.keys + b.deliveries = 0 AND v_new_size / 256 = b.size / 256 THEN
             -- What most are, without a call: that would cost as much again.

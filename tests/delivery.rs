@@ -324,6 +324,27 @@ async fn what_was_given_up_can_be_delivered_by_hand() {
 }
 
 #[tokio::test]
+async fn a_retry_that_waits_is_made_at_once_when_it_is_asked_for_by_hand() {
+    let later = 9.0;
+    let (world, workspace, source, receiver) = scene_with(|s| s.delivery.schedule_s = vec![0.0, later]).await;
+    let destination = workspace.destination(&receiver, "hook", json!({})).await;
+    let mut first = true;
+    receiver.behave(move |_| Reply::Status(if std::mem::take(&mut first) { 503 } else { 200 }));
+    source.event("an event").await;
+    destination.settled(1, "retry").await;
+    let path = format!("{}/redeliver", destination.path);
+    world.api.post(&path, json!({ "from": 1, "to": 1 })).await.expect(202);
+    let hooks = receiver.taken("hook", 1).await;
+    let waited = hooks[1].at - hooks[0].at;
+    assert!(waited < Duration::from_secs_f64(later), "{waited:?}");
+    assert_sound(&hooks);
+    destination.settled(1, "delivered").await;
+    // Nothing is left of it that would be sent once more.
+    tokio::time::sleep(Duration::from_secs_f64(later * 1.1).saturating_sub(waited)).await;
+    assert_eq!(receiver.hooks_of("hook").len(), 2);
+}
+
+#[tokio::test]
 async fn a_rotated_secret_and_the_one_before_both_sign_until_its_time_is_up() {
     let (world, workspace, source, receiver) = scene().await;
     let destination = workspace.destination(&receiver, "hook", json!({})).await;

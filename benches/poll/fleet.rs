@@ -9,7 +9,7 @@ use crate::service::{SETTLED_S, Service};
 use crate::support::{claim, count, line, table};
 use crate::world::World;
 use crate::{Arguments, HOUR_S, detection, ratio, resources, seconds, simulator};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::json;
 use statusledger::audit::Act;
@@ -19,7 +19,6 @@ use statusledger::source::app_store::looks::minimum_requests;
 use statusledger::source::{self, Kind, NewSource};
 use statusledger::workspace;
 use statusledger_simulator::Simulator;
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -31,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const SETTLED_CHANGES: usize = 2000;
 /// How long the service is left alone after the first sweep, which what is hot had to wait for.
 const WARM: Duration = Duration::from_secs(3);
+/// How many times as short intervals are at most.
+const FASTEST: f64 = 75.0;
+/// How much of a machine sweeps may take that come at their intervals: a first sweep is one that takes all of it.
+const LOAD: f64 = 0.8;
 /// What a change counts for that was never seen.
 const NEVER: Duration = Duration::from_secs(86_400);
 /// How long what is hot is looked at.
@@ -40,7 +43,7 @@ const LAST_HOT_S: f64 = 75.0;
 
 /// Measures, and prints the claims.
 pub async fn run(arguments: &Arguments) -> Result<()> {
-    let (fast, slow) = (arguments.factor.unwrap_or(75.0), arguments.hot_factor);
+    let slow = arguments.hot_factor;
     let world = World::of_many(arguments.keys);
     let minimum: u64 = world.counts.iter().map(minimum_requests).sum();
     let hot = world.hot.iter().filter(|hot| **hot).count();
@@ -52,14 +55,19 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         count(hot as f64)
     ));
     line(format!(
-        "time: the service's intervals are {fast} times as short where settled changes are waited for, {slow} times for hot \
-         ones; all times below are so many times ours"
+        "time: the service's intervals are {slow} times as short where hot changes are waited for; all times below are so many \
+         times ours"
     ));
-    let simulator = simulator(&world, fast).await?;
+    let simulator = simulator(&world, arguments.factor.unwrap_or(FASTEST)).await?;
     let (directory, workspaces) = prepare(&world, &simulator).await?;
     let service = Service::start_in(directory, slow, workspaces).await?;
     let bench = Bench { world: &world, simulator: &simulator, minimum };
     let swept = bench.sweep(&service).await?;
+    let fast = arguments.factor.unwrap_or_else(|| swept.factor());
+    line(format!(
+        "the first sweep took {:.0} s of ours: the intervals are {fast} times as short where settled changes are waited for",
+        swept.took.as_secs_f64()
+    ));
     // What is settled is asked beside what is hot, as on any other day.
     service.spread(slow).await?;
     let hot = bench.hot(&service, slow).await?;
@@ -118,6 +126,13 @@ struct Swept {
     requests: u64,
 }
 
+impl Swept {
+    /// How many times as short this machine lets intervals be.
+    fn factor(&self) -> f64 {
+        (LOAD * SETTLED_S / self.took.as_secs_f64()).floor().clamp(1.0, FASTEST)
+    }
+}
+
 struct Bench<'a> {
     world: &'a World,
     simulator: &'a Simulator,
@@ -129,7 +144,7 @@ impl Bench<'_> {
     async fn sweep(&self, service: &Service) -> Result<Swept> {
         let started = Instant::now();
         service.has_subjects(self.world.count, PATIENCE).await?;
-        Ok(Swept { took: started.elapsed(), requests: of_settled(self.world, self.simulator)? })
+        Ok(Swept { took: started.elapsed(), requests: of_settled(self.world, self.simulator) })
     }
 
     /// An hour in which something of what is settled changes; with the requests of a sweep, as many times the minimum.
@@ -142,22 +157,22 @@ impl Bench<'_> {
     ) -> Result<(Times, f64)> {
         let Self { world, simulator, minimum } = *self;
         let newest = service.sizes().await?;
-        let asked = of_settled(world, simulator)?;
+        let asked = of_settled(world, simulator);
         let settled = (hours_s - HOUR_S).max(30.0);
         let span = Span { hot: 0.0..0.0, settled, count: SETTLED_CHANGES };
-        let before = (service.used()?, simulator.request_count(), simulator.now());
+        let before = (service.used()?, simulator.request_count(), Instant::now());
         let end = Instant::now() + Duration::from_secs_f64(hours_s / factor);
         let made = make(simulator, plan(world, &span), factor).await?;
         tokio::time::sleep_until(end.into()).await;
-        let after = (service.used()?, simulator.request_count(), simulator.now());
+        let after = (service.used()?, simulator.request_count(), Instant::now());
         let times = compare(&made, &service.found(&newest).await?, factor);
 
-        let hours = (after.2 - before.2) / HOUR_S;
+        let hours = (after.2 - before.2).as_secs_f64() * factor / HOUR_S;
         let of = world.counts.iter().zip(&world.hot).filter(|(_, hot)| !**hot);
         let least: u64 = of.map(|(counts, _)| minimum_requests(counts)).sum();
         let swept = first.requests as f64 / least as f64;
         // A sweep in each interval, of which up to a tenth is spread; beside it `recent_builds`, which tells again what is new.
-        let since = (of_settled(world, simulator)? - asked) as f64;
+        let since = (of_settled(world, simulator) - asked) as f64;
         let again = since / (least as f64 * hours * HOUR_S / SETTLED_S);
         let an_hour = (after.1 - before.1) as f64 / hours;
         table(
@@ -197,16 +212,9 @@ impl Bench<'_> {
 }
 
 /// The requests so far by keys behind which nothing is hot.
-fn of_settled(world: &World, simulator: &Simulator) -> Result<u64> {
+fn of_settled(world: &World, simulator: &Simulator) -> u64 {
+    let asked = simulator.requests_by_key();
     let teams = world.scenario.app_store.iter().zip(&world.hot).filter(|(_, hot)| !**hot);
-    let keys: HashSet<String> =
-        teams.filter_map(|(team, _)| Some(simulator.app_store_key(&team.name)?.key_id.clone())).collect();
-    let is_theirs = |key: &String| keys.contains(key);
-    let requests = simulator.requests();
-    // It forgets the oldest of more than it remembers.
-    ensure!(
-        simulator.request_count() == requests.len() as u64,
-        "more was asked than the simulator remembers"
-    );
-    Ok(requests.iter().filter(|request| request.key.as_ref().is_some_and(is_theirs)).count() as u64)
+    let keys = teams.filter_map(|(team, _)| simulator.app_store_key(&team.name));
+    keys.filter_map(|key| asked.get(&key.key_id)).sum()
 }

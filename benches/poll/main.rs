@@ -40,7 +40,7 @@ struct Arguments {
     /// Keys, of an app with some 50 subjects each.
     #[arg(long, default_value_t = 2000)]
     keys: usize,
-    /// How many times as fast as ours the store's clock runs [default: 75; one key: 30].
+    /// How many times as fast as ours the store's clock runs [default: what the machine allows, 75 at most; one key: 30].
     #[arg(long)]
     factor: Option<f64>,
     /// The same where what is hot is looked at behind many keys.

@@ -1,10 +1,10 @@
 //! What was asked of the simulator, so that a test can show that nothing else was.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// How many requests are remembered; a demo may run for weeks.
-const REMEMBERED: usize = 131_072;
+const REMEMBERED: usize = 65_536;
 
 /// A request, as it came over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +25,24 @@ pub struct RecordedRequest {
     pub status: u16,
 }
 
-/// The last requests.
+/// The last requests, and how many there were.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     requests: VecDeque<RecordedRequest>,
     count: u64,
+    by_key: HashMap<String, u64>,
 }
 
 impl Record {
     pub(crate) fn push(&mut self, request: RecordedRequest) {
         if self.requests.len() == REMEMBERED {
             self.requests.pop_front();
+        }
+        if let Some(key) = &request.key {
+            match self.by_key.get_mut(key) {
+                Some(count) => *count += 1,
+                None => drop(self.by_key.insert(key.clone(), 1)),
+            }
         }
         self.requests.push_back(request);
         self.count += 1;
@@ -47,5 +54,9 @@ impl Record {
 
     pub(crate) fn count(&self) -> u64 {
         self.count
+    }
+
+    pub(crate) fn by_key(&self) -> HashMap<String, u64> {
+        self.by_key.clone()
     }
 }

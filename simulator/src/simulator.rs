@@ -312,6 +312,11 @@ impl Simulator {
         self.shared.state().record.count()
     }
 
+    /// How many requests there were by the id of the key that their token names, however many are remembered.
+    pub fn requests_by_key(&self) -> HashMap<String, u64> {
+        self.shared.state().record.by_key()
+    }
+
     /// Stops listening, and waits until the answers on their way are written, at most five seconds.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);

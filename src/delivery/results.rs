@@ -14,6 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Outcomes written at once, at most.
 const BATCH: usize = 512;
+/// How soon after a write the next may begin. Lanes do not wait for it, and a commit for each of hundreds that end in the same
+/// second costs more than they do; one that ends alone is written at once.
+const GATHER: Duration = Duration::from_millis(5);
 /// How often the lanes' own rows are brought up to date; appends lock those rows, so not with every batch.
 const LANES_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait before trying again when the database does not answer.
@@ -87,12 +90,24 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
     let mut gathered = Vec::with_capacity(BATCH);
     let mut tick = tokio::time::interval(LANES_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut soonest = tokio::time::Instant::now();
     loop {
         let mut flush = Vec::new();
         let mut due = false;
         tokio::select! {
             n = reports.recv_many(&mut gathered, BATCH) => if n == 0 { break },
             _ = tick.tick() => due = true,
+        }
+        // Somebody who waits until all is written, or nobody being left, ends the gathering.
+        while gathered.len() < BATCH
+            && !gathered.is_empty()
+            && !gathered.iter().any(|r| matches!(r, Report::Flush(_)))
+        {
+            let room = BATCH - gathered.len();
+            match tokio::time::timeout_at(soonest, reports.recv_many(&mut gathered, room)).await {
+                Ok(n) if n > 0 => {}
+                Ok(_) | Err(_) => break,
+            }
         }
         let mut outcomes = Vec::with_capacity(gathered.len());
         for report in gathered.drain(..) {
@@ -105,6 +120,7 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if !outcomes.is_empty() {
+            soonest = tokio::time::Instant::now() + GATHER;
             let written = loop {
                 match in_time(write_outcomes(&database, node, &outcomes)).await.and_then(|written| written) {
                     Ok(written) => break written,

@@ -8,6 +8,7 @@
 //! Memory holds a bounded part of the queue. What is not in memory is in the database and is read when its turn
 //! comes, so a lane that was handed too much, or has just changed hands, goes on from `sent_through`.
 
+mod kept;
 mod outcome;
 mod send;
 
@@ -19,6 +20,7 @@ use super::queue::{self, Held, Job, LEASE, Wanted};
 use super::results::Report;
 use crate::database::in_time;
 use crate::receipt::{self, Signatures};
+use kept::Kept;
 use outcome::fraction;
 use send::send;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -36,6 +38,9 @@ const BYTES_IN_MEMORY: usize = 4 << 20;
 const READ: i64 = 256;
 /// How long a number that the database has may be on its way through memory.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
+/// A retry that is under way stands in the database as due until its outcome is written. How long after it began, or after the
+/// last reading, others are looked for beside it.
+const RETRIES_AGAIN: Duration = Duration::from_secs(5);
 /// A lane with nothing to do is let go after this and up to half as long again: thousands that became idle together do not
 /// end together.
 const IDLE: Duration = Duration::from_secs(60);
@@ -98,8 +103,14 @@ pub struct LaneTask {
     /// A number that the database has and memory has not, and when that is no longer taken for a handover that is
     /// still on its way.
     gap: Option<(i64, Instant)>,
-    /// Retries in memory.
+    /// Retries in memory whose time has come.
     retries: VecDeque<Job>,
+    /// Those that are due soon.
+    kept: Kept,
+    /// Numbers of retries whose time has come and whose outcome is not written yet.
+    retrying: HashSet<i64>,
+    /// When such were last looked for, or one that had been kept began.
+    retries_seen: Option<Instant>,
     /// Whether first attempts are being read, and whether any came meanwhile that had to be left to the database.
     reading: Option<Missed>,
     /// When the database may hold retries that are due.
@@ -138,6 +149,9 @@ impl LaneTask {
             behind: held.behind,
             gap: None,
             retries: VecDeque::new(),
+            kept: Kept::default(),
+            retrying: HashSet::new(),
+            retries_seen: None,
             reading: None,
             reading_retries: false,
             written_meanwhile: HashSet::new(),
@@ -217,7 +231,10 @@ impl LaneTask {
                     self.gap = Some((last_number, Instant::now() + ON_ITS_WAY));
                 }
                 if retry_due {
-                    self.retry_at = Some(Instant::now());
+                    let now = Instant::now();
+                    let seen = self.retries_seen.filter(|_| !self.retrying.is_empty());
+                    let at = seen.map_or(now, |seen| now.max(seen + RETRIES_AGAIN));
+                    self.retry_at = Some(self.retry_at.map_or(at, |known| known.min(at)));
                 }
             }
             Message::Renewed(at) => self.lease_until = at + LEASE,
@@ -233,7 +250,10 @@ impl LaneTask {
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = now + Duration::from_secs(5);
-        for at in [self.retry_at, self.paused_until, self.gap.map(|(_, at)| at)].into_iter().flatten() {
+        for at in [self.retry_at, self.kept.next(), self.paused_until, self.gap.map(|(_, at)| at)]
+            .into_iter()
+            .flatten()
+        {
             if at > now {
                 wake = wake.min(at);
             }
@@ -257,6 +277,11 @@ impl LaneTask {
         {
             self.behind |= number > self.newest();
             self.gap = None;
+        }
+        while let Some(job) = self.kept.due(now) {
+            self.retries_seen = Some(now);
+            self.retrying.insert(job.facts.number);
+            self.retries.push_back(job);
         }
         loop {
             let waiting = !self.first.is_empty() || !self.retries.is_empty();
@@ -309,6 +334,7 @@ impl LaneTask {
         self.first_bytes = 0;
         for job in self.retries.drain(..) {
             self.busy.remove(&job.facts.number);
+            self.retrying.remove(&job.facts.number);
             self.retry_at = Some(now);
         }
         self.paused_until = Some(now + configuration::ABSENT);
@@ -324,6 +350,7 @@ impl LaneTask {
         let due = self.retry_at.is_some_and(|at| at <= Instant::now());
         if due && !self.reading_retries && self.retries.is_empty() {
             self.retry_at = None;
+            self.retries_seen = Some(Instant::now());
             self.reading_retries = true;
             self.read(Wanted::Retries);
         }
@@ -340,7 +367,10 @@ impl LaneTask {
 
     /// What became of an attempt is in the database.
     fn is_written(&mut self, number: i64) {
-        self.busy.remove(&number);
+        self.retrying.remove(&number);
+        if !self.kept.is_written(number) {
+            self.busy.remove(&number);
+        }
         if self.reading_retries {
             self.written_meanwhile.insert(number);
         }
@@ -374,8 +404,15 @@ impl LaneTask {
             self.retry_at = Some(Instant::now());
         }
         for job in jobs {
-            if !written_meanwhile.contains(&job.facts.number) && self.busy.insert(job.facts.number) {
+            let number = job.facts.number;
+            if written_meanwhile.contains(&number) {
+                continue;
+            }
+            // One that is kept for later was asked for now.
+            let kept = retries && self.kept.remove(number);
+            if self.busy.insert(number) || kept {
                 if retries {
+                    self.retrying.insert(number);
                     self.retries.push_back(job);
                 } else {
                     self.first_bytes += job.weight();
@@ -394,6 +431,9 @@ impl LaneTask {
                     self.shared.configurations.forget(self.key.workspace);
                 }
                 self.is_written(number);
+                if !mine && self.kept.remove(number) {
+                    self.busy.remove(&number);
+                }
                 if self.unsettled.remove(&number) || self.unsettled.is_empty() {
                     self.report_progress().await;
                 }
