@@ -85,12 +85,6 @@ pub struct Database {
     pub relays: Arc<[pooled::Relay]>,
 }
 
-/// Connections whose statements are planned once each. Postgres plans anew for each array whose length it takes to matter,
-/// which here costs more than what it then does: all that is asked with arrays finds single rows by primary keys.
-fn planned_once(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([("plan_cache_mode", "force_generic_plan")])
-}
-
 /// A transaction that sees one workspace's rows and no other's.
 #[derive(Debug)]
 pub struct WorkspaceTx {
@@ -106,14 +100,6 @@ impl Database {
     /// If the server cannot be reached, is too old, can lose commits, is not migrated, or a role may do more than
     /// it needs.
     pub async fn open(
-        service: PgConnectOptions,
-        worker: PgConnectOptions,
-        connections: u32,
-    ) -> Result<Self, Error> {
-        Self::connect(service, planned_once(worker), connections).await
-    }
-
-    async fn connect(
         service: PgConnectOptions,
         worker: PgConnectOptions,
         connections: u32,
@@ -152,21 +138,13 @@ impl Database {
         };
         let relays = [to(&service)?, to(&worker)?];
         let (service, worker) = (relays[0].options(service), relays[1].options(worker));
-        Ok(Self { relays: Arc::from(relays), ..Self::connect(service, worker, connections).await? })
+        Ok(Self { relays: Arc::from(relays), ..Self::open(service, worker, connections).await? })
     }
 
     /// Whether a pooler stands in between.
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         !self.relays.is_empty()
-    }
-
-    /// How to connect for statements that append, in the service's role.
-    #[must_use]
-    pub fn to_append(&self) -> PgConnectOptions {
-        let options = (*self.service.connect_options()).clone();
-        // Through a pooler no plan is kept, and no setting is passed on.
-        if self.is_pooled() { options } else { planned_once(options) }
     }
 
     /// Begins a transaction that sees `workspace` and nothing else.

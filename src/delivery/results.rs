@@ -120,7 +120,6 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if !outcomes.is_empty() {
-            soonest = tokio::time::Instant::now() + GATHER;
             let written = loop {
                 match in_time(write_outcomes(&database, node, &outcomes)).await.and_then(|written| written) {
                     Ok(written) => break written,
@@ -130,6 +129,7 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
                     }
                 }
             };
+            soonest = tokio::time::Instant::now() + GATHER;
             for outcome in outcomes {
                 let mine = written.contains(&(outcome.key.destination, outcome.number));
                 let _ = outcome.written.send(mine);

@@ -4,10 +4,11 @@ use crate::delivery::queue::Job;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// The longest wait that is spent in memory: what is forgotten meanwhile still goes out.
-const SOON: Duration = Duration::from_secs(10);
+/// The longest wait that is spent in memory: what is forgotten meanwhile still goes out. One that had to wait for so long
+/// beyond its time is read again.
+pub(super) const SOON: Duration = Duration::from_secs(10);
 /// Retries of a lane that stay in memory.
-const MOST: usize = 8;
+pub(super) const MOST: usize = 8;
 /// Bytes of their entries and openings together.
 const BYTES: usize = 64 << 10;
 
@@ -46,12 +47,19 @@ impl Kept {
         self.waiting.keys().next().map(|(due, _)| *due)
     }
 
-    /// The next one whose time has come.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Job> {
+    /// The next one whose time has come, and when that was.
+    pub(super) fn due(&mut self, now: Instant) -> Option<(Instant, Job)> {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= now)?;
-        let job = first.remove();
+        let ((due, _), job) = first.remove_entry();
         self.bytes -= job.weight();
-        Some(job)
+        Some((due, job))
+    }
+
+    /// Leaves those that wait to the database; their numbers.
+    pub(super) fn forget(&mut self) -> Vec<i64> {
+        let forgotten = std::mem::take(&mut self.waiting);
+        self.bytes -= forgotten.values().map(Job::weight).sum::<usize>();
+        forgotten.into_keys().map(|(_, number)| number).collect()
     }
 
     /// Whether that number waits, which it then does no more.
@@ -100,9 +108,9 @@ mod tests {
         assert!(kept.due(due).is_none(), "what is not written is not begun");
         assert!(kept.is_written(7) && kept.is_written(8) && !kept.is_written(9));
         assert_eq!(kept.next(), Some(now));
-        assert_eq!(kept.due(now).map(|job| job.facts.number), Some(8));
+        assert_eq!(kept.due(now).map(|(due, job)| (due, job.facts.number)), Some((now, 8)));
         assert!(kept.due(now).is_none());
-        assert_eq!(kept.due(due).map(|job| job.facts.number), Some(7));
+        assert_eq!(kept.due(due + SOON).map(|(due, job)| (due, job.facts.number)), Some((due, 7)));
         assert!(kept.next().is_none() && kept.bytes == 0);
     }
 
@@ -118,5 +126,10 @@ mod tests {
         assert!(!kept.keep(now, job(100, 10)));
         assert!(kept.remove(3) && !kept.remove(3));
         assert!(kept.keep(now, job(100, 10)));
+        let mut left: Vec<i64> = (1..=MOST as i64).filter(|number| *number != 3).collect();
+        assert_eq!(kept.forget(), left);
+        assert!(kept.is_written(100), "what is not written yet is told when it is");
+        left = kept.forget();
+        assert!(left == [100] && kept.bytes == 0);
     }
 }

@@ -129,6 +129,8 @@ pub struct LaneTask {
     failures: u32,
     failing_since: Option<OffsetDateTime>,
     paused_until: Option<Instant>,
+    /// What became of an attempt could not be written in time: the lane is to be taken up anew, from what is.
+    left_unwritten: bool,
     last_work: Instant,
     /// After how long without work it is let go.
     idle: Duration,
@@ -164,6 +166,7 @@ impl LaneTask {
             failures: 0,
             failing_since: held.failing_since,
             paused_until: None,
+            left_unwritten: false,
             last_work: now,
             idle: IDLE + (IDLE / 2).mul_f64(fraction()),
         }
@@ -179,7 +182,8 @@ impl LaneTask {
             }
             let idle =
                 self.in_flight == 0 && self.first.is_empty() && self.retries.is_empty() && !self.behind;
-            if idle && self.running.is_empty() && self.last_work.elapsed() >= self.idle {
+            let unused = idle && self.running.is_empty() && self.last_work.elapsed() >= self.idle;
+            if unused || self.left_unwritten {
                 break;
             }
             let wake = self.next_wake();
@@ -250,13 +254,17 @@ impl LaneTask {
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = now + Duration::from_secs(5);
-        for at in [self.retry_at, self.kept.next(), self.paused_until, self.gap.map(|(_, at)| at)]
-            .into_iter()
-            .flatten()
-        {
+        for at in [self.retry_at, self.paused_until, self.gap.map(|(_, at)| at)].into_iter().flatten() {
             if at > now {
                 wake = wake.min(at);
             }
+        }
+        // One may have become due while something else was waited for.
+        if self.paused_until.is_none()
+            && self.retries.len() < kept::MOST
+            && let Some(due) = self.kept.next()
+        {
+            wake = wake.min(due.max(now));
         }
         wake
     }
@@ -278,7 +286,14 @@ impl LaneTask {
             self.behind |= number > self.newest();
             self.gap = None;
         }
-        while let Some(job) = self.kept.due(now) {
+        while self.retries.len() < kept::MOST
+            && let Some((due, job)) = self.kept.due(now)
+        {
+            if now.duration_since(due) > kept::SOON {
+                self.busy.remove(&job.facts.number);
+                self.retry_at = Some(now);
+                continue;
+            }
             self.retries_seen = Some(now);
             self.retrying.insert(job.facts.number);
             self.retries.push_back(job);
@@ -347,8 +362,10 @@ impl LaneTask {
             self.reading = Some(Missed::default());
             self.read(Wanted::First { from: self.newest() + 1 });
         }
-        let due = self.retry_at.is_some_and(|at| at <= Instant::now());
-        if due && !self.reading_retries && self.retries.is_empty() {
+        // Those in memory come first, but not for ever: some of them may always be new.
+        let patience = if self.retries.is_empty() { Duration::ZERO } else { RETRIES_AGAIN };
+        let due = self.retry_at.is_some_and(|at| at + patience <= Instant::now());
+        if due && !self.reading_retries {
             self.retry_at = None;
             self.retries_seen = Some(Instant::now());
             self.reading_retries = true;
@@ -431,8 +448,12 @@ impl LaneTask {
                     self.shared.configurations.forget(self.key.workspace);
                 }
                 self.is_written(number);
-                if !mine && self.kept.remove(number) {
-                    self.busy.remove(&number);
+                if !mine {
+                    // What is to be sent again is the database's to say, if it is still this lane's.
+                    for number in self.kept.forget() {
+                        self.busy.remove(&number);
+                        self.retry_at = Some(Instant::now());
+                    }
                 }
                 if self.unsettled.remove(&number) || self.unsettled.is_empty() {
                     self.report_progress().await;

@@ -183,7 +183,9 @@ impl LaneTask {
                     tracing::warn!(destination = %self.key.destination, error = %e, "the end of a delivery waits");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                     if !self.may_send() {
-                        break;
+                        // It stays among the unsettled, so that no progress is reported beyond it.
+                        self.left_unwritten = true;
+                        return;
                     }
                 }
             }

@@ -153,7 +153,7 @@ impl Writer {
         outbox: Outbox,
     ) -> Self {
         let most = database.service.options().get_max_connections().div_ceil(2).max(2);
-        let connections = Connections::new(database.to_append(), most as usize);
+        let connections = Connections::new((*database.service.connect_options()).clone(), most as usize);
         Self(Arc::new(Shared {
             connections,
             shared_commit: SharedCommit::default(),
