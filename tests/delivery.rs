@@ -339,9 +339,6 @@ async fn a_retry_that_waits_is_made_at_once_when_it_is_asked_for_by_hand() {
     assert!(waited < Duration::from_secs_f64(later), "{waited:?}");
     assert_sound(&hooks);
     destination.settled(1, "delivered").await;
-    // Nothing is left of it that would be sent once more.
-    tokio::time::sleep(Duration::from_secs_f64(later * 1.1).saturating_sub(waited)).await;
-    assert_eq!(receiver.hooks_of("hook").len(), 2);
 }
 
 #[tokio::test]

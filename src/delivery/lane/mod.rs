@@ -8,7 +8,6 @@
 //! Memory holds a bounded part of the queue. What is not in memory is in the database and is read when its turn
 //! comes, so a lane that was handed too much, or has just changed hands, goes on from `sent_through`.
 
-mod kept;
 mod outcome;
 mod send;
 
@@ -20,7 +19,6 @@ use super::queue::{self, Held, Job, LEASE, Wanted};
 use super::results::Report;
 use crate::database::in_time;
 use crate::receipt::{self, Signatures};
-use kept::Kept;
 use outcome::fraction;
 use send::send;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -38,8 +36,8 @@ const BYTES_IN_MEMORY: usize = 4 << 20;
 const READ: i64 = 256;
 /// How long a number that the database has may be on its way through memory.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
-/// A retry that is under way stands in the database as due until its outcome is written. How long after it began, or after the
-/// last reading, others are looked for beside it.
+/// A retry that is under way stands in the database as due until its outcome is written. How long after the last
+/// reading others are looked for beside it.
 const RETRIES_AGAIN: Duration = Duration::from_secs(5);
 /// A lane with nothing to do is let go after this and up to half as long again: thousands that became idle together do not
 /// end together.
@@ -105,11 +103,9 @@ pub struct LaneTask {
     gap: Option<(i64, Instant)>,
     /// Retries in memory whose time has come.
     retries: VecDeque<Job>,
-    /// Those that are due soon.
-    kept: Kept,
     /// Numbers of retries whose time has come and whose outcome is not written yet.
     retrying: HashSet<i64>,
-    /// When such were last looked for, or one that had been kept began.
+    /// When such were last looked for.
     retries_seen: Option<Instant>,
     /// Whether first attempts are being read, and whether any came meanwhile that had to be left to the database.
     reading: Option<Missed>,
@@ -151,7 +147,6 @@ impl LaneTask {
             behind: held.behind,
             gap: None,
             retries: VecDeque::new(),
-            kept: Kept::default(),
             retrying: HashSet::new(),
             retries_seen: None,
             reading: None,
@@ -259,13 +254,6 @@ impl LaneTask {
                 wake = wake.min(at);
             }
         }
-        // One may have become due while something else was waited for.
-        if self.paused_until.is_none()
-            && self.retries.len() < kept::MOST
-            && let Some(due) = self.kept.next()
-        {
-            wake = wake.min(due.max(now));
-        }
         wake
     }
 
@@ -285,18 +273,6 @@ impl LaneTask {
         {
             self.behind |= number > self.newest();
             self.gap = None;
-        }
-        while self.retries.len() < kept::MOST
-            && let Some((due, job)) = self.kept.due(now)
-        {
-            if now.duration_since(due) > kept::SOON {
-                self.busy.remove(&job.facts.number);
-                self.retry_at = Some(now);
-                continue;
-            }
-            self.retries_seen = Some(now);
-            self.retrying.insert(job.facts.number);
-            self.retries.push_back(job);
         }
         loop {
             let waiting = !self.first.is_empty() || !self.retries.is_empty();
@@ -362,10 +338,8 @@ impl LaneTask {
             self.reading = Some(Missed::default());
             self.read(Wanted::First { from: self.newest() + 1 });
         }
-        // Those in memory come first, but not for ever: some of them may always be new.
-        let patience = if self.retries.is_empty() { Duration::ZERO } else { RETRIES_AGAIN };
-        let due = self.retry_at.is_some_and(|at| at + patience <= Instant::now());
-        if due && !self.reading_retries {
+        let due = self.retry_at.is_some_and(|at| at <= Instant::now());
+        if due && !self.reading_retries && self.retries.is_empty() {
             self.retry_at = None;
             self.retries_seen = Some(Instant::now());
             self.reading_retries = true;
@@ -385,9 +359,7 @@ impl LaneTask {
     /// What became of an attempt is in the database.
     fn is_written(&mut self, number: i64) {
         self.retrying.remove(&number);
-        if !self.kept.is_written(number) {
-            self.busy.remove(&number);
-        }
+        self.busy.remove(&number);
         if self.reading_retries {
             self.written_meanwhile.insert(number);
         }
@@ -422,12 +394,7 @@ impl LaneTask {
         }
         for job in jobs {
             let number = job.facts.number;
-            if written_meanwhile.contains(&number) {
-                continue;
-            }
-            // One that is kept for later was asked for now.
-            let kept = retries && self.kept.remove(number);
-            if self.busy.insert(number) || kept {
+            if !written_meanwhile.contains(&number) && self.busy.insert(number) {
                 if retries {
                     self.retrying.insert(number);
                     self.retries.push_back(job);
@@ -448,13 +415,6 @@ impl LaneTask {
                     self.shared.configurations.forget(self.key.workspace);
                 }
                 self.is_written(number);
-                if !mine {
-                    // What is to be sent again is the database's to say, if it is still this lane's.
-                    for number in self.kept.forget() {
-                        self.busy.remove(&number);
-                        self.retry_at = Some(Instant::now());
-                    }
-                }
                 if self.unsettled.remove(&number) || self.unsettled.is_empty() {
                     self.report_progress().await;
                 }

@@ -8,7 +8,7 @@ use crate::delivery::queue::{self, Job, Wanted};
 use crate::delivery::results::{Outcome, Progress, Report, State};
 use crate::ledger::append;
 use crate::ledger::unix_micros;
-use crate::receipt::{self, Facts, Signatures};
+use crate::receipt::{self, Signatures};
 use crate::sealing;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,14 +104,7 @@ impl LaneTask {
             }
             let wait = wait.unwrap_or_default().max(floor).mul_f64(1.0 + settings.jitter * fraction());
             let due = Instant::now() + wait;
-            // What is sent again is what was sent, whatever becomes of its keys meanwhile; what was not made is read again.
-            let kept = signatures.is_some_and(|made_with| {
-                let facts = Facts { signatures: Some(made_with), ..job.facts.clone() };
-                self.kept.keep(due, Job { attempts: made, facts, ..(*job).clone() })
-            });
-            if !kept {
-                self.retry_at = Some(self.retry_at.map_or(due, |at| at.min(due)));
-            }
+            self.retry_at = Some(self.retry_at.map_or(due, |at| at.min(due)));
             State::Retry(OffsetDateTime::now_utc() + wait)
         };
         let (written, confirmed) = oneshot::channel();
@@ -124,7 +117,7 @@ impl LaneTask {
             duration: attempt.duration,
             status: attempt.status.map(i32::from),
             error: attempt.error.map(str::to_owned),
-            answer: self.answer(number, made, &attempt, delivered).await,
+            answer: self.kept(number, made, &attempt, delivered).await,
             state,
             signatures,
             written,
@@ -139,7 +132,7 @@ impl LaneTask {
     }
 
     /// What is kept of an answer, sealed: of one that took the notification, nothing.
-    async fn answer(
+    async fn kept(
         &self,
         number: i64,
         made: i32,
