@@ -269,7 +269,7 @@ async fn postgres_restarting_again_and_again_costs_nobody_more_than_time() {
     ground.stop().await;
 }
 
-/// Connects as somebody else until there is no room any more.
+/// Connects as somebody else until nobody but a superuser is let in.
 async fn crowd(ground: &Ground, others: &mut Vec<PgConnection>) {
     let mut refused = 0;
     while refused < 20 {
@@ -293,12 +293,15 @@ async fn postgres_out_of_connections_is_a_503_until_there_are_some() {
     let mut superuser = ground.superuser().await;
     let own = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE usename IN ('statusledger_service', 'statusledger_worker')";
+    // Three are reserved for superusers, of whom one is here. To count the node's connections would not do: one that begins or
+    // ends is in no view, and yet has a place.
+    let places = 26 - 3 - 1;
     loop {
         crowd(&ground, &mut others).await;
-        let left: i64 = sqlx::query_scalar(own).fetch_one(&mut superuser).await.unwrap();
-        if left == 0 {
+        if others.len() == places {
             break;
         }
+        let _: i64 = sqlx::query_scalar(own).fetch_one(&mut superuser).await.unwrap();
     }
     load.refusal().await;
     assert_not_now(&ground.api.get(&ground.workspace.at("/entries")).await);
