@@ -17,7 +17,7 @@ use crate::access::context::{RequestContext, TrustedProxies};
 use crate::access::sign_in::SignIn;
 use crate::access::{Gate, beyond};
 use crate::config::PollingSettings;
-use crate::database::Database;
+use crate::database::{Database, server};
 use crate::delivery::dispatcher::Shared;
 use crate::delivery::guard::Policy;
 use crate::keyring::Keyring;
@@ -239,7 +239,12 @@ async fn readyz(
     if !readiness.is_ready() {
         return Err(Problem::unavailable(readiness.words()));
     }
-    sqlx::query_scalar!("SELECT 1 AS x").fetch_one(&database.service).await?;
+    // One that came back a moment ago may not be the one that was compared, and the node may not have seen it yet.
+    let server = server::identify(&database.service).await?;
+    if database.compared.server().is_some_and(|compared| compared != server) {
+        database.compared.doubt();
+        return Err(Problem::unavailable("the database was restarted; the heads are being verified"));
+    }
     Ok("ready\n")
 }
 
