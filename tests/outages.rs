@@ -4,8 +4,8 @@
 
 use crate::conditions::waiting;
 use crate::harness::{
-    Answer, Api, Between, CONNECTIONS, Destination, Held, Inbound, Receiver, Workspace, World, eventually,
-    eventually_within, prepare, quick, temporary, try_send, verify_export,
+    Answer, Api, Between, CONNECTIONS, Destination, Held, Hook, Inbound, Receiver, Reply, Workspace, World,
+    eventually, eventually_within, prepare, quick, temporary, try_send, verify_export,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions, PgConnection};
 use statusledger::config::Settings;
 use statusledger::database::embedded::{Cluster, Options, Status};
 use statusledger::database::{Database, roles};
+use statusledger::delivery::queue::LEASE;
 use statusledger::doctor;
 use statusledger::node::Node;
 use std::collections::BTreeMap;
@@ -249,6 +250,37 @@ async fn postgres_gone_and_back_loses_nothing_and_is_a_503_meanwhile() {
     assert_not_now(&ground.api.get(&ground.workspace.at("/entries")).await);
     ground.cluster = Some(Cluster::start(ground.options.clone()).await.unwrap());
     load.more(40).await;
+    ground.assert_whole(&load).await;
+    ground.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_ends_in_an_outage_longer_than_the_lease_is_not_forgotten() {
+    let mut ground = Ground::new(&temporary("outage"), &[]).await;
+    let held = |hooks: &[Hook]| hooks.iter().any(|hook| hook.reply == Reply::Hold);
+    ground.receiver.behave(|_| Reply::Hold);
+    ground.source.event("0 an event").await;
+    ground.receiver.until("an attempt", held).await;
+    ground.cluster.take().unwrap().stop().await.unwrap();
+    // The answer ends the destination, which cannot be written; nor can anything else of the lane's while it is this node's.
+    ground.receiver.behave(|_| Reply::Status(410));
+    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+    ground.cluster = Some(Cluster::start(ground.options.clone()).await.unwrap());
+    eventually_within(RECOVERY, "a ready node", || async {
+        (ground.api.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    // Nothing else happens by which it would be found again.
+    let told = eventually_within(RECOVERY, "the end of the destination", || async {
+        ground.workspace.entries_of("destination.disabled").await.pop()
+    })
+    .await;
+    assert_eq!(told["data"]["reason"], "the receiver answered 410 Gone");
+    ground.receiver.behave(|_| Reply::Status(200));
+    ground.destination.change(json!({ "enabled": true })).await;
+    ground.destination.settled(1, "delivered").await;
+    let load = Load::default();
+    load.accepted.lock().await.insert(0, ground.receiver.hooks_of("hook")[0].seq);
     ground.assert_whole(&load).await;
     ground.stop().await;
 }
