@@ -586,6 +586,150 @@ BEGIN
     END LOOP;
 END $$;
 
+-- ── The lanes, as those that work them keep them ────────────────────────────────────────────────────────────
+
+-- Statements over many lanes or deliveries at once, which name them by their keys, are planned once for a connection and by
+-- keys alone: a plan that was made while a table was small reads all of it for each key until Postgres analyzes it, a minute
+-- in which the renewal of thousands of leases holds up every append.
+
+-- What became of attempts. One whose lane is the node's no more, under that fence, is refused; returns those written.
+-- A null next attempt says that the receiver took it.
+CREATE FUNCTION attempts_record(
+    p_node uuid, p_workspaces uuid[], p_destinations uuid[], p_fences bigint[], p_numbers bigint[],
+    p_attempts integer[], p_started timestamptz[], p_durations bigint[], p_statuses integer[], p_errors text[],
+    p_answers bytea[], p_next timestamptz[], p_by_receipt bytea[], p_by_checkpoint bytea[],
+    p_server timestamptz, p_tables bigint
+) RETURNS TABLE (destination_id uuid, number bigint)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_material = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_compared boolean := is_compared(p_server, p_tables);
+BEGIN
+    RETURN QUERY
+    WITH r AS MATERIALIZED (
+        SELECT u.* FROM unnest(p_workspaces, p_destinations, p_fences, p_numbers, p_attempts, p_started,
+                               p_durations, p_statuses, p_errors, p_answers, p_next, p_by_receipt, p_by_checkpoint)
+               AS u (workspace_id, destination_id, fence, number, attempt, started_at, duration_us, status,
+                     error, answer, next_attempt_at, receipt_signature, checkpoint_signature),
+             -- No join: a row of the lanes for each, looked up.
+             LATERAL (SELECT FROM lanes l
+                       WHERE l.workspace_id = u.workspace_id AND l.destination_id = u.destination_id
+                         AND l.holder = p_node AND l.fence = u.fence LIMIT 1) AS mine
+    ), a AS (
+        INSERT INTO attempts (workspace_id, destination_id, number, attempt, started_at, duration_us, status,
+                              error, answer)
+        SELECT workspace_id, destination_id, number, attempt, started_at, duration_us, status, error, answer
+          FROM r ON CONFLICT DO NOTHING
+    )
+    UPDATE deliveries d
+       SET state = CASE WHEN r.next_attempt_at IS NULL THEN 'delivered' ELSE 'retry' END,
+           attempts = r.attempt,
+           next_attempt_at = r.next_attempt_at,
+           receipt_signature = COALESCE(r.receipt_signature, d.receipt_signature),
+           checkpoint_signature = COALESCE(r.checkpoint_signature, d.checkpoint_signature),
+           first_attempt_at = COALESCE(d.first_attempt_at, r.started_at),
+           settled_at = CASE WHEN r.next_attempt_at IS NULL THEN now() END
+      FROM r
+     WHERE d.workspace_id = r.workspace_id AND d.destination_id = r.destination_id AND d.number = r.number
+    RETURNING d.destination_id, d.number;
+END $$;
+
+-- Where lanes stand (durable a moment later), but for those that somebody holds locked; returns those looked at.
+CREATE FUNCTION lanes_advance(
+    p_node uuid, p_workspaces uuid[], p_destinations uuid[], p_fences bigint[], p_through bigint[],
+    p_failing timestamptz[], p_server timestamptz, p_tables bigint
+) RETURNS TABLE (workspace_id uuid, destination_id uuid)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_compared boolean := is_compared(p_server, p_tables);
+    v_soon text := set_config('synchronous_commit', 'off', true);
+    v_fence bigint;
+    v_through bigint;
+    v_failing timestamptz;
+BEGIN
+    FOR workspace_id, destination_id, v_fence, v_through, v_failing IN
+        SELECT u.* FROM unnest(p_workspaces, p_destinations, p_fences, p_through, p_failing)
+               AS u (workspace_id, destination_id, fence, sent_through, failing_since),
+             LATERAL (SELECT FROM lanes l
+                       WHERE l.workspace_id = u.workspace_id AND l.destination_id = u.destination_id
+                       LIMIT 1 FOR UPDATE SKIP LOCKED) AS free
+    LOOP
+        UPDATE lanes l
+           SET sent_through = GREATEST(l.sent_through, LEAST(v_through, l.last_number)),
+               failing_since = v_failing,
+               next_retry_at = (SELECT min(d.next_attempt_at) FROM deliveries d
+                                 WHERE d.workspace_id = l.workspace_id AND d.destination_id = l.destination_id
+                                   AND d.next_attempt_at IS NOT NULL AND d.state = 'retry')
+         WHERE l.workspace_id = lanes_advance.workspace_id AND l.destination_id = lanes_advance.destination_id
+           AND l.holder = p_node AND l.fence = v_fence;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- Renews the leases of a node's lanes, but for those that somebody holds locked.
+CREATE FUNCTION lanes_renew(p_node uuid, p_workspaces uuid[], p_destinations uuid[]) RETURNS void
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_workspace uuid;
+    v_destination uuid;
+BEGIN
+    FOR v_workspace, v_destination IN
+        SELECT u.* FROM unnest(p_workspaces, p_destinations) AS u (workspace_id, destination_id),
+             LATERAL (SELECT FROM lanes l
+                       WHERE l.workspace_id = u.workspace_id AND l.destination_id = u.destination_id
+                         AND l.holder = p_node AND l.leased_until >= now()
+                       LIMIT 1 FOR UPDATE SKIP LOCKED) AS mine
+    LOOP
+        UPDATE lanes l SET leased_until = now() + interval '30 seconds'
+         WHERE l.workspace_id = v_workspace AND l.destination_id = v_destination;
+    END LOOP;
+END $$;
+
+-- Those of the lanes that the node holds and may send for.
+CREATE FUNCTION lanes_held(p_node uuid, p_workspaces uuid[], p_destinations uuid[])
+RETURNS TABLE (workspace_id uuid, destination_id uuid)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT u.workspace_id, u.destination_id
+      FROM unnest(p_workspaces, p_destinations) AS u (workspace_id, destination_id),
+           LATERAL (SELECT FROM lanes l
+                     WHERE l.workspace_id = u.workspace_id AND l.destination_id = u.destination_id
+                       AND l.holder = p_node AND l.leased_until >= now() AND NOT l.stopped LIMIT 1) AS it;
+END $$;
+
+-- Lets go of a lane (durable a moment later: what a crash takes back runs out by itself).
+CREATE FUNCTION lanes_release(p_workspace uuid, p_destination uuid, p_node uuid, p_fence bigint) RETURNS void
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    v_soon text := set_config('synchronous_commit', 'off', true);
+BEGIN
+    UPDATE lanes l SET leased_until = '-infinity'
+     WHERE l.workspace_id = p_workspace AND l.destination_id = p_destination
+       AND l.holder = p_node AND l.fence = p_fence;
+END $$;
+
 -- ── Row-level security ──────────────────────────────────────────────────────────────────────────────────────
 
 DO $$
@@ -615,6 +759,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO statusledger_service, statusledger_worker;
 
 GRANT EXECUTE ON FUNCTION ledger_append, ledger_append_several TO statusledger_service;
+GRANT EXECUTE ON FUNCTION attempts_record, lanes_advance, lanes_renew, lanes_held, lanes_release
+      TO statusledger_worker;
 GRANT EXECUTE ON FUNCTION is_compared TO statusledger_service, statusledger_worker;
 -- So that a node can tell a schema of another version than its own.
 GRANT SELECT ON _sqlx_migrations TO statusledger_service;

@@ -74,6 +74,16 @@ impl Poster {
     }
 }
 
+/// An event that was posted at its time.
+pub struct Posted {
+    /// Its number.
+    pub n: usize,
+    /// When its request was begun.
+    pub due: Instant,
+    /// When the request was answered.
+    pub answered: Instant,
+}
+
 /// Where events go, and the number of the next.
 pub struct Load {
     address: SocketAddr,
@@ -120,15 +130,16 @@ impl Load {
         Ok(self.posted() - first)
     }
 
-    /// Posts `rate` events a second for `time`, whatever the answers. Says when each was due, by number.
-    pub async fn open(&self, rate: f64, time: Duration) -> Result<Vec<(usize, Instant)>> {
+    /// Posts `rate` events a second for `time`, whatever the answers. Says of each its number, when it was due and when it
+    /// was answered.
+    pub async fn open(&self, rate: f64, time: Duration) -> Result<Vec<Posted>> {
         let mut posters = Vec::new();
         for _ in 0..16 {
             posters.push(Poster::connect(self.address, &self.line).await?);
         }
         let free = Arc::new(Mutex::new(posters));
         let mut tasks = tokio::task::JoinSet::new();
-        let mut due = Vec::new();
+        let mut posted = Vec::new();
         let started = Instant::now();
         let count = (rate * time.as_secs_f64()) as usize;
         for i in 0..count {
@@ -136,7 +147,7 @@ impl Load {
             tokio::time::sleep_until(at.into()).await;
             let n = self.next.fetch_add(1, Ordering::AcqRel);
             // The timer's own lateness (up to a millisecond) is not the service's.
-            due.push((n, Instant::now()));
+            let due = Instant::now();
             let (free, address, line) = (Arc::clone(&free), self.address, Arc::clone(&self.line));
             tasks.spawn(async move {
                 let poster = free.lock().await.pop();
@@ -145,13 +156,14 @@ impl Load {
                     None => Poster::connect(address, &line).await?,
                 };
                 poster.post(n).await?;
+                let answered = Instant::now();
                 free.lock().await.push(poster);
-                Ok::<_, anyhow::Error>(())
+                Ok::<_, anyhow::Error>(Posted { n, due, answered })
             });
         }
         while let Some(done) = tasks.join_next().await {
-            done??;
+            posted.push(done??);
         }
-        Ok(due)
+        Ok(posted)
     }
 }

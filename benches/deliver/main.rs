@@ -225,12 +225,42 @@ async fn drain(bench: &Bench<'_>, lanes: [&Lane; 2]) -> Result<f64> {
 
 /// From POST to arrival of `RATE` events a second for `time`.
 async fn times(lane: &Lane, time: Duration) -> Result<Vec<Duration>> {
+    Ok(timed(lane, time).await?.into_iter().map(|timed| timed.came).collect())
+}
+
+/// An event of those posted at a rate; times since it was due, but for `at`, which is since the first was.
+struct Timed {
+    at: Duration,
+    answered: Duration,
+    came: Duration,
+}
+
+async fn timed(lane: &Lane, time: Duration) -> Result<Vec<Timed>> {
     let posted = lane.load.open(RATE, time).await?;
     lane.hook.reached(lane.load.posted(), PATIENCE).await?;
+    let first = posted.iter().map(|posted| posted.due).min().context("events")?;
     posted
         .into_iter()
-        .map(|(n, at)| Ok(lane.hook.arrival(n).context("it has come")?.saturating_duration_since(at)))
+        .map(|posted| {
+            let came = lane.hook.arrival(posted.n).context("it has come")?;
+            Ok(Timed {
+                at: posted.due - first,
+                answered: posted.answered - posted.due,
+                came: came.saturating_duration_since(posted.due),
+            })
+        })
         .collect()
+}
+
+/// The slowest of them, and what of that was until the answer.
+fn slowest(mut timed: Vec<Timed>) -> String {
+    timed.sort_by_key(|timed| std::cmp::Reverse(timed.came));
+    let some: Vec<String> = timed
+        .iter()
+        .take(8)
+        .map(|t| format!("{:.1} ({:.1}) at {:.2} s", ms(t.came), ms(t.answered), t.at.as_secs_f64()))
+        .collect();
+    format!("the slowest, in ms, until they came (were answered): {}", some.join("; "))
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -331,7 +361,8 @@ async fn hanging_tenth(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
     let came = started.elapsed();
     // What thousands of deliveries in a burst leave to be written is not what hangs.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let beside = times(lane, time).await?;
+    let timed = timed(lane, time).await?;
+    let beside: Vec<Duration> = timed.iter().map(|timed| timed.came).collect();
     let waiting = never.waiting();
     never.set_open(false);
     let ratio = ms(percentile(&beside, 0.99)) / ms(percentile(&alone, 0.99));
@@ -353,5 +384,6 @@ async fn hanging_tenth(bench: &Bench<'_>, lane: &Lane) -> Result<f64> {
             vec!["ratio".into(), String::new(), figure(ratio)],
         ],
     );
+    line(slowest(timed));
     Ok(ratio)
 }

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often leases are renewed; a third of their length, so that two may fail.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Leases that are renewed in one statement.
-const RENEW_AT_ONCE: usize = 256;
+const RENEW_AT_ONCE: usize = 128;
 /// Messages that may wait for a lane; beyond that it is told to look.
 const LANE_QUEUE: usize = 256;
 /// Signed checkpoints kept for receipts of the same tree.

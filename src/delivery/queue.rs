@@ -105,11 +105,11 @@ pub async fn forget_past(database: &Database, node: NodeId) -> Result<(), sqlx::
 pub async fn claim(database: &Database, node: NodeId) -> Result<Vec<Held>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"UPDATE lanes l SET holder = $1, fence = l.fence + 1, leased_until = now() + interval '30 seconds'
-             FROM (SELECT workspace_id, destination_id FROM lanes
-                    WHERE NOT stopped AND leased_until < now()
-                      AND (last_number > sent_through OR next_retry_at <= now())
-                    LIMIT $2 FOR UPDATE SKIP LOCKED) AS due
-            WHERE l.workspace_id = due.workspace_id AND l.destination_id = due.destination_id
+            -- Where they are, and not by key: a plan that was made while there were few would read all for each.
+            WHERE l.ctid = ANY (ARRAY(SELECT ctid FROM lanes
+                                       WHERE NOT stopped AND leased_until < now()
+                                         AND (last_number > sent_through OR next_retry_at <= now())
+                                       LIMIT $2 FOR UPDATE SKIP LOCKED))
            RETURNING l.workspace_id AS "workspace: WorkspaceId", l.destination_id AS "destination: DestinationId",
                      l.fence, l.sent_through, l.failing_since, l.last_number,
                      COALESCE(l.next_retry_at <= now(), false) AS "retry_due!""#,
@@ -174,24 +174,13 @@ pub async fn renew(
     lanes: &[LaneKey],
 ) -> Result<Vec<LaneKey>, sqlx::Error> {
     let (workspaces, destinations) = columns(lanes);
-    sqlx::query!(
-        "UPDATE lanes l SET leased_until = now() + interval '30 seconds'
-           FROM (SELECT l.workspace_id, l.destination_id
-                   FROM lanes l JOIN unnest($2::uuid[], $3::uuid[]) AS w (workspace_id, destination_id)
-                     ON l.workspace_id = w.workspace_id AND l.destination_id = w.destination_id
-                  WHERE l.holder = $1 AND l.leased_until >= now() FOR UPDATE OF l SKIP LOCKED) AS mine
-          WHERE l.workspace_id = mine.workspace_id AND l.destination_id = mine.destination_id",
-        node.uuid(),
-        &workspaces,
-        &destinations
-    )
-    .execute(&database.worker)
-    .await?;
+    sqlx::query!("SELECT lanes_renew($1, $2, $3) AS x", node.uuid(), &workspaces, &destinations)
+        .execute(&database.worker)
+        .await?;
+    // A statement of its own, so that nobody waits for it, and after it, so that it sees what whoever held a row locked has done.
     let rows = sqlx::query!(
-        r#"SELECT l.workspace_id AS "workspace: WorkspaceId", l.destination_id AS "destination: DestinationId"
-             FROM lanes l JOIN unnest($2::uuid[], $3::uuid[]) AS w (workspace_id, destination_id)
-               ON l.workspace_id = w.workspace_id AND l.destination_id = w.destination_id
-            WHERE l.holder = $1 AND l.leased_until >= now() AND NOT l.stopped"#,
+        r#"SELECT workspace_id AS "workspace!: WorkspaceId", destination_id AS "destination!: DestinationId"
+             FROM lanes_held($1, $2, $3)"#,
         node.uuid(),
         &workspaces,
         &destinations
@@ -207,8 +196,7 @@ pub async fn renew(
 /// If the database does not answer; then the lease runs out by itself.
 pub async fn release(database: &Database, node: NodeId, key: LaneKey, fence: i64) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE lanes SET leased_until = '-infinity'
-          WHERE workspace_id = $1 AND destination_id = $2 AND holder = $3 AND fence = $4",
+        "SELECT lanes_release($1, $2, $3, $4) AS x",
         key.workspace.uuid(),
         key.destination.uuid(),
         node.uuid(),

@@ -5,7 +5,7 @@
 
 use super::{LaneKey, queue};
 use crate::database::{Database, in_time};
-use crate::id::{DestinationId, NodeId};
+use crate::id::{DestinationId, NodeId, WorkspaceId};
 use crate::receipt::Signatures;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -19,6 +19,8 @@ const BATCH: usize = 512;
 const GATHER: Duration = Duration::from_millis(5);
 /// How often the lanes' own rows are brought up to date; appends lock those rows, so not with every batch.
 const LANES_EVERY: Duration = Duration::from_millis(100);
+/// Rows of lanes that are brought up to date in one commit.
+const LANES_AT_ONCE: usize = 128;
 /// How long to wait before trying again when the database does not answer.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -136,9 +138,8 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
             }
         }
         if (due || !flush.is_empty()) && !progress.is_empty() {
-            match in_time(write_progress(&database, node, progress.values())).await.and_then(|r| r) {
-                Ok(written) => progress.retain(|key, _| !written.contains(key)),
-                Err(e) => tracing::warn!(error = %e, "the lanes' progress waits for the database"),
+            if let Err(e) = write_progress(&database, node, &mut progress).await {
+                tracing::warn!(error = %e, "the lanes' progress waits for the database");
             }
         }
         for done in flush {
@@ -146,7 +147,7 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
         }
     }
     if !progress.is_empty()
-        && let Err(e) = write_progress(&database, node, progress.values()).await
+        && let Err(e) = write_progress(&database, node, &mut progress).await
     {
         tracing::warn!(error = %e, "the lanes' progress is not written; some attempts will be made again");
     }
@@ -186,32 +187,8 @@ async fn write_outcomes(
     // Durable when this has returned: the lane moves on then, and a retry that a crash of Postgres took with it would be
     // nobody's any more.
     let written = sqlx::query!(
-        r#"WITH r AS MATERIALIZED (
-             SELECT u.* FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[],
-                                    $7::timestamptz[], $8::bigint[], $9::int[], $10::text[], $11::bytea[],
-                                    $12::timestamptz[], $13::bytea[], $14::bytea[])
-                    AS u (workspace_id, destination_id, fence, number, attempt, started_at, duration_us, status,
-                          error, answer, next_attempt_at, receipt_signature, checkpoint_signature)
-               JOIN lanes l ON l.workspace_id = u.workspace_id AND l.destination_id = u.destination_id
-                           AND l.holder = $1 AND l.fence = u.fence
-              WHERE (SELECT is_compared($15, $16))
-         ), a AS (
-             INSERT INTO attempts (workspace_id, destination_id, number, attempt, started_at, duration_us, status,
-                                   error, answer)
-             SELECT workspace_id, destination_id, number, attempt, started_at, duration_us, status, error, answer
-               FROM r ON CONFLICT DO NOTHING
-         )
-         UPDATE deliveries d
-            SET state = CASE WHEN r.next_attempt_at IS NULL THEN 'delivered' ELSE 'retry' END,
-                attempts = r.attempt,
-                next_attempt_at = r.next_attempt_at,
-                receipt_signature = COALESCE(r.receipt_signature, d.receipt_signature),
-                checkpoint_signature = COALESCE(r.checkpoint_signature, d.checkpoint_signature),
-                first_attempt_at = COALESCE(d.first_attempt_at, r.started_at),
-                settled_at = CASE WHEN r.next_attempt_at IS NULL THEN now() END
-           FROM r
-          WHERE d.workspace_id = r.workspace_id AND d.destination_id = r.destination_id AND d.number = r.number
-         RETURNING d.destination_id AS "destination: DestinationId", d.number"#,
+        r#"SELECT destination_id AS "destination!: DestinationId", number AS "number!"
+             FROM attempts_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"#,
         node.uuid(),
         &workspaces,
         &destinations,
@@ -235,42 +212,38 @@ async fn write_outcomes(
 }
 
 /// Brings the lanes' rows up to date (durable a moment later: where a crash takes it back, the lane is looked at from where it
-/// stood before, and finds what is settled settled), but for those that an append holds locked just now; returns those done (or
-/// lost to another node).
+/// stood before, and finds what is settled settled), but for those that an append holds locked just now, and keeps in
+/// `progress` only what is not written.
 async fn write_progress(
     database: &Database,
     node: NodeId,
-    progress: impl Iterator<Item = &Progress>,
+    progress: &mut HashMap<LaneKey, Progress>,
+) -> Result<(), sqlx::Error> {
+    let all: Vec<Progress> = progress.values().copied().collect();
+    // An append to a lane waits while its row is being written: not for thousands of others with it.
+    for some in all.chunks(LANES_AT_ONCE) {
+        for key in in_time(write_lanes(database, node, some)).await.and_then(|written| written)? {
+            progress.remove(&key);
+        }
+    }
+    Ok(())
+}
+
+/// Writes where lanes stand, in one commit; returns those done (or lost to another node).
+async fn write_lanes(
+    database: &Database,
+    node: NodeId,
+    progress: &[Progress],
 ) -> Result<Vec<LaneKey>, sqlx::Error> {
     let compared = database.compared.server();
-    let progress: Vec<Progress> = progress.copied().collect();
     let keys: Vec<LaneKey> = progress.iter().map(|p| p.key).collect();
     let (workspaces, destinations) = queue::columns(&keys);
     let fences: Vec<i64> = progress.iter().map(|p| p.fence).collect();
     let through: Vec<i64> = progress.iter().map(|p| p.sent_through).collect();
     let failing: Vec<Option<OffsetDateTime>> = progress.iter().map(|p| p.failing_since).collect();
     let rows = sqlx::query!(
-        r#"WITH soon AS MATERIALIZED (
-               SELECT set_config('synchronous_commit', 'off', true)
-           ), w AS (
-               SELECT u.* FROM soon, unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[])
-                   AS u (workspace_id, destination_id, fence, sent_through, failing_since)
-           ), free AS (
-               SELECT l.workspace_id, l.destination_id FROM lanes l JOIN w USING (workspace_id, destination_id)
-                  FOR UPDATE OF l SKIP LOCKED
-           ), done AS (
-               UPDATE lanes l
-                  SET sent_through = GREATEST(l.sent_through, LEAST(w.sent_through, l.last_number)),
-                      failing_since = w.failing_since,
-                      next_retry_at = (SELECT min(d.next_attempt_at) FROM deliveries d
-                                        WHERE d.workspace_id = l.workspace_id
-                                          AND d.destination_id = l.destination_id
-                                          AND d.next_attempt_at IS NOT NULL AND d.state = 'retry')
-                 FROM w JOIN free USING (workspace_id, destination_id)
-                WHERE l.workspace_id = w.workspace_id AND l.destination_id = w.destination_id
-                  AND l.holder = $1 AND l.fence = w.fence AND (SELECT is_compared($7, $8))
-           )
-           SELECT workspace_id AS "workspace_id!", destination_id AS "destination_id!" FROM free"#,
+        r#"SELECT workspace_id AS "workspace!: WorkspaceId", destination_id AS "destination!: DestinationId"
+             FROM lanes_advance($1, $2, $3, $4, $5, $6, $7, $8)"#,
         node.uuid(),
         &workspaces,
         &destinations,
@@ -282,8 +255,5 @@ async fn write_progress(
     )
     .fetch_all(&database.worker)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| LaneKey { workspace: r.workspace_id.into(), destination: r.destination_id.into() })
-        .collect())
+    Ok(rows.into_iter().map(|r| LaneKey { workspace: r.workspace, destination: r.destination }).collect())
 }

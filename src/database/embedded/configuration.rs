@@ -18,6 +18,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_wal_size", "2GB"),
     ("checkpoint_timeout", "15min"),
     ("wal_compression", "on"),
+    // Plans that were made while a table was small are made anew when it has been analyzed: soon after the first burst.
+    ("autovacuum_naptime", "15s"),
     // Short statements only, whose plans compilation never pays for.
     ("jit", "off"),
     ("timezone", "UTC"),
