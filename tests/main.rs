@@ -30,6 +30,7 @@ mod nodes;
 mod openings;
 mod outages;
 mod overload;
+mod plans;
 mod pooled;
 mod proofs;
 mod reach;
