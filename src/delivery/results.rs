@@ -137,10 +137,11 @@ pub async fn write_results(database: Database, node: NodeId, mut reports: mpsc::
                 let _ = outcome.written.send(mine);
             }
         }
-        if (due || !flush.is_empty()) && !progress.is_empty() {
-            if let Err(e) = write_progress(&database, node, &mut progress).await {
-                tracing::warn!(error = %e, "the lanes' progress waits for the database");
-            }
+        if (due || !flush.is_empty())
+            && !progress.is_empty()
+            && let Err(e) = write_progress(&database, node, &mut progress).await
+        {
+            tracing::warn!(error = %e, "the lanes' progress waits for the database");
         }
         for done in flush {
             let _ = done.send(());
