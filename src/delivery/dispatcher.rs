@@ -188,6 +188,7 @@ pub fn shared(parts: Parts) -> Arc<Shared> {
 
 /// Dispatches until the node stops.
 pub async fn dispatch(shared: Arc<Shared>, mut handoffs: Handoffs) {
+    shared.outbox.open(shared.seen_heads.clone());
     let listening = tokio::spawn(listen(Arc::clone(&shared)));
     let mut stop = shared.stopping();
     let handing_out = async {
@@ -302,10 +303,6 @@ async fn hand_out(shared: &Arc<Shared>, in_hand: InHand) {
                 signatures: None,
             },
         });
-    }
-    if !jobs.is_empty() {
-        // What the lanes wait for before anything leaves is on its way while they make their bodies.
-        shared.seen_heads.begin(ledger, SignedTree { size, root });
     }
     for (destination, jobs) in jobs {
         let lane = lanes[&destination];

@@ -24,9 +24,10 @@ pub mod routes;
 use crate::id::{DestinationId, WorkspaceId};
 use crate::keyring::Snapshot;
 use crate::ledger::batch::Batch;
+use crate::ledger::checkpoint::{SeenHeads, SignedTree};
 use crate::room::{self, Room, Taken};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, mpsc};
 
 /// Batches that may wait for the dispatcher; what does not fit is found in the database.
@@ -88,6 +89,9 @@ pub struct Outbox {
     look: Arc<Notify>,
     /// For what is in the queue: a batch can have 4 MiB.
     room: Room,
+    /// What this node hands out, once it does: before its history is verified nothing may be added to what that is held
+    /// against.
+    seen_heads: Arc<OnceLock<SeenHeads>>,
 }
 
 impl Outbox {
@@ -96,7 +100,12 @@ impl Outbox {
     pub fn new() -> (Self, Handoffs) {
         let (batches, receiver) = mpsc::channel(HANDOFFS);
         let room = Room::new(room::DELIVERIES);
-        (Self { batches, look: Arc::new(Notify::new()), room }, Handoffs(receiver))
+        (Self { batches, look: Arc::default(), room, seen_heads: Arc::default() }, Handoffs(receiver))
+    }
+
+    /// From now on what is handed over leaves, and is remembered.
+    pub(crate) fn open(&self, seen_heads: SeenHeads) {
+        let _ = self.seen_heads.set(seen_heads);
     }
 
     /// Hands a committed batch over. Never waits: what does not fit is looked for in the database.
@@ -108,9 +117,15 @@ impl Outbox {
         let bytes = batch.entries.iter().map(|entry| entry.entry.len()).sum::<usize>()
             + batch.openings.iter().flat_map(|of| of.iter()).map(|o| o.canonical.len()).sum::<usize>();
         let room = if handoff.lanes.is_empty() { None } else { self.room.take(bytes) };
+        let (ledger, frontier) = (batch.after.ledger, &batch.after.frontier);
+        let tree = SignedTree { size: frontier.size(), root: frontier.root() };
+        let leaves_here = handoff.lanes.values().any(|lane| lane.held);
         let handed = room.is_some_and(|room| self.batches.try_send(InHand { handoff, room }).is_ok());
         if !handed {
             self.look();
+        } else if let (true, Some(seen_heads)) = (leaves_here, self.seen_heads.get()) {
+            // What the lanes wait for before anything leaves is on its way while they make their bodies.
+            seen_heads.begin(ledger, tree);
         }
     }
 

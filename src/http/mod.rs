@@ -40,6 +40,7 @@ use limit::RateLimits;
 use metrics_exporter_prometheus::PrometheusHandle;
 use once::Keeper;
 use problem::Problem;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
@@ -54,9 +55,60 @@ const MAX_BODY: usize = 1 << 20;
 /// each; an append, 25 s), and more. Beyond that somebody does not answer who should, and what waits costs memory.
 const ANSWER_WITHIN: Duration = Duration::from_secs(100);
 
-/// What handlers may ask for. Each takes the parts it needs, never the whole.
-#[derive(Clone, FromRef)]
-pub struct App {
+/// What handlers may ask for. Each takes the parts it needs, never the whole. Cloned with every layer that a request passes.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+impl App {
+    /// Of its parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Has a handler take each part by its type.
+macro_rules! parts {
+    ($($name:ident: $part:ty),* $(,)?) => {
+        $(impl FromRef<App> for $part {
+            fn from_ref(app: &App) -> Self {
+                app.$name.clone()
+            }
+        })*
+    };
+}
+
+parts! {
+    database: Database,
+    keyring: Keyring,
+    data_keys: DataKeys,
+    writer: Writer,
+    seen_heads: SeenHeads,
+    shared: Arc<Shared>,
+    policy: Policy,
+    polling: PollingSettings,
+    gate: Gate,
+    limits: RateLimits,
+    sign_in: SignIn,
+    proxies: TrustedProxies,
+    source_tokens: SourceTokens,
+    webhook_secrets: WebhookSecrets,
+    waiting: Waiting,
+    room: Room,
+    readiness: Readiness,
+    metrics: PrometheusHandle,
+}
+
+/// The parts of a node that handlers ask for.
+pub struct Parts {
     /// The database.
     pub database: Database,
     /// The signing keys.
@@ -121,6 +173,7 @@ impl Modify for Tokens {
     }
 }
 
+/// The routes of people and keys, and the instance's own.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(crate::access::http::router())
@@ -140,13 +193,13 @@ fn routes() -> OpenApiRouter<App> {
 /// The OpenAPI document, written from the code.
 #[must_use]
 pub fn openapi() -> serde_json::Value {
-    document::complete(routes().split_for_parts().1)
+    document::complete(routes().merge(crate::source::http::inbound()).split_for_parts().1)
 }
 
 /// Everything that this node answers.
 pub fn router(app: App) -> Router {
-    let (routes, document) = routes().split_for_parts();
-    let document = document::complete(document);
+    let document = openapi();
+    let routes = Router::from(routes());
     let docs: Arc<str> = pages::docs(&document).into();
     let public_url: Arc<str> = app.gate.sessions.public_url.clone().unwrap_or_default().into();
     let conditions = Conditions::new(&document);
@@ -174,6 +227,8 @@ pub fn router(app: App) -> Router {
         .layer(from_fn_with_state(keeper, once::once))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state((app.limits.clone(), app.gate.clone()), limit::limit))
+        // What is told to a source knows neither conditions nor keys, and each layer costs every event.
+        .merge(Router::from(crate::source::http::inbound()).method_not_allowed_fallback(method_not_allowed))
         .layer(from_fn_with_state((app.readiness.clone(), app.proxies.clone(), public_url), guard))
         .with_state(app)
 }

@@ -149,6 +149,9 @@ impl SeenHeads {
             self.begun.fetch_add(1, Ordering::AcqRel);
             // Without the thread that writes, `remember` says so.
             let _ = self.writer.send((ledger, tree, None));
+            // That thread is wanted at the disk, not behind this one: it may have been woken to wait for this processor,
+            // and is back from it in some microseconds.
+            std::thread::yield_now();
         }
     }
 

@@ -232,7 +232,7 @@ impl Node {
         let address = listener.local_addr()?;
         let base = sign_in::base(settings.public_url.as_deref(), address.port())?;
         let sign_in = SignIn::new(gate.clone(), writer.clone(), &settings.access, base.clone())?;
-        let app = App {
+        let app = App::new(http::Parts {
             database: database.clone(),
             keyring: keyring.clone(),
             data_keys: writer.data_keys().clone(),
@@ -251,7 +251,7 @@ impl Node {
             room: Room::new(room::REQUESTS),
             readiness: readiness.clone(),
             metrics,
-        };
+        });
         readiness.set(Reason::History, Ok(()));
         look_at_clock(&database, &readiness).await?;
         let poller = Poller::new(database.clone(), writer.clone(), directory.node, settings.polling.clone());

@@ -190,13 +190,15 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(key::set_key))
         .routes(routes!(look))
         .routes(routes!(subjects))
-        .merge(
-            // One byte more than a payload may have, so that the refusal is ours and says so.
-            OpenApiRouter::new()
-                .routes(routes!(inbound::receive))
-                .routes(routes!(webhook::receive))
-                .layer(DefaultBodyLimit::max(inbound::MAX_PAYLOAD + 1)),
-        )
+}
+
+/// The routes at which sources are told something, each with a token or a signature of its own.
+pub fn inbound() -> OpenApiRouter<App> {
+    // One byte more than a payload may have, so that the refusal is ours and says so.
+    OpenApiRouter::new()
+        .routes(routes!(inbound::receive))
+        .routes(routes!(webhook::receive))
+        .layer(DefaultBodyLimit::max(inbound::MAX_PAYLOAD + 1))
 }
 
 async fn all(
