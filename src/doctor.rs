@@ -7,7 +7,8 @@
 use crate::database::{Database, WorkspaceTx};
 use crate::id::{DestinationId, LedgerId, WorkspaceId};
 use crate::ledger::check::{self, AuditFacts, Before, Row};
-use crate::ledger::checkpoint::{SeenHeads, SignedTree};
+use crate::ledger::checkpoint::SignedTree;
+use crate::ledger::seen_heads::SeenHeads;
 use crate::ledger::tree::TILE;
 use crate::ledger::{read, tree};
 use crate::sealing::DataKeys;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use statusledger::config::Settings;
 use statusledger::database::roles;
 use statusledger::doctor;
-use statusledger::ledger::checkpoint::read_heads;
+use statusledger::ledger::seen_heads::read_heads;
 use statusledger::node::Node;
 use statusledger_verify::checkpoint::SignedCheckpoint;
 use statusledger_verify::consistency::{self, ConsistencyProof, Evidence};

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use statusledger::config::SelfAuditSettings;
 use statusledger::database::roles;
-use statusledger::ledger::checkpoint::read_heads;
 use statusledger::ledger::export::{Exporter, Request};
+use statusledger::ledger::seen_heads::{self, read_heads};
 use statusledger_verify::checkpoint::SignedCheckpoint;
 use statusledger_verify::consistency::{self, ConsistencyProof, Evidence};
 use statusledger_verify::proof::Proof;
@@ -444,6 +444,51 @@ async fn a_node_refuses_a_history_that_was_set_back() {
     scene.world.start().await.unwrap();
     assert_eq!(scene.source.event("another").await, 200);
     assert_eq!(scene.destination.deliveries().await.len(), 195);
+}
+
+#[tokio::test]
+async fn what_may_have_been_handed_out_is_held_against_a_database_that_goes_by_another_timeline() {
+    let mut scene = scene().await;
+    let file = scene.world.settings.data_dir.join("heads");
+    let ledger = scene.workspace.ledger.clone();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&format!("? {ledger} ")), "what was about to be committed: {text}");
+    scene.world.stop().await;
+    assert!(
+        seen_heads::read(&file).unwrap().intended.is_empty(),
+        "a node that stops in order leaves nothing open"
+    );
+    let signed = read_heads(&file).unwrap()[&ledger.parse().unwrap()];
+    let (timeline, tables): (String, i64) = sqlx::query_as(
+        "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 'public.heads'::regclass::oid::bigint",
+    )
+    .fetch_one(&mut scene.superuser)
+    .await
+    .unwrap();
+    // As a machine leaves it that went down before it was on disk that the last tree was handed out.
+    let root: String = signed.root.iter().map(|byte| format!("{byte:02x}")).collect();
+    let left = |timeline: &str| format!("? {ledger} {} {root} {timeline} {tables}\n", signed.size);
+    // It is there: then it may have left.
+    std::fs::write(&file, left(&timeline)).unwrap();
+    scene.world.start().await.unwrap();
+    assert_eq!(read_heads(&file).unwrap()[&ledger.parse().unwrap()], signed);
+    scene.world.stop().await;
+    set_back(&mut scene, 200).await;
+    scene.execute("DELETE FROM checkpoints WHERE $W").await;
+    // It is not, and the database was promoted since: it may have been there. Nor is that forgotten.
+    std::fs::write(&file, left("000000FF")).unwrap();
+    for _ in 0..2 {
+        let refused = format!("{:#}", scene.world.start().await.unwrap_err());
+        assert!(refused.contains(&format!("is of {}", signed.size)), "{refused}");
+        assert!(refused.contains("are missing"), "{refused}");
+        scene.execute("DELETE FROM losses WHERE $W").await;
+        scene.execute("UPDATE heads SET closed = false WHERE $W").await;
+    }
+    // It is not, and nothing became of the database: it never was.
+    std::fs::write(&file, left(&timeline)).unwrap();
+    scene.world.start().await.unwrap();
+    assert_eq!(scene.source.event("another").await, 200);
+    assert!(seen_heads::read(&file).unwrap().intended.is_empty());
 }
 
 #[tokio::test]

@@ -8,9 +8,10 @@ use crate::doctor;
 use crate::id::LedgerId;
 use crate::instance::Instance;
 use crate::key_encryption::KeyEncryption;
-use crate::ledger::checkpoint::{SeenHeads, SignedTree, read_heads};
+use crate::ledger::checkpoint::SignedTree;
 use crate::ledger::continued::{Acceptance, Outcome};
-use crate::ledger::history::{self, Disagreement, Kind};
+use crate::ledger::history::{self, Disagreement, Fate, Kind};
+use crate::ledger::seen_heads::{self, SeenHeads};
 use crate::node::NodeDirectory;
 use crate::sealing::DataKeys;
 use anyhow::{Context, Result, anyhow, bail};
@@ -115,16 +116,24 @@ async fn examine(settings: &Settings, database: &Database) -> Result<u8> {
     Ok(u8::from(!examined.findings.is_empty()))
 }
 
-/// The largest trees that this node and those of the other files handed out.
-fn remembered(settings: &Settings, others: &[PathBuf]) -> Result<HashMap<LedgerId, SignedTree>> {
+/// The largest trees that this node and those of the other files handed out, or may have.
+async fn remembered(
+    settings: &Settings,
+    database: &Database,
+    others: &[PathBuf],
+) -> Result<HashMap<LedgerId, SignedTree>> {
     let own = settings.data_dir.join("heads");
     let mut all: HashMap<LedgerId, SignedTree> = HashMap::new();
     for path in std::iter::once(&own).chain(others) {
         if path != &own && !path.is_file() {
             bail!("{} is not there", path.display());
         }
-        let heads = read_heads(path).with_context(|| format!("cannot read {}", path.display()))?;
-        for (ledger, tree) in heads {
+        let heads = seen_heads::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let fates = history::fates(database, &heads.intended).await?;
+        let doubtful = fates
+            .into_iter()
+            .filter_map(|(ledger, tree, fate)| (fate != Fate::Never).then_some((ledger, tree)));
+        for (ledger, tree) in heads.seen.into_iter().chain(doubtful) {
             let largest = all.entry(ledger).or_insert(tree);
             if tree.size > largest.size {
                 *largest = tree;
@@ -139,7 +148,7 @@ fn remembered(settings: &Settings, others: &[PathBuf]) -> Result<HashMap<LedgerI
 /// # Errors
 /// If it does not, or does not answer.
 pub(super) async fn check_history(settings: &Settings, database: &Database) -> Result<()> {
-    let found = history::compare(database, &remembered(settings, &[])?).await?.found;
+    let found = history::compare(database, &remembered(settings, database, &[]).await?).await?.found;
     if !found.is_empty() {
         bail!(
             "the database does not hold the history that was signed; run `statusledger doctor`: {}",
@@ -162,7 +171,7 @@ async fn accept_loss(settings: &Settings, database: &Database, args: &DoctorArgs
     let keys = KeyEncryption::load(settings, &settings.instance, database).await?;
     let (outbox, _) = Outbox::new();
     let opened = Instance::open(database, keys.clone(), None, None, outbox).await?;
-    let found = history::compare(database, &remembered(settings, &args.heads)?).await?.found;
+    let found = history::compare(database, &remembered(settings, database, &args.heads).await?).await?.found;
     for disagreement in &found {
         show::note(disagreement.to_string());
     }

@@ -21,10 +21,12 @@ pub mod queue;
 pub mod results;
 pub mod routes;
 
+use crate::database::server::Server;
 use crate::id::{DestinationId, WorkspaceId};
 use crate::keyring::Snapshot;
 use crate::ledger::batch::Batch;
-use crate::ledger::checkpoint::{SeenHeads, SignedTree};
+use crate::ledger::checkpoint::SignedTree;
+use crate::ledger::seen_heads::{Intent, Place, SeenHeads};
 use crate::room::{self, Room, Taken};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -82,6 +84,12 @@ pub(crate) struct InHand {
 #[derive(Debug)]
 pub struct Handoffs(mpsc::Receiver<InHand>);
 
+/// The tree that a batch leaves.
+fn tree_of(batch: &Batch) -> SignedTree {
+    let frontier = &batch.after.frontier;
+    SignedTree { size: frontier.size(), root: frontier.root() }
+}
+
 /// Where appends put what is to be delivered.
 #[derive(Clone, Debug)]
 pub struct Outbox {
@@ -117,8 +125,7 @@ impl Outbox {
         let bytes = batch.entries.iter().map(|entry| entry.entry.len()).sum::<usize>()
             + batch.openings.iter().flat_map(|of| of.iter()).map(|o| o.canonical.len()).sum::<usize>();
         let room = if handoff.lanes.is_empty() { None } else { self.room.take(bytes) };
-        let (ledger, frontier) = (batch.after.ledger, &batch.after.frontier);
-        let tree = SignedTree { size: frontier.size(), root: frontier.root() };
+        let (ledger, tree) = (batch.after.ledger, tree_of(batch));
         let leaves_here = handoff.lanes.values().any(|lane| lane.held);
         let handed = room.is_some_and(|room| self.batches.try_send(InHand { handoff, room }).is_ok());
         if !handed {
@@ -126,6 +133,20 @@ impl Outbox {
         } else if let (true, Some(seen_heads)) = (leaves_here, self.seen_heads.get()) {
             // What the lanes wait for before anything leaves is on its way while they make their bodies.
             seen_heads.begin(ledger, tree);
+        }
+    }
+
+    /// Says that `batch` is about to be committed on `server`, and its receipts will leave this node then.
+    pub(crate) fn intend(&self, batch: &Batch, server: &Server) {
+        if let (Some(seen_heads), Some(place)) = (self.seen_heads.get(), Place::of(server)) {
+            seen_heads.intend(batch.after.ledger, Intent { tree: tree_of(batch), place });
+        }
+    }
+
+    /// Says that it was not committed.
+    pub(crate) fn withdraw(&self, batch: &Batch) {
+        if let Some(seen_heads) = self.seen_heads.get() {
+            seen_heads.withdraw(batch.after.ledger, tree_of(batch));
         }
     }
 

@@ -22,7 +22,7 @@ use crate::delivery::dispatcher::Shared;
 use crate::delivery::guard::Policy;
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
-use crate::ledger::checkpoint::SeenHeads;
+use crate::ledger::seen_heads::SeenHeads;
 use crate::ledger::waiting::Waiting;
 use crate::node::Readiness;
 use crate::room::Room;

@@ -6,9 +6,10 @@
 //! goes with the file, and the entries fail against it. Sealed values are not opened then, and that the file was taken is
 //! in the instance's ledger: to the history itself nothing is added.
 
-use super::checkpoint::{SeenHeads, SignedTree};
+use super::checkpoint::SignedTree;
 use super::draft::is_type;
 use super::read;
+use super::seen_heads::SeenHeads;
 use super::tree::{Range, Stored};
 use super::{base64, hex};
 use crate::database::Database;

@@ -5,7 +5,8 @@
 //! a node that remembers less, and so sees nothing wrong, adds nothing to it either. The mark goes when the history is
 //! back; a loss that was accepted (`super::continued`) stays on record.
 
-use super::checkpoint::{Error, SeenHeads, SignedTree, root_at};
+use super::checkpoint::{Error, SignedTree, root_at};
+use super::seen_heads::{Intent, Place, SeenHeads};
 use super::tree;
 use crate::database::Database;
 use crate::id::{LedgerId, WorkspaceId};
@@ -83,7 +84,28 @@ struct Loss {
 /// # Errors
 /// [`Error::Lost`]: the ledgers that do not agree; or the database does not answer.
 pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, Error> {
-    let compared = compare(database, &seen.all()).await?;
+    let mut handed_out = seen.all();
+    for (ledger, tree, fate) in fates(database, &seen.left()).await? {
+        match fate {
+            Fate::Never => {
+                tracing::info!(%ledger, size = tree.size, "what was on its way to the database when the node ended did not get there");
+                seen.withdraw(ledger, tree);
+                continue;
+            }
+            Fate::Committed => {
+                if let Err(e) = seen.remember(ledger, tree).await {
+                    tracing::error!(error = %e, "this node cannot remember what it may have handed out");
+                }
+            }
+            Fate::Unknown => tracing::warn!(
+                %ledger, size = tree.size,
+                "what was on its way to the database when the node ended is not there, and the database is another \
+                 since: it may have been handed out"
+            ),
+        }
+        handed_out.insert(ledger, tree);
+    }
+    let compared = compare(database, &handed_out).await?;
     if compared.found.is_empty() {
         return Ok(compared.ledgers);
     }
@@ -94,6 +116,61 @@ pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, E
         }
     }
     Err(Error::Lost(told(&compared.found)))
+}
+
+/// What became of a tree that was about to be committed when a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is there.
+    Committed,
+    /// It never was: what is committed on a timeline stays there.
+    Never,
+    /// The database goes by another timeline, which may lack it.
+    Unknown,
+}
+
+/// What became of each that was about to be committed.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn fates(
+    database: &Database,
+    intended: &HashMap<LedgerId, Intent>,
+) -> Result<Vec<(LedgerId, SignedTree, Fate)>, Error> {
+    let mut fates = Vec::with_capacity(intended.len());
+    if intended.is_empty() {
+        return Ok(fates);
+    }
+    let here = Place::of(&database.identify().await?);
+    for (ledger, intent) in intended {
+        let fate = if holds(database, *ledger, intent.tree).await? {
+            Fate::Committed
+        } else if here.as_ref() == Some(&intent.place) {
+            Fate::Never
+        } else {
+            Fate::Unknown
+        };
+        fates.push((*ledger, intent.tree, fate));
+    }
+    Ok(fates)
+}
+
+/// Whether a ledger has this tree.
+async fn holds(database: &Database, ledger: LedgerId, tree: SignedTree) -> Result<bool, Error> {
+    let row = sqlx::query!(
+        r#"SELECT workspace_id AS "workspace: WorkspaceId", size FROM heads WHERE ledger_id = $1"#,
+        ledger.uuid()
+    )
+    .fetch_optional(&database.worker)
+    .await?;
+    let Some(row) = row.filter(|row| row.size as u64 >= tree.size) else { return Ok(false) };
+    let mut tx = database.workspace(row.workspace).await?;
+    match root_at(&mut tx, row.workspace, ledger, tree.size).await {
+        Ok(root) => Ok(root == tree.root),
+        Err(tree::Error::Sql(e)) => Err(e.into()),
+        // Damaged; what is held against it says how.
+        Err(_) => Ok(false),
+    }
 }
 
 /// Compares every ledger with what was signed: `seen` and what the database says of it.

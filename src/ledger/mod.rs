@@ -6,7 +6,7 @@
 //! batch was built on with the head that is, so `seq` is dense and `prev` is the leaf before under any concurrency.
 //!
 //! [`draft`] is an entry before it has its place, [`tree`] finds the nodes of a proof, [`checkpoint`] signs what is
-//! durable and remembers on this node what was signed, [`history`] compares that with what there is, [`continued`] goes
+//! durable, [`seen_heads`] remembers on this node what was signed, [`history`] compares that with what there is, [`continued`] goes
 //! on after a loss that was accepted, [`read`] and [`pages`] show it, [`openings`] what was sealed,
 //! [`waiting`] tells who waits that there is more, [`export`] streams the file that proves itself. [`terms`] are what a
 //! request asks of the transaction that carries it out. [`check`] says what a stored row has to be.
@@ -22,6 +22,7 @@ pub mod history;
 pub mod openings;
 pub mod pages;
 pub mod read;
+pub mod seen_heads;
 pub mod terms;
 pub mod tree;
 pub mod waiting;

@@ -1,6 +1,7 @@
 //! Reading a ledger: an entry, proofs, checkpoints, and `/v1/workspaces/{workspace}/…` for them.
 
-use super::checkpoint::{self, SeenHeads, SignedTree};
+use super::checkpoint::{self, SignedTree};
+use super::seen_heads::SeenHeads;
 use super::tree::{self, Stored};
 use super::{Writer, base64, export, hex, openings, pages};
 use crate::access::{Access, needs};

@@ -35,8 +35,8 @@ use crate::instance::{self, Instance};
 use crate::key_encryption::{KeyEncryption, holders};
 use crate::keyring::Keyring;
 use crate::ledger::Writer;
-use crate::ledger::checkpoint::SeenHeads;
 use crate::ledger::history;
+use crate::ledger::seen_heads::SeenHeads;
 use crate::ledger::waiting::Waiting;
 use crate::peers;
 use crate::retention;
@@ -363,6 +363,9 @@ impl Node {
         self.watcher.abort();
         self.results.abort();
         remember_acknowledged(&self.writer, &self.seen_heads).await;
+        if let Err(e) = self.seen_heads.close().await {
+            tracing::debug!(error = %e, "what was not committed is not withdrawn; the next start asks the database");
+        }
         if let Err(e) = peers::leave(&self.database, self.directory.node).await {
             tracing::debug!(error = %e, "the node counts as serving for a little longer");
         }

@@ -7,7 +7,8 @@ use crate::database::{self, Database};
 use crate::id::NodeId;
 use crate::instance::Instance;
 use crate::keyring::Keyring;
-use crate::ledger::checkpoint::{self, SeenHeads};
+use crate::ledger::checkpoint;
+use crate::ledger::seen_heads::{Place, SeenHeads};
 use crate::ledger::{Writer, history};
 use crate::{peers, workspace};
 use anyhow::{Result, bail};
@@ -98,6 +99,9 @@ async fn watch_database(watched: &Watched) -> Result<()> {
                     _ => met.insert((now.clone(), Instant::now())).1,
                 };
                 if compare_again(watched, &now, since).await? {
+                    if let Some(place) = Place::of(&now) {
+                        watched.seen_heads.settle(place);
+                    }
                     watched.database.compared.trust(now.clone());
                     watched.readiness.set(Reason::History, Ok(()));
                     known = Some(now);

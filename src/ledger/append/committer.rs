@@ -46,6 +46,8 @@ pub(super) async fn commit_batches(
 ) {
     let mut gathered = Vec::new();
     let mut ahead: Option<Building> = None;
+    // Whether what the last batch delivered left from this node.
+    let mut leaves_here = false;
     loop {
         if gathered.is_empty() && ahead.is_none() {
             match tokio::time::timeout(IDLE, requests.recv_many(&mut gathered, MAX_BATCH)).await {
@@ -83,6 +85,12 @@ pub(super) async fn commit_batches(
         let written = {
             let shared = &writer.0;
             let compared = shared.database.compared.server();
+            if let (true, false, Some(server)) =
+                (leaves_here, ready.job.batch.deliveries.is_empty(), &compared)
+            {
+                // On its way to the disk while the batch is on its way to the database.
+                shared.outbox.intend(&ready.job.batch, server);
+            }
             let by = Sender { node: shared.node, compared };
             let writing = shared.shared_commit.write(&shared.connections, by, ready.job.clone());
             tokio::pin!(writing);
@@ -102,6 +110,9 @@ pub(super) async fn commit_batches(
         match written {
             Ok(lanes) => {
                 let Ready { requests, job: Job { batch, ring, .. } } = ready;
+                if !lanes.is_empty() {
+                    leaves_here = lanes.values().any(|lane| lane.held);
+                }
                 writer.remember(batch.after.clone());
                 let recorded = batch.entries.clone();
                 writer.0.outbox.hand_over(Handoff { batch, lanes, ring });
@@ -124,6 +135,9 @@ pub(super) async fn commit_batches(
                     gathered.splice(0..0, back);
                 }
                 let Ready { requests, job } = ready;
+                if leaves_here && e.is_refusal() {
+                    writer.0.outbox.withdraw(&job.batch);
+                }
                 let lost = match e {
                     Unwritten::Apart => false,
                     Unwritten::Lost => true,

@@ -65,6 +65,19 @@ pub(super) enum Unwritten {
     Lost,
 }
 
+impl Unwritten {
+    /// Whether it is known not to have been written. A server that shuts down may have committed before it said so.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Apart => true,
+            Self::Said(e) => {
+                statement::is_uncompared(e) || matches!(e, sqlx::Error::Database(_)) && !is_passing(e)
+            }
+            Self::Lost => false,
+        }
+    }
+}
+
 type Outcome = Result<Lanes, Unwritten>;
 
 #[derive(Debug)]
