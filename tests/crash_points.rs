@@ -256,7 +256,7 @@ async fn killed_before_or_after_an_outcome_is_durable_the_delivery_is_repeated_u
     let mut scene = Scene::new().await;
     for (n, moment) in MOMENTS.into_iter().enumerate() {
         let answer =
-            scene.killed_at("INSERT INTO attempts", moment, scene.source.request(format!("event {n}"))).await;
+            scene.killed_at("attempts_record(", moment, scene.source.request(format!("event {n}"))).await;
         assert!(answer.is_none_or(|answer| answer.status == 202));
         let number = n as u64 + 2;
         scene.assert_whole(number as usize).await;

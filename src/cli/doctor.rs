@@ -85,6 +85,25 @@ pub async fn run(settings: &Settings, args: DoctorArgs) -> Result<u8> {
     done
 }
 
+/// Refuses, where this directory's node cannot tell whether the database has lost what it handed out.
+///
+/// # Errors
+/// If it cannot, or the database does not answer.
+pub(super) async fn refuse_doubtful(settings: &Settings, database: &Database) -> Result<()> {
+    match &doubtful(settings, database).await?[..] {
+        [] => Ok(()),
+        found => bail!("the database may not hold the history that was signed: {}", found.join("; ")),
+    }
+}
+
+/// What this directory's node cannot tell of.
+async fn doubtful(settings: &Settings, database: &Database) -> Result<Vec<String>> {
+    let path = settings.data_dir.join("heads");
+    let left = seen_heads::read(&path).with_context(|| format!("cannot read {}", path.display()))?.intended;
+    let unknown = |(ledger, tree, fate)| (fate == Fate::Unknown).then(|| history::maybe(ledger, tree));
+    Ok(history::fates(database, &left).await?.into_iter().filter_map(unknown).collect())
+}
+
 async fn examine(settings: &Settings, database: &Database) -> Result<u8> {
     let keys = KeyEncryption::load(settings, &settings.instance, database).await?;
     let data_keys = DataKeys::new(database.clone(), keys);
@@ -98,22 +117,24 @@ async fn examine(settings: &Settings, database: &Database) -> Result<u8> {
     .await;
     bar.finish_and_clear();
     let examined = examined?;
-    for finding in &examined.findings {
-        show::note(finding.to_string());
+    let doubtful = doubtful(settings, database).await?;
+    for finding in examined.findings.iter().map(ToString::to_string).chain(doubtful.iter().cloned()) {
+        show::note(finding);
     }
+    let findings = examined.findings.len() + doubtful.len();
     show::line(format!(
         "{} ledgers, {} entries, {} openings, {} deliveries: {}",
         examined.ledgers,
         examined.entries,
         examined.openings,
         examined.deliveries,
-        match examined.findings.len() {
+        match findings {
             0 => "all as it was written".to_owned(),
             1 => "1 finding".to_owned(),
             n => format!("{n} findings"),
         }
     ));
-    Ok(u8::from(!examined.findings.is_empty()))
+    Ok(u8::from(findings > 0))
 }
 
 /// The largest trees that this node and those of the other files handed out, or may have.

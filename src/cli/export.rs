@@ -118,8 +118,10 @@ fn told(args: &ExportArgs, bytes: u64) -> Result<u8> {
 /// What exports are made from, for a command beside (or without) a running node.
 ///
 /// # Errors
-/// If the keys do not open.
+/// If the keys do not open, or the database may lack what this directory's node handed out.
 pub async fn exporter(settings: &Settings, database: &Database) -> Result<Exporter> {
+    // (What it is known to lack is found when it is prepared.)
+    super::doctor::refuse_doubtful(settings, database).await?;
     let keys = KeyEncryption::load(settings, &settings.instance, database).await?;
     Ok(Exporter {
         database: database.clone(),

@@ -5,7 +5,7 @@
 //! another; so nothing is added to a history that nobody has looked at, not even in the moment before the node notices.
 
 use super::Database;
-use sqlx::postgres::PgPool;
+use sqlx::PgExecutor;
 use std::sync::{Arc, PoisonError, RwLock};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -51,18 +51,18 @@ impl Compared {
     }
 }
 
-/// Asks a connection of `pool` which server it leads to.
+/// Asks which server a connection leads to.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn identify(pool: &PgPool) -> Result<Server, sqlx::Error> {
+pub async fn identify(connection: impl PgExecutor<'_>) -> Result<Server, sqlx::Error> {
     sqlx::query_as!(
         Server,
         r#"SELECT pg_postmaster_start_time() AS "started_at!", 'public.heads'::regclass::oid::bigint AS "tables!",
                   CASE WHEN NOT pg_is_in_recovery() THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
                       AS timeline"#
     )
-    .fetch_one(pool)
+    .fetch_one(connection)
     .await
 }
 

@@ -136,14 +136,18 @@ impl Outbox {
         }
     }
 
-    /// Says that `batch` is about to be committed on `server`, and its receipts will leave this node then.
-    pub(crate) fn intend(&self, batch: &Batch, server: &Server) {
-        if let (Some(seen_heads), Some(place)) = (self.seen_heads.get(), Place::of(server)) {
-            seen_heads.intend(batch.after.ledger, Intent { tree: tree_of(batch), place });
+    /// Says that `batch` is about to be committed on `server`, and its receipts will leave this node then. Returns whether
+    /// that is being written.
+    pub(crate) fn intend(&self, batch: &Batch, server: &Server) -> bool {
+        match (self.seen_heads.get(), Place::of(server)) {
+            (Some(seen_heads), Some(place)) => {
+                seen_heads.intend(batch.after.ledger, Intent { tree: tree_of(batch), place })
+            }
+            _ => false,
         }
     }
 
-    /// Says that it was not committed.
+    /// Says that nothing of it was handed out (yet).
     pub(crate) fn withdraw(&self, batch: &Batch) {
         if let Some(seen_heads) = self.seen_heads.get() {
             seen_heads.withdraw(batch.after.ledger, tree_of(batch));

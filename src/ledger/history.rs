@@ -9,6 +9,7 @@ use super::checkpoint::{Error, SignedTree, root_at};
 use super::seen_heads::{Intent, Place, SeenHeads};
 use super::tree;
 use crate::database::Database;
+use crate::database::server::{self, Server};
 use crate::id::{LedgerId, WorkspaceId};
 use std::collections::HashMap;
 use std::fmt;
@@ -85,27 +86,27 @@ struct Loss {
 /// [`Error::Lost`]: the ledgers that do not agree; or the database does not answer.
 pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, Error> {
     let mut handed_out = seen.all();
+    let mut doubtful = Vec::new();
     for (ledger, tree, fate) in fates(database, &seen.left()).await? {
         match fate {
             Fate::Never => {
                 tracing::info!(%ledger, size = tree.size, "what was on its way to the database when the node ended did not get there");
                 seen.withdraw(ledger, tree);
-                continue;
             }
             Fate::Committed => {
                 if let Err(e) = seen.remember(ledger, tree).await {
                     tracing::error!(error = %e, "this node cannot remember what it may have handed out");
                 }
+                handed_out.insert(ledger, tree);
             }
-            Fate::Unknown => tracing::warn!(
-                %ledger, size = tree.size,
-                "what was on its way to the database when the node ended is not there, and the database is another \
-                 since: it may have been handed out"
-            ),
+            Fate::Unknown => doubtful.push(maybe(ledger, tree)),
         }
-        handed_out.insert(ledger, tree);
     }
     let compared = compare(database, &handed_out).await?;
+    // Not marked: others, which know no more of it, go on.
+    if compared.found.is_empty() && !doubtful.is_empty() {
+        return Err(Error::Lost(doubtful.join("; ")));
+    }
     if compared.found.is_empty() {
         return Ok(compared.ledgers);
     }
@@ -123,10 +124,20 @@ pub async fn check_heads(database: &Database, seen: &SeenHeads) -> Result<u64, E
 pub enum Fate {
     /// It is there.
     Committed,
-    /// It never was: what is committed on a timeline stays there.
+    /// It never was, since what is committed on a timeline stays there; or its loss was accepted.
     Never,
     /// The database goes by another timeline, which may lack it.
     Unknown,
+}
+
+/// What is said of a tree whose fate is unknown.
+#[must_use]
+pub fn maybe(ledger: LedgerId, tree: SignedTree) -> String {
+    format!(
+        "ledger {ledger}: a checkpoint of {} entries was being committed when this node ended; the database was promoted or \
+         restored since, and lacks it: receipts of it may have left",
+        tree.size
+    )
 }
 
 /// What became of each that was about to be committed.
@@ -138,39 +149,52 @@ pub async fn fates(
     intended: &HashMap<LedgerId, Intent>,
 ) -> Result<Vec<(LedgerId, SignedTree, Fate)>, Error> {
     let mut fates = Vec::with_capacity(intended.len());
-    if intended.is_empty() {
-        return Ok(fates);
-    }
-    let here = Place::of(&database.identify().await?);
     for (ledger, intent) in intended {
-        let fate = if holds(database, *ledger, intent.tree).await? {
-            Fate::Committed
-        } else if here.as_ref() == Some(&intent.place) {
-            Fate::Never
-        } else {
-            Fate::Unknown
-        };
-        fates.push((*ledger, intent.tree, fate));
+        fates.push((*ledger, intent.tree, fate(database, *ledger, intent).await?));
     }
     Ok(fates)
 }
 
-/// Whether a ledger has this tree.
-async fn holds(database: &Database, ledger: LedgerId, tree: SignedTree) -> Result<bool, Error> {
-    let row = sqlx::query!(
-        r#"SELECT workspace_id AS "workspace: WorkspaceId", size FROM heads WHERE ledger_id = $1"#,
+/// What became of one. Whether the tree is there and which server lacks it is asked of one connection: the next may lead to
+/// another.
+async fn fate(database: &Database, ledger: LedgerId, intent: &Intent) -> Result<Fate, Error> {
+    let mut tx = database.worker.begin().await?;
+    let workspace = sqlx::query_scalar!(
+        r#"SELECT workspace_id AS "workspace: WorkspaceId" FROM heads WHERE ledger_id = $1"#,
         ledger.uuid()
     )
-    .fetch_optional(&database.worker)
+    .fetch_optional(&mut *tx)
     .await?;
-    let Some(row) = row.filter(|row| row.size as u64 >= tree.size) else { return Ok(false) };
-    let mut tx = database.workspace(row.workspace).await?;
-    match root_at(&mut tx, row.workspace, ledger, tree.size).await {
-        Ok(root) => Ok(root == tree.root),
-        Err(tree::Error::Sql(e)) => Err(e.into()),
-        // Damaged; what is held against it says how.
-        Err(_) => Ok(false),
+    let accepted = sqlx::query_scalar!(
+        "SELECT 1 AS x FROM losses WHERE ledger_id = $1 AND accepted_at IS NOT NULL AND size >= $2",
+        ledger.uuid(),
+        intent.tree.size as i64
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let lacking = |server: &Server| {
+        let never = accepted.is_some() || Place::of(server).as_ref() == Some(&intent.place);
+        if never { Fate::Never } else { Fate::Unknown }
+    };
+    let Some(workspace) = workspace else { return Ok(lacking(&server::identify(&mut *tx).await?)) };
+    drop(tx);
+    let mut tx = database.workspace(workspace).await?;
+    let size = sqlx::query_scalar!(
+        "SELECT size FROM heads WHERE workspace_id = $1 AND ledger_id = $2",
+        workspace.uuid(),
+        ledger.uuid()
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    if size.is_some_and(|size| size as u64 >= intent.tree.size) {
+        match root_at(&mut tx, workspace, ledger, intent.tree.size).await {
+            Ok(root) if root == intent.tree.root => return Ok(Fate::Committed),
+            Err(tree::Error::Sql(e)) => return Err(e.into()),
+            // Another, or damaged: what is held against it says how.
+            Ok(_) | Err(_) => {}
+        }
     }
+    Ok(lacking(&server::identify(&mut *tx).await?))
 }
 
 /// Compares every ledger with what was signed: `seen` and what the database says of it.

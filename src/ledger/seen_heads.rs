@@ -5,13 +5,15 @@
 //! | line | says |
 //! |---|---|
 //! | `ledger size root` | this tree was handed out; the largest of a ledger counts |
-//! | `? ledger size root timeline tables` | this tree is about to be committed there, and may be handed out |
-//! | `- ledger size root` | it was not |
+//! | `? ledger size timeline tables root` | this tree is about to be committed there, and may be handed out; the last of a ledger counts |
+//! | `- ledger size root` | of that nothing was handed out |
 //!
 //! The second is written while the batch is on its way to the database, so that its flush is not in the way of the receipts:
 //! that the tree was handed out is then written without one, before anything leaves, and a process that is killed leaves it.
 //! Only a machine that goes down takes it along. What it leaves is a tree that was about to be committed, and the next start
 //! asks the database ([`super::history`]).
+//!
+//! Whoever withdraws costs nobody anything but a flush: without the second line, the first is written with one.
 
 use super::checkpoint::{Error, SignedTree};
 use super::hex;
@@ -94,7 +96,9 @@ impl SeenHeads {
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                 // A command is adding to it: it stays as it is, whatever it ends in.
                 flush_name(path).map_err(fault)?;
-                read(path).map_err(fault)?
+                let remembered = read(path).map_err(fault)?;
+                File::open(path).and_then(|file| file.sync_data()).map_err(fault)?;
+                remembered
             }
             Err((_, e)) => return Err(fault(e.into())),
         };
@@ -121,6 +125,7 @@ impl SeenHeads {
             // A line that a crash cut short must not swallow the next.
             file.write_all(b"\n").map_err(fault)?;
         }
+        file.sync_data().map_err(fault)?;
         flush_name(path).map_err(fault)?;
         // What the node intends is the node's.
         let remembered = Remembered { seen, intended: HashMap::new() };
@@ -133,7 +138,8 @@ impl SeenHeads {
         let (seen, begun) = (Arc::new(Mutex::new(seen)), Arc::<AtomicUsize>::default());
         let left = Arc::new(Mutex::new(intended));
         let intended = HashMap::new();
-        let mut scribe = Scribe { heads, seen: Arc::clone(&seen), begun: Arc::clone(&begun), intended };
+        let mut scribe =
+            Scribe { heads, seen: Arc::clone(&seen), begun: Arc::clone(&begun), intended, doubted: false };
         std::thread::Builder::new().name("heads".into()).spawn(move || scribe.write(requests))?;
         Ok(Self { seen, left, writer, begun })
     }
@@ -152,12 +158,12 @@ impl SeenHeads {
         answer.await.map_err(|_| gone())?
     }
 
-    /// Says that `tree` is about to be committed, and will be handed out then.
-    pub fn intend(&self, ledger: LedgerId, intent: Intent) {
-        self.ask(ledger, intent.tree, |ledger, _| Request::Intend(ledger, intent));
+    /// Says that a tree is about to be committed, and will be handed out then. Returns whether that is being written.
+    pub fn intend(&self, ledger: LedgerId, intent: Intent) -> bool {
+        self.ask(ledger, intent.tree, |ledger, _| Request::Intend(ledger, intent))
     }
 
-    /// Says that `tree`, which was to be committed, was not.
+    /// Says that of `tree`, which was to be committed, nothing was handed out. It may be yet: that is written then.
     pub fn withdraw(&self, ledger: LedgerId, tree: SignedTree) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.retain(|of, intent| *of != ledger || intent.tree != tree);
@@ -194,11 +200,17 @@ impl SeenHeads {
         self.ask(ledger, tree, |ledger, tree| Request::Remember(ledger, tree, None));
     }
 
-    /// Asks for what nobody waits for.
-    fn ask(&self, ledger: LedgerId, tree: SignedTree, request: impl FnOnce(LedgerId, SignedTree) -> Request) {
+    /// Asks for what nobody waits for; returns whether it did.
+    fn ask(
+        &self,
+        ledger: LedgerId,
+        tree: SignedTree,
+        request: impl FnOnce(LedgerId, SignedTree) -> Request,
+    ) -> bool {
         let wanted = self.newest(ledger).is_none_or(|seen| seen.size < tree.size);
         // Where the disk hangs, those who wait for it are enough.
-        if wanted && self.begun.load(Ordering::Acquire) < BEGUN {
+        let asks = wanted && self.begun.load(Ordering::Acquire) < BEGUN;
+        if asks {
             self.begun.fetch_add(1, Ordering::AcqRel);
             // Without the thread that writes, `remember` says so.
             let _ = self.writer.send(request(ledger, tree));
@@ -206,6 +218,7 @@ impl SeenHeads {
             // and is back from it in some microseconds.
             std::thread::yield_now();
         }
+        asks
     }
 
     /// The newest tree handed out of `ledger`.
@@ -274,7 +287,7 @@ impl Line {
         Some(match words[..] {
             [ledger, size, root] => Self::Seen(ledger.parse().ok()?, tree(size, root)?),
             ["-", ledger, size, root] => Self::Withdrawn(ledger.parse().ok()?, tree(size, root)?),
-            ["?", ledger, size, root, timeline, tables] => {
+            ["?", ledger, size, timeline, tables, root] => {
                 let place = Place { timeline: timeline.to_owned(), tables: tables.parse().ok()? };
                 Self::Intended(ledger.parse().ok()?, Intent { tree: tree(size, root)?, place })
             }
@@ -290,7 +303,8 @@ impl std::fmt::Display for Line {
             Self::Seen(ledger, tree) => writeln!(f, "{}", of(ledger, tree)),
             Self::Withdrawn(ledger, tree) => writeln!(f, "- {}", of(ledger, tree)),
             Self::Intended(ledger, Intent { tree, place: Place { timeline, tables } }) => {
-                writeln!(f, "? {} {timeline} {tables}", of(ledger, tree))
+                // What is cut short anywhere is no line.
+                writeln!(f, "? {ledger} {} {timeline} {tables} {}", tree.size, hex(&tree.root))
             }
         }
     }
@@ -424,6 +438,8 @@ struct Scribe {
     begun: Arc<AtomicUsize>,
     /// What is on disk as about to be committed by this process.
     intended: HashMap<LedgerId, Intent>,
+    /// A write or a flush failed, and may have taken along what was written before it.
+    doubted: bool,
 }
 
 impl Scribe {
@@ -446,6 +462,7 @@ impl Scribe {
         let mut newest: HashMap<LedgerId, SignedTree> = HashMap::new();
         let mut intended: HashMap<LedgerId, Intent> = HashMap::new();
         let mut text = String::new();
+        let mut withdrawn = Vec::new();
         let mut closing = false;
         for request in gathered.drain(..) {
             match request {
@@ -466,7 +483,7 @@ impl Scribe {
                 Request::Withdraw(ledger, tree) => {
                     intended.retain(|of, intent| *of != ledger || intent.tree != tree);
                     self.intended.retain(|of, intent| *of != ledger || intent.tree != tree);
-                    text += &Line::Withdrawn(ledger, tree).to_string();
+                    withdrawn.push((ledger, tree));
                 }
                 Request::Settle(place) => {
                     intended.retain(|_, intent| intent.place == place);
@@ -487,10 +504,18 @@ impl Scribe {
             let size = intent.tree.size;
             beyond(ledger, size) && newest.get(ledger).is_none_or(|tree| tree.size < size)
         });
+        for (ledger, tree) in withdrawn {
+            if beyond(&ledger, tree.size) {
+                text += &Line::Withdrawn(ledger, tree).to_string();
+            }
+        }
+        if self.doubted {
+            text.extend(seen.iter().map(|(ledger, tree)| Line::Seen(*ledger, *tree).to_string()));
+        }
         drop(seen);
         // That it may be handed out is on disk: that it is need not be, before it is.
         let known = newest.iter().all(|(of, tree)| self.intended.get(of).is_some_and(|i| i.tree == *tree));
-        let flush = !known || !intended.is_empty() || closing;
+        let flush = !known || !intended.is_empty() || closing || self.doubted;
         for (ledger, intent) in &intended {
             text += &Line::Intended(*ledger, intent.clone()).to_string();
         }
@@ -498,7 +523,10 @@ impl Scribe {
             text += &Line::Seen(*ledger, *tree).to_string();
         }
         let written = if text.is_empty() { Ok(()) } else { self.heads.add(&text, flush) };
-        if written.is_ok() {
+        self.doubted = written.is_err() || self.doubted && text.is_empty();
+        if written.is_err() {
+            self.intended.clear();
+        } else {
             self.intended.extend(intended);
             self.intended.retain(|of, intent| newest.get(of).is_none_or(|tree| tree.size < intent.tree.size));
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(newest);

@@ -347,6 +347,8 @@ impl Node {
     pub async fn stop(self) {
         // Nobody listens any more when all have ended already.
         let _ = self.stop.send(true);
+        // First of all: whoever ends us may not wait for the rest.
+        settle(&self.seen_heads).await;
         let ended = async {
             let _ = self.server.await;
             let _ = self.poller.await;
@@ -363,13 +365,18 @@ impl Node {
         self.watcher.abort();
         self.results.abort();
         remember_acknowledged(&self.writer, &self.seen_heads).await;
-        if let Err(e) = self.seen_heads.close().await {
-            tracing::debug!(error = %e, "what was not committed is not withdrawn; the next start asks the database");
-        }
+        settle(&self.seen_heads).await;
         if let Err(e) = peers::leave(&self.database, self.directory.node).await {
             tracing::debug!(error = %e, "the node counts as serving for a little longer");
         }
         self.database.service.close().await;
         self.database.worker.close().await;
+    }
+}
+
+/// Leaves nothing open that was about to be committed. What is committed yet is remembered before it leaves.
+async fn settle(seen_heads: &SeenHeads) {
+    if let Err(e) = seen_heads.close().await {
+        tracing::debug!(error = %e, "what was not committed is not withdrawn; the next start asks the database");
     }
 }

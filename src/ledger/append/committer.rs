@@ -48,6 +48,8 @@ pub(super) async fn commit_batches(
     let mut ahead: Option<Building> = None;
     // Whether what the last batch delivered left from this node.
     let mut leaves_here = false;
+    // Whether the node's memory has it that this one will.
+    let mut intended;
     loop {
         if gathered.is_empty() && ahead.is_none() {
             match tokio::time::timeout(IDLE, requests.recv_many(&mut gathered, MAX_BATCH)).await {
@@ -85,12 +87,13 @@ pub(super) async fn commit_batches(
         let written = {
             let shared = &writer.0;
             let compared = shared.database.compared.server();
-            if let (true, false, Some(server)) =
-                (leaves_here, ready.job.batch.deliveries.is_empty(), &compared)
-            {
+            intended = match &compared {
                 // On its way to the disk while the batch is on its way to the database.
-                shared.outbox.intend(&ready.job.batch, server);
-            }
+                Some(server) if leaves_here && !ready.job.batch.deliveries.is_empty() => {
+                    shared.outbox.intend(&ready.job.batch, server)
+                }
+                _ => false,
+            };
             let by = Sender { node: shared.node, compared };
             let writing = shared.shared_commit.write(&shared.connections, by, ready.job.clone());
             tokio::pin!(writing);
@@ -135,7 +138,8 @@ pub(super) async fn commit_batches(
                     gathered.splice(0..0, back);
                 }
                 let Ready { requests, job } = ready;
-                if leaves_here && e.is_refusal() {
+                // Whatever comes of it, what leaves is remembered then.
+                if intended {
                     writer.0.outbox.withdraw(&job.batch);
                 }
                 let lost = match e {

@@ -46,7 +46,7 @@ impl Job {
 }
 
 /// Who sends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sender {
     /// The node, which takes the lanes that nobody holds.
     pub node: Option<NodeId>,
@@ -65,24 +65,12 @@ pub(super) enum Unwritten {
     Lost,
 }
 
-impl Unwritten {
-    /// Whether it is known not to have been written. A server that shuts down may have committed before it said so.
-    pub(super) fn is_refusal(&self) -> bool {
-        match self {
-            Self::Apart => true,
-            Self::Said(e) => {
-                statement::is_uncompared(e) || matches!(e, sqlx::Error::Database(_)) && !is_passing(e)
-            }
-            Self::Lost => false,
-        }
-    }
-}
-
 type Outcome = Result<Lanes, Unwritten>;
 
 #[derive(Debug)]
 struct Waiting {
     job: Job,
+    by: Sender,
     id: u64,
     reply: oneshot::Sender<Outcome>,
 }
@@ -103,7 +91,7 @@ impl SharedCommit {
     /// # Errors
     /// If it was not written, or if that is not known.
     pub(super) async fn write(&self, connections: &Connections, by: Sender, job: Job) -> Outcome {
-        let (id, mut answer) = self.wait_for(job);
+        let (id, mut answer) = self.wait_for(by, job);
         loop {
             let lent = tokio::select! {
                 biased;
@@ -117,18 +105,18 @@ impl SharedCommit {
                 Err(_) => return answer.await.unwrap_or(Err(Unwritten::Lost)),
             };
             let company = self.take();
-            if send(lent.connection(), &by, company).await {
+            if send(lent.connection(), company).await {
                 lent.give_back();
             }
         }
     }
 
-    fn wait_for(&self, job: Job) -> (u64, oneshot::Receiver<Outcome>) {
+    fn wait_for(&self, by: Sender, job: Job) -> (u64, oneshot::Receiver<Outcome>) {
         let (reply, answer) = oneshot::channel();
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let id = queue.next;
         queue.next += 1;
-        queue.waiting.push_back(Waiting { job, id, reply });
+        queue.waiting.push_back(Waiting { job, by, id, reply });
         (id, answer)
     }
 
@@ -153,6 +141,7 @@ impl SharedCommit {
                     && entries <= MOST_ENTRIES
                     && bytes <= MOST_BYTES
                     && next.job.ring.serial() == first.job.ring.serial()
+                    && next.by == first.by
             });
             if !fits {
                 break;
@@ -164,11 +153,11 @@ impl SharedCommit {
 }
 
 /// Sends what was taken and answers each; whether the connection is as good as before.
-async fn send(connection: &mut sqlx::PgConnection, by: &Sender, mut company: Vec<Waiting>) -> bool {
+async fn send(connection: &mut sqlx::PgConnection, mut company: Vec<Waiting>) -> bool {
     // Who does not wait any more has been dropped with its callers: a node that stops.
     company.retain(|waiting| !waiting.reply.is_closed());
     if company.len() < 2 {
-        let Some(Waiting { job, reply, .. }) = company.pop() else { return true };
+        let Some(Waiting { job, by, reply, .. }) = company.pop() else { return true };
         let writing =
             statement::write(connection, &job.batch, &job.keys, &job.ring, by.node, by.compared.as_ref());
         let written = in_time(writing).await.and_then(|written| written);
@@ -177,6 +166,7 @@ async fn send(connection: &mut sqlx::PgConnection, by: &Sender, mut company: Vec
         return good;
     }
     let jobs: Vec<&Job> = company.iter().map(|waiting| &waiting.job).collect();
+    let by = &company[0].by;
     let written = in_time(statement::write_several(connection, &jobs, by)).await.and_then(|written| written);
     let good = is_as_good(&written);
     match written {
