@@ -1,6 +1,6 @@
 //! A node's memory, outside the database, of what it handed out.
 //!
-//! A file of lines, added to and flushed, so that a crash leaves each whole or not at all:
+//! A file of lines that are only ever added, of which a crash leaves each whole or not at all:
 //!
 //! | line | says |
 //! |---|---|
